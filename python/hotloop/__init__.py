@@ -1,0 +1,1 @@
+"""asyncio's event loop, implemented in Rust."""
