@@ -9,7 +9,8 @@
 //!
 //! 1. [`submit`](Driver::submit) and [`cancel`](Driver::cancel) never block.
 //! 2. Each accepted operation has exactly one last completion; a cancelled one too. Its key is free for reuse from
-//!    then on, not before.
+//!    then on, not before. What was found ready before the cancel may still come before that last completion; an
+//!    operation begun after a wait hears nothing of that wait.
 //! 3. The data of a `Ready` completion is taken when the completion is taken, not earlier: the loop hands out events
 //!    one by one, and the reads of a turn must not all be done before its first callback.
 //! 4. [`wait`](Driver::wait) is the only call that may block. A wake before it makes it return; wakes coalesce.

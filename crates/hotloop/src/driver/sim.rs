@@ -242,7 +242,7 @@ impl Poller for SimPoller {
         Ok(())
     }
 
-    fn wait(&mut self, timeout: Option<Duration>, found: &mut VecDeque<Readiness>) -> io::Result<Woken> {
+    fn wait(&mut self, timeout: Option<Duration>, found: &mut Vec<Readiness>) -> io::Result<Woken> {
         self.waits.push(timeout);
         for (&fd, &(generation, interest)) in &self.watched {
             let sockets = self.network.sockets.borrow();
@@ -250,7 +250,7 @@ impl Poller for SimPoller {
             let read = interest.read && !socket.incoming.is_empty();
             let write = interest.write && socket.room > 0;
             if read || write {
-                found.push_back(Readiness {
+                found.push(Readiness {
                     fd,
                     generation,
                     ready: Interest { read, write },
