@@ -7,7 +7,6 @@ use std::os::fd::RawFd;
 use crate::driver::{Driver, Op, OpKey};
 use crate::event_loop::{EventLoop, Operation};
 use crate::host::Host;
-use crate::sys;
 use crate::transport::{Close, MAX_SLICES, Stream};
 
 /// Above this many bytes gathered, a stream is flushed without waiting for the end of the turn: there is no gain in
@@ -227,9 +226,10 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     /// # Errors
     /// The socket's.
     pub fn shutdown_write(&mut self, key: StreamKey) -> io::Result<()> {
-        self.streams
-            .get(key.0)
-            .map_or(Ok(()), |entry| sys::shutdown_write(entry.fd))
+        match self.streams.get(key.0) {
+            Some(entry) => self.driver.shutdown_write(entry.fd),
+            None => Ok(()),
+        }
     }
 
     /// Forgets a stream, before its descriptor is closed. Answers the host's object.

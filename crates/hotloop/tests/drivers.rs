@@ -39,6 +39,7 @@ macro_rules! hold_everywhere {
                 a_receive_gives_the_bytes_and_then_the_end
                 a_send_is_reported_when_there_is_room_again
                 a_send_takes_its_buffers_in_order
+                a_shutdown_follows_what_was_sent
                 the_reader_comes_before_the_writer
                 a_second_operation_in_one_direction_is_refused
                 a_cancelled_operation_has_one_last_completion

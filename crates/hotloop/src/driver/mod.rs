@@ -92,6 +92,12 @@ pub trait Driver {
     /// The connection's; `WouldBlock` if the kernel has no room: then submit [`Op::Send`].
     fn send(&mut self, fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize>;
 
+    /// Ends the sending half of a stream, behind what was sent.
+    ///
+    /// # Errors
+    /// The connection's.
+    fn shutdown_write(&mut self, fd: RawFd) -> io::Result<()>;
+
     /// Takes one accepted connection, non-blocking and close-on-exec, for an [`Op::Accept`] that is `Ready`.
     ///
     /// # Errors

@@ -289,6 +289,10 @@ impl<P: Poller> Driver for ReadinessDriver<P> {
         sys::send(fd, buffers)
     }
 
+    fn shutdown_write(&mut self, fd: RawFd) -> io::Result<()> {
+        sys::shutdown_write(fd)
+    }
+
     fn accept(&mut self, fd: RawFd) -> io::Result<OwnedFd> {
         sys::accept(fd)
     }

@@ -96,6 +96,22 @@ pub(crate) fn a_send_takes_its_buffers_in_order<W: World>() -> io::Result<()> {
     Ok(())
 }
 
+pub(crate) fn a_shutdown_follows_what_was_sent<W: World>() -> io::Result<()> {
+    let world = W::new()?;
+    let mut driver = world.driver()?;
+    let fd = world.connect()?;
+    driver.send(fd, &[IoSlice::new(b"last")])?;
+    driver.shutdown_write(fd)?;
+    assert!(world.has_ended(fd)?);
+    let refused = driver.send(fd, &[IoSlice::new(b"x")]);
+    assert_eq!(kind(refused), Some(io::ErrorKind::BrokenPipe));
+    assert_eq!(world.drain(fd)?, b"last");
+    // The other half lives on.
+    world.feed(fd, b"ab")?;
+    assert_eq!(receive(&mut driver, fd, 8)?, 2);
+    Ok(())
+}
+
 pub(crate) fn the_reader_comes_before_the_writer<W: World>() -> io::Result<()> {
     let world = W::new()?;
     let mut driver = world.driver()?;

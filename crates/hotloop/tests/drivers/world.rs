@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use hotloop::clock::{Clock, Manual};
 use hotloop::driver::sim::{Network, Sim};
 use hotloop::driver::{Completion, Driver, OpKey, Outcome, Selector};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 /// A driver's surroundings: connections whose far end the test holds.
 pub(crate) trait World: Sized {
@@ -32,6 +33,9 @@ pub(crate) trait World: Sized {
 
     /// Takes all that the near end sent, and so makes room again.
     fn drain(&self, fd: RawFd) -> io::Result<Vec<u8>>;
+
+    /// Whether the far end knows that nothing more will come.
+    fn has_ended(&self, fd: RawFd) -> io::Result<bool>;
 
     /// The time since the world began.
     fn now(&self) -> Duration;
@@ -81,6 +85,13 @@ impl World for Kernel {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
             _ => Ok(bytes),
         }
+    }
+
+    fn has_ended(&self, fd: RawFd) -> io::Result<bool> {
+        let far = &self.connections.borrow()[&fd].1;
+        let mut polled = [PollFd::new(far, PollFlags::RDHUP)];
+        rustix::event::poll(&mut polled, Some(&Timespec::default()))?;
+        Ok(polled[0].revents().contains(PollFlags::RDHUP))
     }
 
     fn now(&self) -> Duration {
@@ -135,6 +146,10 @@ impl World for Simulated {
         let (bytes, _) = self.network.take_sent(fd);
         self.network.make_room(fd, bytes.len());
         Ok(bytes)
+    }
+
+    fn has_ended(&self, fd: RawFd) -> io::Result<bool> {
+        Ok(self.network.has_ended(fd))
     }
 
     fn now(&self) -> Duration {
