@@ -199,6 +199,8 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     /// Ends a stream at once. Answers whether `connection_lost` is due.
     pub fn abort(&mut self, key: StreamKey) -> bool {
         self.flush_now(key);
+        // Whatever broke it has been overtaken.
+        self.broken.retain(|&(broken, _)| broken != key);
         let Some(state) = self.stream(key) else {
             return false;
         };
@@ -253,8 +255,15 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     }
 
     fn flush_one(&mut self, key: StreamKey) {
-        let Some(state) = self.stream(key) else { return };
-        state.gathered = false;
+        let Some(entry) = self.streams.get_mut(key.0) else {
+            return;
+        };
+        entry.state.gathered = false;
+        if entry.sending.is_some() {
+            // The kernel had no room meanwhile: what is queued goes out with the news that it has, and that news must
+            // come, since a paused protocol and an end of writing wait for it.
+            return;
+        }
         if let Err(error) = self.flush(key) {
             self.broken.push_back((key, error));
         }
