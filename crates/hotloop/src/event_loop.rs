@@ -164,22 +164,21 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         Some(Duration::from_nanos(nanoseconds as u64))
     }
 
-    /// Waits for the kernel, for another thread, or for the time to be over. This is the only call that may block.
+    /// What waits for the kernel, for another thread, or for the time to be over. It holds no handles, so a host may
+    /// let go of its own lock meanwhile.
+    pub fn waiter(&mut self) -> Waiter<'_, H, D> {
+        Waiter {
+            driver: &mut self.driver,
+            inbox: &self.inbox,
+        }
+    }
+
+    /// Waits; see [`Waiter::wait`].
     ///
     /// # Errors
     /// The driver's.
     pub fn wait(&mut self, timeout: Timeout) -> io::Result<Woken> {
-        if timeout == Some(Duration::ZERO) {
-            return self.driver.wait(timeout);
-        }
-        let timeout = if self.inbox.fall_asleep() {
-            timeout
-        } else {
-            Some(Duration::ZERO)
-        };
-        let woken = self.driver.wait(timeout);
-        self.inbox.wake_up();
-        woken
+        self.waiter().wait(timeout)
     }
 
     /// Begins a turn: what is ready now, and the timers due before `end` (seconds of the host's clock), belong to it.
@@ -212,6 +211,30 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     pub fn end_turn(&mut self) {
         self.turn = 0;
         self.flush_gathered();
+    }
+
+    /// The handles and timers that are scheduled, but for what other threads have just pushed.
+    pub fn scheduled(&self) -> (impl Iterator<Item = &H::Handle>, impl Iterator<Item = &H::Timer>) {
+        (self.ready.iter(), self.timers.iter().chain(&self.due))
+    }
+
+    /// Everything that the loop holds for I/O, for the host to drop when it holds nothing borrowed.
+    #[must_use]
+    pub fn take_io(&mut self) -> (Vec<H::Handle>, Vec<H::Stream>, Vec<H::Listener>) {
+        let handles = self.operations.iter_mut().filter_map(|(_, operation)| {
+            match std::mem::replace(operation, Operation::Ended) {
+                Operation::Watch(handle) => Some(handle),
+                _ => None,
+            }
+        });
+        let handles = handles.collect();
+        self.watchers = Watchers::default();
+        let streams = self.streams.drain().map(|entry| entry.host).collect();
+        (
+            handles,
+            streams,
+            self.listeners.drain().map(|listener| listener.host).collect(),
+        )
     }
 
     /// Everything scheduled, for the host to drop when it holds nothing borrowed.
@@ -273,5 +296,32 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         while let Some(handle) = self.inbox.pop() {
             self.ready.push(handle);
         }
+    }
+}
+
+/// The waiting part of a loop.
+pub struct Waiter<'a, H: Host, D: Driver> {
+    driver: &'a mut D,
+    inbox: &'a Inbox<H::Handle, D::Waker>,
+}
+
+impl<H: Host, D: Driver> Waiter<'_, H, D> {
+    /// Waits until something completes, another thread calls, a signal comes in or the time is over. This is the only
+    /// call that may block.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn wait(self, timeout: Timeout) -> io::Result<Woken> {
+        if timeout == Some(Duration::ZERO) {
+            return self.driver.wait(timeout);
+        }
+        let timeout = if self.inbox.fall_asleep() {
+            timeout
+        } else {
+            Some(Duration::ZERO)
+        };
+        let woken = self.driver.wait(timeout);
+        self.inbox.wake_up();
+        woken
     }
 }

@@ -28,7 +28,7 @@ pub mod timers;
 pub mod transport;
 mod watchers;
 
-pub use event_loop::{Event, EventLoop, MAXIMUM_WAIT, Timeout};
+pub use event_loop::{Event, EventLoop, MAXIMUM_WAIT, Timeout, Waiter};
 pub use host::Host;
 pub use streams::{StreamEvent, StreamKey};
 pub use watchers::ListenerKey;

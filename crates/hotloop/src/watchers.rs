@@ -26,6 +26,15 @@ impl Watchers {
         })
     }
 
+    fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let watched = |&(_, watched): &(usize, &Watched)| watched.read.is_some() || watched.write.is_some();
+        self.0
+            .iter()
+            .enumerate()
+            .filter(watched)
+            .map(|(fd, _)| fd as RawFd)
+    }
+
     fn set(&mut self, fd: RawFd, direction: Direction, key: OpKey) {
         let Ok(index) = usize::try_from(fd) else { return };
         if index >= self.0.len() {
@@ -100,6 +109,11 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             Some(Operation::Watch(handle)) => Some(handle),
             _ => None,
         }
+    }
+
+    /// The descriptors that are watched.
+    pub fn watched(&self) -> impl Iterator<Item = RawFd> {
+        self.watchers.descriptors()
     }
 
     /// The handles of all watchers.
