@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use mio::{Events, Poll, Token};
 
 use crate::client::Client;
@@ -13,7 +12,7 @@ use crate::echo::Echo;
 use crate::exchange::{Exchange, Wrong};
 use crate::http::Http;
 use crate::options::{Mode, Options};
-use crate::report::Report;
+use crate::report::{Report, empty_histogram};
 use crate::socket::Socket;
 
 /// Loads the server as `options` say and reports on the measured window.
@@ -70,7 +69,7 @@ impl<E: Exchange> Load<E> {
         }
         self.drive_until(Instant::now() + options.warm_up, |_| {})?;
 
-        let mut latency = Histogram::new(3).map_err(io::Error::other)?;
+        let mut latency = empty_histogram()?;
         let mut requests = 0;
         let cpu_before = server_cpu()?;
         let start = Instant::now();
