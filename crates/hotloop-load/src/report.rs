@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// Latencies from 1 us to 1 minute, in nanoseconds, with three digits. Recording is to saturate: an answer after more
+/// Latencies of up to a minute, in nanoseconds with three digits. Recording is to saturate: an answer after more
 /// than a minute is as bad as one after a minute.
 pub(crate) fn empty_histogram() -> io::Result<Histogram<u64>> {
-    Histogram::new_with_bounds(1_000, 60_000_000_000, 3).map_err(io::Error::other)
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(io::Error::other)
 }
 
 /// The figures of the measured window.
