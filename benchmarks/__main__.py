@@ -11,31 +11,11 @@ import fnmatch
 import json
 import platform
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
 
 from benchmarks import loops, network, process, scheduling
-
-Figure = TypeVar("Figure")
-
-
-def interleave(
-    rows: Iterable[str],
-    names: list[str],
-    rounds: int,
-    measure: Callable[[str, str], Figure],
-    add: Callable[[str, str, Figure], None],
-    describe: Callable[[Figure], str],
-) -> None:
-    """Measures every loop on every row, `rounds` times, each round beginning with another loop."""
-    for row in rows:
-        for number in range(rounds):
-            first = number % len(names)
-            for loop in names[first:] + names[:first]:
-                figure = measure(row, loop)
-                add(row, loop, figure)
-                print(f"{row}: round {number + 1}/{rounds}: {loop}: {describe(figure)}", file=sys.stderr, flush=True)
+from benchmarks.rounds import interleave
 
 
 def parse_options() -> argparse.Namespace:
@@ -79,7 +59,7 @@ def main() -> int:
             options.rounds,
             lambda row, loop: network.measure(network.ROWS[row], loop, options.duration),
             traffic.add,
-            lambda load: f"{load.requests_per_second:,.0f}/s, {load.server_cpu_us_per_request:.2f} µs CPU a request",
+            str,
         )
     except process.WrongAnswer as error:
         print(f"a wrong answer: {error}", file=sys.stderr)

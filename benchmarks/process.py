@@ -33,6 +33,12 @@ class Load:
     server_cpu_us_per_request: float
     errors: int
 
+    def __str__(self) -> str:
+        return (
+            f"{self.requests_per_second:,.0f} requests/s, p99 {self.p99_us / 1000:.1f} ms, "
+            f"{self.server_cpu_us_per_request:.1f} µs of server CPU a request"
+        )
+
 
 def load_generator() -> Path:
     """The built `hotloop-load`. Raises FileNotFoundError where it is not built."""
