@@ -12,7 +12,6 @@ import json
 import signal
 import socket
 import ssl
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
@@ -181,7 +180,9 @@ def test_reads_a_large_chunked_upload(server: Uvicorn) -> None:
     body = payload(8 << 20)
     pieces = (body[start : start + 100_003] for start in range(0, len(body), 100_003))
     with client(server) as connection:
-        connection.request("POST", "/digest", body=pieces, encode_chunked=True, headers={"Transfer-Encoding": "chunked"})
+        connection.request(
+            "POST", "/digest", body=pieces, encode_chunked=True, headers={"Transfer-Encoding": "chunked"}
+        )
         answer = json.loads(connection.getresponse().read())
     assert answer == {"size": len(body), "sha256": hashlib.sha256(body).hexdigest()}
 
@@ -245,7 +246,9 @@ EXIT_CODES = {signal.SIGINT: 0, signal.SIGTERM: -signal.SIGTERM}
 
 
 @pytest.mark.parametrize("number", EXIT_CODES)
-def test_a_signal_stops_an_idle_server(loop_under_test: LoopUnderTest, http_parser: str, number: signal.Signals) -> None:
+def test_a_signal_stops_an_idle_server(
+    loop_under_test: LoopUnderTest, http_parser: str, number: signal.Signals
+) -> None:
     with stopping(Uvicorn(loop_under_test, "asgi_app:app", "--http", http_parser)) as server:
         with client(server) as connection:
             get(connection, "/which")
