@@ -6,6 +6,7 @@ Ends by itself after about a minute; with status 1 when a response was wrong.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from dataclasses import dataclass
 
@@ -28,7 +29,8 @@ class Program:
 
 PROGRAMS = {
     "FastAPI on uvicorn": Program(
-        "-m uvicorn benchmarks.demo.fastapi_app:app --loop {uvicorn_loop} --port {port} --log-level warning --no-access-log",
+        "-m uvicorn benchmarks.demo.fastapi_app:app --loop {uvicorn_loop} --port {port}"
+        " --log-level warning --no-access-log",
         fastapi_app.PATH,
         fastapi_app.BODY,
     ),
@@ -40,19 +42,29 @@ PROGRAMS = {
 }
 
 
-def measure(program: Program, loop: str, duration: float) -> process.Load:
-    """One round of one program on one loop. Raises process.WrongAnswer when a response was wrong."""
-    port = process.free_port()
-    with process.server(program.arguments(loop, port), port) as (pid, _):
-        request = ["http", f"127.0.0.1:{port}", "--path", program.path, "--expect", program.body]
-        return process.load(request, pid=pid, duration=duration)
+class Servers:
+    """One program on every loop at once. Each has a process of its own and uses no CPU while another is loaded."""
+
+    def __init__(self, program: Program, names: list[str], duration: float, stack: contextlib.ExitStack) -> None:
+        self.program = program
+        self.duration = duration
+        self.running = {}
+        for loop in names:
+            port = process.free_port()
+            self.running[loop] = stack.enter_context(process.server(program.arguments(loop, port), port))
+
+    def measure(self, _: str, loop: str) -> process.Load:
+        """Loads the one on `loop`. Raises process.WrongAnswer when a response was wrong."""
+        pid, port = self.running[loop]
+        request = ["http", f"127.0.0.1:{port}", "--path", self.program.path, "--expect", self.program.body]
+        return process.load(request, pid=pid, duration=self.duration)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--loops", default=",".join(loops.DEFAULT), help="names, with commas between (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds a program (%(default)s)")
-    parser.add_argument("--duration", type=float, default=2.0, help="seconds a measurement (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds a program (%(default)s)")
+    parser.add_argument("--duration", type=float, default=1.0, help="seconds a measurement (%(default)s)")
     options = parser.parse_args()
 
     names, missing = loops.installed(options.loops.split(","))
@@ -60,14 +72,11 @@ def main() -> int:
         print(line, file=sys.stderr)
     results = network.Results(names)
     try:
-        interleave(
-            list(PROGRAMS),
-            names,
-            options.rounds,
-            lambda program, loop: measure(PROGRAMS[program], loop, options.duration),
-            results.add,
-            str,
-        )
+        for name, program in PROGRAMS.items():
+            print(f"starting {name} on {', '.join(names)}", file=sys.stderr, flush=True)
+            with contextlib.ExitStack() as stack:
+                servers = Servers(program, names, options.duration, stack)
+                interleave([name], names, options.rounds, servers.measure, results.add, str)
     except process.WrongAnswer as error:
         print(f"a wrong response: {error}", file=sys.stderr)
         return 1
