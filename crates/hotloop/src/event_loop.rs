@@ -105,6 +105,12 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         &self.driver
     }
 
+    /// The driver, for a transfer on a descriptor that is watched.
+    #[inline]
+    pub fn driver_mut(&mut self) -> &mut D {
+        &mut self.driver
+    }
+
     /// Schedules a callback for the next turn.
     ///
     /// What other threads pushed before comes first, so the order is that of the calls, whichever way they came in.

@@ -7,7 +7,6 @@ use std::os::fd::RawFd;
 use crate::driver::{Driver, Op, OpKey};
 use crate::event_loop::{EventLoop, Operation};
 use crate::host::Host;
-use crate::sys;
 use crate::transport::{Close, MAX_SLICES, Stream};
 
 /// Above this many bytes gathered, a stream is flushed without waiting for the end of the turn: there is no gain in
@@ -27,6 +26,15 @@ pub enum StreamEvent {
     Sent,
     /// A send failed for good.
     Broken(io::Error),
+}
+
+/// What a write has led to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Whether bytes wait to be sent.
+    pub queued: bool,
+    /// Whether `pause_writing` is due.
+    pub pause: bool,
 }
 
 /// A stream transport of a loop.
@@ -106,7 +114,6 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     /// Writes bytes: the first write of a turn goes to the kernel at once if nothing is queued, later ones in that turn
     /// are gathered until its end. `own` makes an owned buffer of the same bytes; it is called only if some are kept.
     ///
-    /// Answers whether `pause_writing` is due.
     ///
     /// # Errors
     /// The connection's: it is broken then. `NotFound` if the stream is gone.
@@ -115,14 +122,14 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         key: StreamKey,
         bytes: &[u8],
         own: impl FnOnce() -> H::Bytes,
-    ) -> io::Result<bool> {
+    ) -> io::Result<Written> {
         let turn = self.turn;
         let entry = self.streams.get_mut(key.0).ok_or(io::ErrorKind::NotFound)?;
         let state = &mut entry.state;
         if state.queue.is_empty() && (state.written_in != turn || turn == 0) {
             state.written_in = turn;
             let sent = match self.driver.send(entry.fd, &[IoSlice::new(bytes)]) {
-                Ok(sent) if sent == bytes.len() => return Ok(false),
+                Ok(sent) if sent == bytes.len() => return Ok(Written::default()),
                 Ok(sent) => sent,
                 Err(error) if is_transient(&error) => 0,
                 Err(error) => return Err(error),
@@ -143,7 +150,10 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         }
         let state = &mut self.streams[key.0].state;
         let queued = state.queue.len();
-        Ok(state.flow.pause_at(queued))
+        Ok(Written {
+            queued: queued > 0,
+            pause: state.flow.pause_at(queued),
+        })
     }
 
     /// Sends what is queued, as far as the kernel takes it; the rest follows when it has room.
@@ -200,6 +210,8 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     /// Ends a stream at once. Answers whether `connection_lost` is due.
     pub fn abort(&mut self, key: StreamKey) -> bool {
         self.flush_now(key);
+        // Whatever broke it has been overtaken.
+        self.broken.retain(|&(broken, _)| broken != key);
         let Some(state) = self.stream(key) else {
             return false;
         };
@@ -227,9 +239,10 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     /// # Errors
     /// The socket's.
     pub fn shutdown_write(&mut self, key: StreamKey) -> io::Result<()> {
-        self.streams
-            .get(key.0)
-            .map_or(Ok(()), |entry| sys::shutdown_write(entry.fd))
+        match self.streams.get(key.0) {
+            Some(entry) => self.driver.shutdown_write(entry.fd),
+            None => Ok(()),
+        }
     }
 
     /// Forgets a stream, before its descriptor is closed. Answers the host's object.
@@ -253,8 +266,15 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     }
 
     fn flush_one(&mut self, key: StreamKey) {
-        let Some(state) = self.stream(key) else { return };
-        state.gathered = false;
+        let Some(entry) = self.streams.get_mut(key.0) else {
+            return;
+        };
+        entry.state.gathered = false;
+        if entry.sending.is_some() {
+            // The kernel had no room meanwhile: what is queued goes out with the news that it has, and that news must
+            // come, since a paused protocol and an end of writing wait for it.
+            return;
+        }
         if let Err(error) = self.flush(key) {
             self.broken.push_back((key, error));
         }

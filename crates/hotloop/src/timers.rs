@@ -59,10 +59,8 @@ impl<T> Timers<T> {
     /// Takes the next timer if it is due before `end`.
     pub fn pop_due(&mut self, end: f64) -> Option<T> {
         // Not `when < end`: a due time that is not a number counts as due, as it does in asyncio.
-        match self.heap.first() {
-            Some(entry) if !(entry.when >= end) => Some(self.pop_first()),
-            _ => None,
-        }
+        let waits = self.heap.first()?.when >= end;
+        (!waits).then(|| self.pop_first())
     }
 
     /// Takes one cancelled timer that need not stay: from the top, or any if more than half of many are cancelled.
@@ -131,11 +129,12 @@ impl<T> Timers<T> {
     fn sift_up(&mut self, root: usize, mut position: usize) {
         while position > root {
             let parent = (position - 1) / 2;
-            if !(self.heap[position].when < self.heap[parent].when) {
+            if self.is_due_before(position, parent) {
+                self.heap.swap(position, parent);
+                position = parent;
+            } else {
                 break;
             }
-            self.heap.swap(position, parent);
-            position = parent;
         }
     }
 
@@ -149,15 +148,20 @@ impl<T> Timers<T> {
                 break;
             }
             let right = left + 1;
-            let smaller = if right < end && !(self.heap[left].when < self.heap[right].when) {
-                right
-            } else {
+            let smaller = if right >= end || self.is_due_before(left, right) {
                 left
+            } else {
+                right
             };
             self.heap.swap(position, smaller);
             position = smaller;
         }
         self.sift_up(root, position);
+    }
+
+    /// Whether one entry is due before another. A time that is not a number is neither before nor after any.
+    fn is_due_before(&self, one: usize, other: usize) -> bool {
+        self.heap[one].when < self.heap[other].when
     }
 }
 

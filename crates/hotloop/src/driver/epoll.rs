@@ -1,6 +1,5 @@
 //! Linux's epoll, level-triggered, one registration a descriptor.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -88,7 +87,7 @@ impl Poller for Epoll {
         }
     }
 
-    fn wait(&mut self, timeout: Option<Duration>, found: &mut VecDeque<Readiness>) -> io::Result<Woken> {
+    fn wait(&mut self, timeout: Option<Duration>, found: &mut Vec<Readiness>) -> io::Result<Woken> {
         self.events.clear();
         if let Err(error) = sys::epoll_wait(self.epoll.as_fd(), &mut self.events, timeout) {
             return match error.kind() {
@@ -99,7 +98,7 @@ impl Poller for Epoll {
         for event in &self.events {
             let (data, bits) = (event.u64, event.events);
             if data != WAKER {
-                found.push_back(readiness(data, bits));
+                found.push(readiness(data, bits));
             }
         }
         Ok(Woken::Normally)

@@ -9,7 +9,8 @@
 //!
 //! 1. [`submit`](Driver::submit) and [`cancel`](Driver::cancel) never block.
 //! 2. Each accepted operation has exactly one last completion; a cancelled one too. Its key is free for reuse from
-//!    then on, not before.
+//!    then on, not before. What was found ready before the cancel may still come before that last completion; an
+//!    operation begun after a wait hears nothing of that wait.
 //! 3. The data of a `Ready` completion is taken when the completion is taken, not earlier: the loop hands out events
 //!    one by one, and the reads of a turn must not all be done before its first callback.
 //! 4. [`wait`](Driver::wait) is the only call that may block. A wake before it makes it return; wakes coalesce.
@@ -91,11 +92,25 @@ pub trait Driver {
     /// The connection's; `WouldBlock` if the kernel has no room: then submit [`Op::Send`].
     fn send(&mut self, fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize>;
 
+    /// Ends the sending half of a stream, behind what was sent.
+    ///
+    /// # Errors
+    /// The connection's.
+    fn shutdown_write(&mut self, fd: RawFd) -> io::Result<()>;
+
     /// Takes one accepted connection, non-blocking and close-on-exec, for an [`Op::Accept`] that is `Ready`.
     ///
     /// # Errors
     /// The kernel's; `WouldBlock` if there is none left.
     fn accept(&mut self, fd: RawFd) -> io::Result<OwnedFd>;
+}
+
+/// Takes the error that is pending on a socket: how a connection attempt went.
+///
+/// # Errors
+/// The kernel's, if the descriptor is no socket.
+pub fn take_error(fd: RawFd) -> io::Result<Option<io::Error>> {
+    crate::sys::take_error(fd)
 }
 
 /// Makes a waiting driver return.

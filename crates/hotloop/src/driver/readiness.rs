@@ -41,7 +41,7 @@ pub trait Poller {
     ///
     /// # Errors
     /// The kernel's.
-    fn wait(&mut self, timeout: Option<Duration>, found: &mut VecDeque<Readiness>) -> io::Result<Woken>;
+    fn wait(&mut self, timeout: Option<Duration>, found: &mut Vec<Readiness>) -> io::Result<Woken>;
 
     /// Forgets every registration, watched descriptors and those only the kernel still knows. The waker stays.
     ///
@@ -56,12 +56,10 @@ pub struct ReadinessDriver<P> {
     poller: P,
     /// What waits on each descriptor, by its number. Written by `submit` and `cancel`.
     descriptors: Vec<Descriptor>,
-    /// What the last wait found and nobody has taken yet.
-    found: VecDeque<Readiness>,
-    /// Completions that need no wait: those of cancelled operations, and the second half of a two-way readiness.
+    /// What a wait finds; empty but for its time, and kept for its room.
+    found: Vec<Readiness>,
+    /// What nobody has taken yet: what the last wait found, then the last completions of operations cancelled since.
     completed: VecDeque<Completion>,
-    /// How many waits there have been.
-    waits: u64,
 }
 
 /// What waits on one descriptor.
@@ -71,8 +69,6 @@ struct Descriptor {
     write: Option<OpKey>,
     /// Raised with each new registration of this number.
     generation: u32,
-    /// How many waits there had been when the registration was last made or taken away.
-    changed_after: u64,
 }
 
 impl Descriptor {
@@ -97,9 +93,8 @@ impl<P: Poller> ReadinessDriver<P> {
         Self {
             poller,
             descriptors: Vec::new(),
-            found: VecDeque::new(),
+            found: Vec::new(),
             completed: VecDeque::new(),
-            waits: 0,
         }
     }
 
@@ -108,45 +103,70 @@ impl<P: Poller> ReadinessDriver<P> {
         &self.poller
     }
 
-    /// The entry of a descriptor; grown for it if `fd` is not negative.
-    fn descriptor(&mut self, fd: RawFd) -> io::Result<&mut Descriptor> {
-        let index = usize::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
-        if index >= self.descriptors.len() {
-            self.descriptors.resize(index + 1, Descriptor::default());
-        }
-        Ok(&mut self.descriptors[index])
+    /// The entry of a descriptor, if it ever had one.
+    fn descriptor(&mut self, fd: RawFd) -> Option<&mut Descriptor> {
+        self.descriptors.get_mut(usize::try_from(fd).ok()?)
     }
 
     /// Tells the poller of a change from `old` interest to what the entry says now.
     fn apply(&mut self, fd: RawFd, old: Interest) -> io::Result<()> {
-        let waits = self.waits;
-        let entry = self.descriptor(fd)?;
+        let Self {
+            poller, descriptors, ..
+        } = self;
+        let entry = usize::try_from(fd)
+            .ok()
+            .and_then(|index| descriptors.get_mut(index));
+        let Some(entry) = entry else { return Ok(()) };
         let interest = entry.interest();
         if interest == old {
             return Ok(());
         }
         if interest.is_empty() {
-            self.descriptor(fd)?.changed_after = waits;
-            return self.poller.delete(fd);
+            return poller.delete(fd);
         }
         if !old.is_empty() {
-            let generation = entry.generation;
-            match self.poller.modify(fd, generation, interest) {
+            match poller.modify(fd, entry.generation, interest) {
                 // The descriptor was closed behind our back and its number is in use again: register it anew.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 result => return result,
             }
         }
-        let entry = self.descriptor(fd)?;
         entry.generation = entry.generation.wrapping_add(1);
-        entry.changed_after = waits;
-        let generation = entry.generation;
-        match self.poller.add(fd, generation, interest) {
+        match poller.add(fd, entry.generation, interest) {
             // A registration that outlived our interest, for instance through a removal that the kernel refused.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.poller.modify(fd, generation, interest)
+                poller.modify(fd, entry.generation, interest)
             }
             result => result,
+        }
+    }
+
+    /// Makes completions of what a wait found, for the operations that wait there now: one that is begun, or put in
+    /// the place of another, later in the turn hears nothing of this wait.
+    fn complete_found(&mut self) {
+        let mut stale = false;
+        for Readiness {
+            fd,
+            generation,
+            ready,
+        } in self.found.drain(..)
+        {
+            let entry = self.descriptors.get(fd as usize).copied().unwrap_or_default();
+            // The kernel knows a registration that we do not.
+            if entry.generation != generation || entry.interest().is_empty() {
+                stale = true;
+                continue;
+            }
+            let read = entry.read.filter(|_| ready.read);
+            let write = entry.write.filter(|_| ready.write);
+            self.completed
+                .extend([read, write].into_iter().flatten().map(|key| Completion {
+                    key,
+                    outcome: Outcome::Ready,
+                }));
+        }
+        if stale && self.drop_stale().is_err() {
+            // No descriptor for a new set: the event comes again, and with it this attempt.
         }
     }
 
@@ -176,7 +196,17 @@ impl<P: Poller> Driver for ReadinessDriver<P> {
     }
 
     fn submit(&mut self, key: OpKey, fd: RawFd, op: Op) -> io::Result<()> {
-        let entry = self.descriptor(fd)?;
+        let index = usize::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+        if index >= self.descriptors.len() {
+            // The kernel is asked first, since a number out of nowhere must not make the table grow up to it.
+            let first = Descriptor::default();
+            let interest = Interest::default().with(op.direction(), true);
+            self.poller.add(fd, first.generation, interest)?;
+            self.descriptors.resize(index + 1, first);
+            *self.descriptors[index].slot(op.direction()) = Some(key);
+            return Ok(());
+        }
+        let entry = &mut self.descriptors[index];
         let old = entry.interest();
         let slot = entry.slot(op.direction());
         if slot.is_some() {
@@ -185,13 +215,13 @@ impl<P: Poller> Driver for ReadinessDriver<P> {
         *slot = Some(key);
         let result = self.apply(fd, old);
         if result.is_err() {
-            *self.descriptor(fd)?.slot(op.direction()) = None;
+            *self.descriptors[index].slot(op.direction()) = None;
         }
         result
     }
 
     fn cancel(&mut self, key: OpKey, fd: RawFd, op: Op) {
-        let Ok(entry) = self.descriptor(fd) else { return };
+        let Some(entry) = self.descriptor(fd) else { return };
         let old = entry.interest();
         let slot = entry.slot(op.direction());
         if *slot != Some(key) {
@@ -207,11 +237,12 @@ impl<P: Poller> Driver for ReadinessDriver<P> {
     }
 
     fn replace(&mut self, key: OpKey, fd: RawFd, op: Op) -> io::Result<()> {
-        let entry = self.descriptor(fd)?;
+        let entry = self.descriptor(fd).ok_or(io::ErrorKind::NotFound)?;
         let (interest, generation) = (entry.interest(), entry.generation);
-        let Some(slot) = entry.slot(op.direction()) else {
-            return Err(io::ErrorKind::NotFound.into());
-        };
+        let slot = entry
+            .slot(op.direction())
+            .as_mut()
+            .ok_or(io::ErrorKind::NotFound)?;
         let old = std::mem::replace(slot, key);
         self.completed.push_back(Completion {
             key: old,
@@ -223,59 +254,29 @@ impl<P: Poller> Driver for ReadinessDriver<P> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.apply(fd, Interest::default()),
             result => result,
         };
-        if result.is_err() {
-            *self.descriptor(fd)?.slot(op.direction()) = None;
+        if let (Err(_), Some(entry)) = (&result, self.descriptor(fd)) {
+            *entry.slot(op.direction()) = None;
         }
         result
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Woken> {
-        let timeout = if self.completed.is_empty() && self.found.is_empty() {
+        let timeout = if self.completed.is_empty() {
             timeout
         } else {
             Some(Duration::ZERO)
         };
         // What an earlier turn left untaken is level-triggered: the kernel reports it again.
-        self.found.clear();
-        self.waits += 1;
-        self.poller.wait(timeout, &mut self.found)
+        self.completed
+            .retain(|completion| completion.outcome == Outcome::Cancelled);
+        let woken = self.poller.wait(timeout, &mut self.found)?;
+        self.complete_found();
+        Ok(woken)
     }
 
     #[inline]
     fn next_completion(&mut self) -> Option<Completion> {
-        if let Some(completion) = self.completed.pop_front() {
-            return Some(completion);
-        }
-        loop {
-            let Readiness {
-                fd,
-                generation,
-                ready,
-            } = self.found.pop_front()?;
-            let entry = self.descriptors.get(fd as usize).copied().unwrap_or_default();
-            if entry.generation != generation || entry.interest().is_empty() {
-                // Changed since the wait began, the event is merely out of date. Unchanged, the kernel knows a
-                // registration that we do not, and reports it for ever.
-                if entry.changed_after < self.waits && self.drop_stale().is_err() {
-                    // No descriptor for a new set: the event comes again, and with it this attempt.
-                }
-                continue;
-            }
-            let read = entry.read.filter(|_| ready.read);
-            let write = entry.write.filter(|_| ready.write);
-            let ready = |key| Completion {
-                key,
-                outcome: Outcome::Ready,
-            };
-            match (read, write) {
-                (Some(read), Some(write)) => {
-                    self.completed.push_front(ready(write));
-                    return Some(ready(read));
-                }
-                (Some(key), None) | (None, Some(key)) => return Some(ready(key)),
-                (None, None) => {}
-            }
-        }
+        self.completed.pop_front()
     }
 
     #[inline]
@@ -286,6 +287,10 @@ impl<P: Poller> Driver for ReadinessDriver<P> {
     #[inline]
     fn send(&mut self, fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
         sys::send(fd, buffers)
+    }
+
+    fn shutdown_write(&mut self, fd: RawFd) -> io::Result<()> {
+        sys::shutdown_write(fd)
     }
 
     fn accept(&mut self, fd: RawFd) -> io::Result<OwnedFd> {

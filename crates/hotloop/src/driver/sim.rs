@@ -40,6 +40,10 @@ struct Socket {
     room: usize,
     /// How many calls of `send` there were.
     sends: usize,
+    /// What every `send` fails with. Set by the test.
+    broken: Option<io::ErrorKind>,
+    /// Whether the sending half was shut down.
+    ended: bool,
 }
 
 /// A piece of what a scripted descriptor receives.
@@ -87,6 +91,19 @@ impl Network {
         if let Some(socket) = self.sockets.borrow_mut().get_mut(&fd) {
             socket.room += bytes;
         }
+    }
+
+    /// Lets every send on `fd` fail from now on.
+    pub fn break_sends(&self, fd: RawFd, error: io::ErrorKind) {
+        if let Some(socket) = self.sockets.borrow_mut().get_mut(&fd) {
+            socket.broken = Some(error);
+        }
+    }
+
+    /// Whether the sending half of `fd` was shut down.
+    #[must_use]
+    pub fn has_ended(&self, fd: RawFd) -> bool {
+        self.sockets.borrow().get(&fd).is_some_and(|socket| socket.ended)
     }
 
     /// Takes what was sent on `fd`, and how many calls it took.
@@ -190,6 +207,12 @@ impl Driver for Sim {
     fn send(&mut self, fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
         self.network.with(fd, |socket| {
             socket.sends += 1;
+            if let Some(error) = socket.broken {
+                return Err(error.into());
+            }
+            if socket.ended {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
             if socket.room == 0 {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
@@ -200,6 +223,13 @@ impl Driver for Sim {
                 socket.room -= count;
             }
             Ok(socket.sent.len() - before)
+        })
+    }
+
+    fn shutdown_write(&mut self, fd: RawFd) -> io::Result<()> {
+        self.network.with(fd, |socket| {
+            socket.ended = true;
+            Ok(())
         })
     }
 
@@ -242,15 +272,15 @@ impl Poller for SimPoller {
         Ok(())
     }
 
-    fn wait(&mut self, timeout: Option<Duration>, found: &mut VecDeque<Readiness>) -> io::Result<Woken> {
+    fn wait(&mut self, timeout: Option<Duration>, found: &mut Vec<Readiness>) -> io::Result<Woken> {
         self.waits.push(timeout);
         for (&fd, &(generation, interest)) in &self.watched {
             let sockets = self.network.sockets.borrow();
             let Some(socket) = sockets.get(&fd) else { continue };
             let read = interest.read && !socket.incoming.is_empty();
-            let write = interest.write && socket.room > 0;
+            let write = interest.write && (socket.room > 0 || socket.broken.is_some());
             if read || write {
-                found.push_back(Readiness {
+                found.push(Readiness {
                     fd,
                     generation,
                     ready: Interest { read, write },
