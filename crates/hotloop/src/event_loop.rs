@@ -226,6 +226,10 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
 
     /// Everything that the loop holds for I/O, for the host to drop when it holds nothing borrowed.
     #[must_use]
+    #[expect(
+        clippy::type_complexity,
+        reason = "three lists, one of each kind that a host has"
+    )]
     pub fn take_io(&mut self) -> (Vec<H::Handle>, Vec<H::Stream>, Vec<H::Listener>) {
         let handles = self.operations.iter_mut().filter_map(|(_, operation)| {
             match std::mem::replace(operation, Operation::Ended) {
