@@ -1,0 +1,105 @@
+//! The laws of `hotloop::driver`, one suite for every driver.
+//!
+//! A law is a function, generic over the [`World`](world::World) that the driver lives in; the lists below say which
+//! worlds it holds in. What only a kernel has (closed and duplicated descriptors, threads, signals, real time) is
+//! asked of the drivers over a kernel.
+
+#[path = "drivers/kernel.rs"]
+mod kernel;
+#[path = "drivers/operations.rs"]
+mod operations;
+#[path = "drivers/stale.rs"]
+mod stale;
+#[path = "drivers/wait.rs"]
+mod wait;
+#[path = "drivers/world.rs"]
+mod world;
+
+/// One test for each law, in one world.
+macro_rules! hold {
+    ($world:ty: $($laws:ident: $($law:ident)+;)+) => {
+        $($(
+            #[test]
+            fn $law() -> std::io::Result<()> {
+                crate::$laws::$law::<$world>()
+            }
+        )+)+
+    };
+}
+
+/// The laws of every world.
+macro_rules! hold_everywhere {
+    ($world:ty) => {
+        hold! {
+            $world:
+            operations:
+                nothing_submitted_completes_nothing
+                a_watched_descriptor_is_reported_as_long_as_it_is_readable
+                a_watched_descriptor_is_reported_as_long_as_it_is_writable
+                a_receive_gives_the_bytes_and_then_the_end
+                a_send_is_reported_when_there_is_room_again
+                a_send_takes_its_buffers_in_order
+                a_shutdown_follows_what_was_sent
+                the_reader_comes_before_the_writer
+                a_second_operation_in_one_direction_is_refused
+                a_cancelled_operation_has_one_last_completion
+                a_cancelled_operation_that_was_ready_ends_all_the_same
+                a_cancel_in_one_direction_leaves_the_other
+                a_cancel_under_another_key_is_left_alone
+                a_key_is_free_after_its_last_completion
+                a_cancel_in_the_turn_of_another_leaves_it_ready
+                what_is_submitted_in_a_turn_waits_for_the_next_wait
+                a_replacement_ends_the_old_operation_and_begins_the_new
+                a_replacement_in_a_turn_waits_for_the_next_wait
+                nothing_to_replace_is_not_found
+                what_a_turn_leaves_untaken_is_reported_again
+                a_negative_descriptor_is_refused;
+            wait:
+                a_wake_before_a_wait_ends_it
+                wakes_coalesce
+                a_wake_takes_no_event_away
+                a_waker_outlives_its_driver
+                a_timeout_is_never_early
+                a_pending_completion_ends_a_wait;
+        }
+    };
+}
+
+/// The laws that take a kernel.
+macro_rules! hold_in_a_kernel {
+    ($world:ty) => {
+        hold! {
+            $world:
+            kernel:
+                a_closed_descriptor_is_refused
+                a_regular_file_is_refused
+                a_huge_descriptor_is_refused_without_a_table_of_its_size
+                a_hang_up_is_both_readable_and_writable
+                an_error_is_both_readable_and_writable
+                a_reset_connection_is_an_error_of_receive
+                a_send_to_a_peer_that_is_gone_is_an_error_and_no_signal
+                an_accept_gives_each_connection_once
+                many_ready_descriptors_are_all_reported;
+            stale:
+                a_cancel_after_the_close_ends_the_operation
+                a_duplicate_of_a_closed_descriptor_is_not_reported_for_ever
+                a_stale_registration_leaves_the_others_alone
+                a_reused_number_is_submitted_anew
+                a_reused_number_is_replaced_anew
+                a_reused_number_takes_the_other_direction_too
+                an_old_key_does_not_end_the_operation_of_a_reused_number;
+            wait:
+                a_thread_ends_a_wait_without_end
+                a_signal_ends_a_wait;
+        }
+    };
+}
+
+mod selector {
+    hold_everywhere!(crate::world::Kernel);
+    hold_in_a_kernel!(crate::world::Kernel);
+}
+
+mod sim {
+    hold_everywhere!(crate::world::Simulated);
+}

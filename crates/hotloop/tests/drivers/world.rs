@@ -1,0 +1,211 @@
+//! Where a driver under test lives, and what the tests do with it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use hotloop::clock::{Clock, Manual};
+use hotloop::driver::sim::{Network, Sim};
+use hotloop::driver::{Completion, Driver, OpKey, Outcome, Selector};
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+/// A driver's surroundings: connections whose far end the test holds.
+pub(crate) trait World: Sized {
+    type Driver: Driver;
+
+    fn new() -> io::Result<Self>;
+
+    fn driver(&self) -> io::Result<Self::Driver>;
+
+    /// A new connection: the number of its near end.
+    fn connect(&self) -> io::Result<RawFd>;
+
+    /// Lets bytes come in at the near end.
+    fn feed(&self, fd: RawFd, bytes: &[u8]) -> io::Result<()>;
+
+    /// Lets the far end stop sending.
+    fn feed_end(&self, fd: RawFd) -> io::Result<()>;
+
+    /// Takes all that the near end sent, and so makes room again.
+    fn drain(&self, fd: RawFd) -> io::Result<Vec<u8>>;
+
+    /// Whether the far end knows that nothing more will come.
+    fn has_ended(&self, fd: RawFd) -> io::Result<bool>;
+
+    /// The time since the world began.
+    fn now(&self) -> Duration;
+}
+
+/// Unix sockets of the kernel, under the best readiness driver.
+pub(crate) struct Kernel {
+    /// Near and far end, by the number of the near one.
+    connections: RefCell<BTreeMap<RawFd, (UnixStream, UnixStream)>>,
+    began: Instant,
+}
+
+impl World for Kernel {
+    type Driver = Selector;
+
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            connections: RefCell::default(),
+            began: Instant::now(),
+        })
+    }
+
+    fn driver(&self) -> io::Result<Selector> {
+        Ok(Selector::new(hotloop::driver::Epoll::new()?))
+    }
+
+    fn connect(&self) -> io::Result<RawFd> {
+        let (near, far) = UnixStream::pair()?;
+        near.set_nonblocking(true)?;
+        far.set_nonblocking(true)?;
+        let fd = near.as_raw_fd();
+        self.connections.borrow_mut().insert(fd, (near, far));
+        Ok(fd)
+    }
+
+    fn feed(&self, fd: RawFd, bytes: &[u8]) -> io::Result<()> {
+        (&self.connections.borrow()[&fd].1).write_all(bytes)
+    }
+
+    fn feed_end(&self, fd: RawFd) -> io::Result<()> {
+        self.connections.borrow()[&fd].1.shutdown(Shutdown::Write)
+    }
+
+    fn drain(&self, fd: RawFd) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        match (&self.connections.borrow()[&fd].1).read_to_end(&mut bytes) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(bytes),
+        }
+    }
+
+    fn has_ended(&self, fd: RawFd) -> io::Result<bool> {
+        let far = &self.connections.borrow()[&fd].1;
+        let mut polled = [PollFd::new(far, PollFlags::RDHUP)];
+        rustix::event::poll(&mut polled, Some(&Timespec::default()))?;
+        Ok(polled[0].revents().contains(PollFlags::RDHUP))
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+}
+
+/// The scripted descriptors of the simulation.
+pub(crate) struct Simulated {
+    network: Network,
+    clock: Manual,
+    /// The number opened last.
+    last: Cell<RawFd>,
+}
+
+/// How many bytes a scripted descriptor sends before it has no room.
+const ROOM: usize = 64 * 1024;
+
+impl World for Simulated {
+    type Driver = Sim;
+
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            network: Network::default(),
+            clock: Manual::default(),
+            last: Cell::new(10),
+        })
+    }
+
+    fn driver(&self) -> io::Result<Sim> {
+        Ok(Sim::new(self.network.clone(), self.clock.clone()))
+    }
+
+    fn connect(&self) -> io::Result<RawFd> {
+        let fd = self.last.get() + 1;
+        self.last.set(fd);
+        self.network.open(fd, ROOM);
+        Ok(fd)
+    }
+
+    fn feed(&self, fd: RawFd, bytes: &[u8]) -> io::Result<()> {
+        self.network.feed(fd, bytes);
+        Ok(())
+    }
+
+    fn feed_end(&self, fd: RawFd) -> io::Result<()> {
+        self.network.feed_end(fd);
+        Ok(())
+    }
+
+    fn drain(&self, fd: RawFd) -> io::Result<Vec<u8>> {
+        let (bytes, _) = self.network.take_sent(fd);
+        self.network.make_room(fd, bytes.len());
+        Ok(bytes)
+    }
+
+    fn has_ended(&self, fd: RawFd) -> io::Result<bool> {
+        Ok(self.network.has_ended(fd))
+    }
+
+    fn now(&self) -> Duration {
+        Duration::from_secs_f64(self.clock.now())
+    }
+}
+
+/// One wait that does not block, and all that it completes.
+pub(crate) fn poll(driver: &mut impl Driver) -> io::Result<Vec<Completion>> {
+    driver.wait(Some(Duration::ZERO))?;
+    Ok(take_all(driver))
+}
+
+/// All completions of the last wait.
+pub(crate) fn take_all(driver: &mut impl Driver) -> Vec<Completion> {
+    std::iter::from_fn(|| driver.next_completion()).collect()
+}
+
+pub(crate) fn ready(key: u32) -> Completion {
+    Completion {
+        key: OpKey(key),
+        outcome: Outcome::Ready,
+    }
+}
+
+pub(crate) fn cancelled(key: u32) -> Completion {
+    Completion {
+        key: OpKey(key),
+        outcome: Outcome::Cancelled,
+    }
+}
+
+/// Sends until there is no room, and says how many bytes that took.
+pub(crate) fn fill(driver: &mut impl Driver, fd: RawFd) -> io::Result<usize> {
+    let chunk = [b'.'; 4096];
+    let mut total = 0;
+    loop {
+        match driver.send(fd, &[IoSlice::new(&chunk)]) {
+            Ok(sent) => total += sent,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(total),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Receives once, into a buffer of `size` bytes.
+pub(crate) fn receive(driver: &mut impl Driver, fd: RawFd, size: usize) -> io::Result<usize> {
+    driver.receive(fd, &mut vec![MaybeUninit::uninit(); size])
+}
+
+/// The kind of error that a call failed with.
+pub(crate) fn kind<T>(result: io::Result<T>) -> Option<io::ErrorKind> {
+    result.err().map(|error| error.kind())
+}
+
+/// The kernel's number of the error that a call failed with.
+pub(crate) fn errno<T>(result: io::Result<T>) -> Option<i32> {
+    result.err().and_then(|error| error.raw_os_error())
+}

@@ -1,0 +1,14 @@
+//! The laws of a turn, on the simulated driver and a clock that moves only while the loop waits.
+
+#[path = "turn/order.rs"]
+mod order;
+#[path = "turn/program.rs"]
+mod program;
+#[path = "turn/streams.rs"]
+mod streams;
+#[path = "turn/waits.rs"]
+mod waits;
+#[path = "turn/watchers.rs"]
+mod watchers;
+#[path = "turn/writes.rs"]
+mod writes;

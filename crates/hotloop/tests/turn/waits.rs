@@ -1,0 +1,192 @@
+//! How long a turn waits.
+
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use hotloop::clock::Clock;
+use hotloop::driver::{Direction, Epoll, Selector};
+use hotloop::{Event, EventLoop, MAXIMUM_WAIT};
+
+use crate::program::{Labels, Program, RESOLUTION, Seen, callbacks, timers};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+#[test]
+fn a_wait_lasts_until_the_next_timer() -> io::Result<()> {
+    let mut program = Program::new();
+    program.call_at(2.5, 2);
+    program.call_at(1.5, 1);
+    assert_eq!(program.turn()?, timers([1]));
+    assert_eq!(program.turn()?, timers([2]));
+    let seconds = |seconds| Some(Duration::from_secs_f64(seconds));
+    assert_eq!(program.waits(), [seconds(1.5), seconds(1.0)]);
+    Ok(())
+}
+
+#[test]
+fn a_wait_is_rounded_up_to_the_nanosecond() {
+    let mut program = Program::new();
+    for (when, nanoseconds) in [(1e-12, 1), (1e-9, 1), (1.1e-9, 2), (0.000_000_999_5, 1000)] {
+        program.call_at(when, 1);
+        assert_eq!(
+            program.prepare(false),
+            Some(Duration::from_nanos(nanoseconds)),
+            "{when}"
+        );
+        let _ = program.event_loop.take_scheduled();
+    }
+}
+
+#[test]
+fn a_timer_is_never_early() -> io::Result<()> {
+    let mut program = Program::new();
+    // A day: its seconds in an `f64` still tell a hundredth of a nanosecond apart.
+    program.clock.set(86_400.125);
+    let start = program.clock.now();
+    for (label, delay) in (0..).zip([1e-9, 1e-7, 0.000_123, 0.1, 0.1 + 0.2, 1.0 / 3.0, 59.999_999_999]) {
+        program.call_at(start + delay, label);
+    }
+    let mut count = 0;
+    while !program.event_loop.timers().is_empty() {
+        let when = program.event_loop.timers().next_when().unwrap_or_default();
+        let seen = program.turn()?;
+        assert!(
+            program.clock.now() >= when - RESOLUTION,
+            "{} < {when}",
+            program.clock.now()
+        );
+        assert!(!seen.is_empty(), "no wait ends before its timer is due");
+        count += seen.len();
+    }
+    assert_eq!(count, 7);
+    Ok(())
+}
+
+#[test]
+fn a_wait_lasts_a_day_at_most() -> io::Result<()> {
+    for when in [MAXIMUM_WAIT * 3.0, 1e10, f64::MAX, f64::INFINITY] {
+        let mut program = Program::new();
+        program.call_at(when, 1);
+        assert_eq!(program.prepare(false), Some(DAY), "{when}");
+        assert_eq!(program.turn()?, []);
+        assert_eq!(program.clock.now(), MAXIMUM_WAIT);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_time_that_is_past_or_no_number_is_due_without_a_wait() -> io::Result<()> {
+    for when in [-1.0, -0.0, 0.0, f64::NEG_INFINITY, f64::NAN] {
+        let mut program = Program::new();
+        program.call_at(when, 1);
+        assert_eq!(program.turn()?, timers([1]), "{when}");
+        assert_eq!(program.waits(), [Some(Duration::ZERO)], "{when}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_cancelled_timer_ends_no_wait() -> io::Result<()> {
+    let mut program = Program::new();
+    let first = program.call_at(1.0, 1);
+    program.call_at(4.0, 2);
+    program.cancel(&first);
+    assert_eq!(program.turn()?, timers([2]));
+    assert_eq!(program.waits(), [Some(Duration::from_secs(4))]);
+    let last = program.call_at(9.0, 3);
+    program.cancel(&last);
+    assert_eq!(program.prepare(false), None);
+    Ok(())
+}
+
+#[test]
+fn a_loop_that_stops_polls() {
+    let mut program = Program::new();
+    program.call_at(5.0, 1);
+    assert_eq!(program.prepare(true), Some(Duration::ZERO));
+    assert_eq!(program.prepare(false), Some(Duration::from_secs(5)));
+}
+
+#[test]
+fn an_idle_loop_waits_once_and_without_end() {
+    let mut program = Program::new();
+    program.network.open(5, 0);
+    program.event_loop.watch(5, Direction::Read, 1).ok();
+    // The simulation knows that nothing will ever come, which no kernel does.
+    let waited = program.turn().map_err(|error| error.kind());
+    assert_eq!(waited, Err(io::ErrorKind::TimedOut));
+    assert_eq!(program.waits(), [None]);
+}
+
+#[test]
+fn a_loop_does_not_spin_after_its_work() -> io::Result<()> {
+    let mut program = Program::new();
+    let key = program.stream(5, 100);
+    program.event_loop.set_reading(key, true)?;
+    program.network.feed(5, b"request");
+    program.call_at(10.0, 1);
+    let seen = program.turn_with(|program, seen| {
+        if seen == Seen::Readable(5) {
+            let mut buffer = [std::mem::MaybeUninit::uninit(); 64];
+            assert_eq!(program.event_loop.receive(key, &mut buffer).ok(), Some(7));
+            for _ in 0..3 {
+                assert!(matches!(
+                    program.event_loop.write(key, b"answer", || b"answer".to_vec()),
+                    Ok(false)
+                ));
+            }
+        }
+    })?;
+    assert_eq!(seen, [Seen::Readable(5)]);
+    assert_eq!(program.turn()?, timers([1]));
+    let ten = Some(Duration::from_secs(10));
+    assert_eq!(
+        program.waits(),
+        [ten, ten],
+        "the first found something, the second lasted"
+    );
+    Ok(())
+}
+
+#[test]
+fn something_in_the_inbox_makes_a_wait_a_poll() -> io::Result<()> {
+    let mut program = Program::new();
+    program.event_loop.inbox().push(1);
+    assert_eq!(program.prepare(false), Some(Duration::ZERO));
+    assert_eq!(program.turn()?, callbacks([1]));
+    // Pushed when the timeout is settled already: the wait looks again.
+    let timeout = program.prepare(false);
+    assert_eq!(timeout, None);
+    program.event_loop.inbox().push(2);
+    program.event_loop.wait(timeout)?;
+    assert_eq!(program.waits().last(), Some(&Some(Duration::ZERO)));
+    Ok(())
+}
+
+#[test]
+fn a_push_wakes_a_loop_that_sleeps() -> io::Result<()> {
+    let mut event_loop = EventLoop::<Labels, Selector>::new(Selector::new(Epoll::new()?));
+    for round in 0..100 {
+        let inbox = event_loop.inbox();
+        let timeout = event_loop.prepare_wait(|| 0.0, false, &mut Vec::new());
+        assert_eq!(timeout, None);
+        let mut seen = thread::scope(|scope| -> io::Result<Vec<u32>> {
+            scope.spawn(move || inbox.push(round));
+            let mut seen = Vec::new();
+            // A wake-up that came late for the last round may end a wait with nothing to show.
+            while seen.is_empty() {
+                event_loop.wait(None)?;
+                event_loop.begin_turn(|| 0.0);
+                while let Some(event) = event_loop.next_event() {
+                    let Event::Callback(label) = event else { continue };
+                    seen.push(label);
+                }
+            }
+            Ok(seen)
+        })?;
+        assert_eq!(seen.pop(), Some(round));
+        assert_eq!(seen, []);
+    }
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! Whatever is written, however it is cut: the peer receives that and nothing else.
+
+use proptest::prelude::*;
+
+use hotloop::transport::Close;
+
+use crate::program::{Program, Seen};
+
+#[derive(Clone, Debug)]
+enum Step {
+    Write(usize),
+    /// The peer takes so many bytes.
+    Room(usize),
+    /// The turn ends and another one begins, with a wait in between.
+    Turn,
+    /// What follows is written outside a turn.
+    EndTurn,
+    Flush,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (0usize..600).prop_map(Step::Write),
+        1 => (60_000usize..70_000).prop_map(Step::Write),
+        3 => (1usize..2000).prop_map(Step::Room),
+        1 => (5000usize..100_000).prop_map(Step::Room),
+        3 => Just(Step::Turn),
+        1 => Just(Step::EndTurn),
+        1 => Just(Step::Flush),
+    ];
+    prop::collection::vec(step, 0..80)
+}
+
+proptest! {
+    #[test]
+    fn the_peer_receives_what_was_written(
+        steps in steps(),
+        room in prop_oneof![0usize..1000, 50_000usize..100_000],
+        high in prop_oneof![Just(None), (0usize..1000).prop_map(Some)],
+    ) {
+        let mut program = Program::new();
+        let key = program.stream(5, room);
+        if let Some(state) = program.event_loop.stream(key) {
+            prop_assert!(state.flow.set_limits(high, None).is_ok());
+        }
+        let (mut written, mut received, mut paused) = (Vec::new(), Vec::new(), false);
+        for step in steps {
+            match step {
+                Step::Write(size) => {
+                    // Bytes that tell where they belong.
+                    let bytes: Vec<u8> = (written.len()..).take(size).map(|index| (index % 251) as u8).collect();
+                    written.extend_from_slice(&bytes);
+                    let pause = program.write(key, &bytes);
+                    prop_assert!(pause.is_ok());
+                    let pause = pause.unwrap_or_default();
+                    prop_assert!(!(pause && paused), "paused twice");
+                    paused |= pause;
+                    let (_, high) = program.event_loop.stream(key).map_or((0, 0), |state| state.flow.limits());
+                    prop_assert_eq!(paused, paused || program.queued(key) > high);
+                }
+                Step::Room(bytes) => program.network.make_room(5, bytes),
+                Step::Turn => turn(&mut program, key, &mut paused)?,
+                Step::EndTurn => program.event_loop.end_turn(),
+                Step::Flush => program.event_loop.flush_now(key),
+            }
+            received.extend(program.network.take_sent(5).0);
+            prop_assert_eq!(received.len() + program.queued(key), written.len());
+        }
+        // The end: all of it arrives, in order, and who was paused is resumed.
+        if program.event_loop.close(key) == Close::AfterFlush {
+            program.network.make_room(5, usize::MAX / 2);
+            turn(&mut program, key, &mut paused)?;
+            turn(&mut program, key, &mut paused)?;
+            prop_assert!(program.event_loop.stream(key).is_some_and(|state| state.finish_close()));
+        }
+        prop_assert!(!paused, "paused for ever");
+        received.extend(program.network.take_sent(5).0);
+        prop_assert_eq!(received.len(), written.len());
+        prop_assert!(received == written);
+    }
+}
+
+/// A turn begins after a poll; what it finds is run, and it stays open for the writes that follow.
+fn turn(program: &mut Program, key: hotloop::StreamKey, paused: &mut bool) -> Result<(), TestCaseError> {
+    let timeout = program.prepare(true);
+    prop_assert!(program.event_loop.wait(timeout).is_ok());
+    program.begin();
+    while let Some(seen) = program.next() {
+        prop_assert_eq!(seen, Seen::Sent(5));
+        let queued = program.queued(key);
+        if program
+            .event_loop
+            .stream(key)
+            .is_some_and(|state| state.flow.resume_at(queued))
+        {
+            prop_assert!(*paused, "resumed without a pause");
+            *paused = false;
+        }
+    }
+    Ok(())
+}
