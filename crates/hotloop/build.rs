@@ -5,5 +5,6 @@ use cfg_aliases::cfg_aliases;
 fn main() {
     cfg_aliases! {
         epoll: { any(target_os = "linux", target_os = "android") },
+        glibc: { target_env = "gnu" },
     }
 }

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import socket
 import sys
+from asyncio import base_events, constants, sslproto
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
 
 from . import _hotloop
 from ._selector import LoopSelector
+from ._transports import make_socket_transport
+
+if TYPE_CHECKING:
+    import ssl
 
 __all__ = ["SelectorEventLoop"]
 
@@ -59,9 +66,11 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
 
     # Watching descriptors. The public methods are asyncio's: they check, then come here.
 
-    def _add_reader(self, fd: Any, callback: Callable[..., object], *args: Any) -> asyncio.Handle:
+    def _add_reader(
+        self, fd: Any, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
         self._check_closed()
-        handle = self._new_handle(callback, args)
+        handle = self._new_handle(callback, args, context)
         replaced = self._watch_read(_number(fd), handle)
         if replaced is not None:
             replaced.cancel()
@@ -71,14 +80,13 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         if self.is_closed():
             return False
         removed = self._unwatch_read(_number(fd, self))
-        if removed is None:
-            return False
-        removed.cancel()
-        return True
+        return _cancel(removed)
 
-    def _add_writer(self, fd: Any, callback: Callable[..., object], *args: Any) -> asyncio.Handle:
+    def _add_writer(
+        self, fd: Any, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
         self._check_closed()
-        handle = self._new_handle(callback, args)
+        handle = self._new_handle(callback, args, context)
         replaced = self._watch_write(_number(fd), handle)
         if replaced is not None:
             replaced.cancel()
@@ -88,10 +96,75 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         if self.is_closed():
             return False
         removed = self._unwatch_write(_number(fd, self))
-        if removed is None:
-            return False
-        removed.cancel()
-        return True
+        return _cancel(removed)
+
+    # Sockets: tried at once, else waited for natively. Objects that only look like sockets take asyncio's own way.
+
+    async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
+        """Receive up to ``n`` bytes; none at the end of the stream."""
+        if not self._is_plain(sock):
+            return await super().sock_recv(sock, n)
+        data = self._try_recv(sock, n)
+        return data if type(data) is bytes else await self._outcome(sock, data)
+
+    async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
+        """Receive into a buffer; answer the number of bytes."""
+        if not self._is_plain(sock):
+            return await super().sock_recv_into(sock, buf)
+        count = self._try_recv_into(sock, buf)
+        return count if type(count) is int else await self._outcome(sock, count)
+
+    async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
+        """Send all bytes."""
+        if not self._is_plain(sock):
+            return await super().sock_sendall(sock, data)
+        sent = self._try_sendall(sock, data)
+        if sent is not None:
+            await self._outcome(sock, sent)
+        return None
+
+    async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
+        """Accept a connection; answer its socket, non-blocking, and the peer's address."""
+        if not self._is_plain(sock):
+            return await super().sock_accept(sock)
+        accepted = self._try_accept(sock)
+        if type(accepted) is not tuple:
+            accepted = await self._outcome(sock, accepted)
+        fd, address = accepted
+        conn = socket.socket(sock.family, sock.type, sock.proto, fileno=fd)
+        conn.setblocking(False)
+        return conn, address
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        """Connect to an address; a host name in it is resolved first."""
+        if not self._is_plain(sock):
+            await super().sock_connect(sock, address)
+            return
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            resolved = await self._ensure_resolved(
+                address, family=sock.family, type=sock.type, proto=sock.proto, loop=self
+            )
+            address = resolved[0][4]
+        try:
+            sock.connect(address)
+        except (BlockingIOError, InterruptedError):
+            await self._outcome(sock, self._wait_connected(sock, address))
+
+    def _is_plain(self, sock: Any) -> bool:
+        """Whether a socket is one of the stdlib's own class; raises where asyncio refuses a socket."""
+        base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
+        if self._debug and sock.gettimeout() != 0:
+            raise ValueError("the socket must be non-blocking")
+        return type(sock) is socket.socket
+
+    async def _outcome(self, sock: socket.socket, future: asyncio.Future[Any]) -> Any:
+        """Wait for an operation on a socket, and end it if the wait is given up."""
+        try:
+            return await future
+        except BaseException:
+            if sock.fileno() >= 0:
+                self._forget_operation(sock)
+            raise
 
     # Transports
 
@@ -103,11 +176,39 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         *,
         extra: dict[str, Any] | None = None,
         server: asyncio.Server | None = None,
-        context: Any = None,
+        context: Context | None = None,
     ) -> asyncio.Transport:
-        from ._transports import make_socket_transport
+        self._ensure_fd_no_transport(sock)
+        return make_socket_transport(self, sock, protocol, waiter, extra, server, context)
 
-        return make_socket_transport(self, sock, protocol, waiter, extra, server)
+    def _make_ssl_transport(
+        self,
+        rawsock: Any,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext,
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: dict[str, Any] | None = None,
+        server: asyncio.Server | None = None,
+        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+        context: Context | None = None,
+    ) -> asyncio.Transport:
+        self._ensure_fd_no_transport(rawsock)
+        ssl_protocol = sslproto.SSLProtocol(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        make_socket_transport(self, rawsock, ssl_protocol, None, extra, server, context)
+        return ssl_protocol._app_transport
 
 
 class ReadyView:
@@ -163,6 +264,15 @@ class ScheduledView:
     def clear(self) -> None:
         """Drop all timers."""
         self._loop._clear_scheduled(True)
+
+
+def _cancel(removed: asyncio.Handle | None) -> bool:
+    """Cancel a removed watcher; answer whether there was one."""
+    # The watcher of an operation on a socket that is over may stay in place for the next one.
+    if removed is None or removed.cancelled():
+        return False
+    removed.cancel()
+    return True
 
 
 def _number(fileobj: Any, removing_from: SelectorEventLoop | None = None) -> int:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from asyncio import trsock
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._loop import SelectorEventLoop
-
-# asyncio wraps the socket that `get_extra_info` answers, so that nobody closes it or changes its mode.
-from asyncio import trsock
 
 
 def make_socket_transport(
@@ -20,9 +19,11 @@ def make_socket_transport(
     waiter: asyncio.Future[None] | None,
     extra: dict[str, Any] | None,
     server: Any,
+    context: Context | None = None,
 ) -> asyncio.Transport:
     """Make a native transport over a connected, non-blocking socket."""
     info = dict(extra) if extra else {}
+    # Wrapped, so that nobody who asks for it closes the socket or changes its mode.
     info["socket"] = trsock.TransportSocket(sock)
     try:
         info["sockname"] = sock.getsockname()
@@ -34,7 +35,8 @@ def make_socket_transport(
         except OSError:
             info["peername"] = None
     set_nodelay(sock)
-    transport = loop._open_stream(sock, protocol, waiter, info, server)
+    transport = loop._open_stream(sock, protocol, waiter, info, server, context)
+    loop._transports[sock.fileno()] = transport
     if server is not None:
         attach(server, transport)
     return transport

@@ -6,9 +6,10 @@ use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
 use std::time::Duration;
 
+use crate::errors::os_error;
 use crate::event_loop::Loop;
 use crate::ffi::{self, Object, This};
-use crate::{handles, transports};
+use crate::{handles, sockets, transports};
 
 /// Runs one turn, or all turns until the loop is stopped where it is inside `run_forever`.
 ///
@@ -75,15 +76,19 @@ fn prepare(this: This<'_, '_, Loop>) -> PyResult<Timeout> {
 fn wait(this: This<'_, '_, Loop>, timeout: Timeout) -> PyResult<Woken> {
     let mut engine = this.engine()?;
     let waiter = engine.waiter();
-    Ok(match timeout {
-        Some(Duration::ZERO) => waiter.wait(timeout)?,
-        _ => this.py().detach(move || waiter.wait(timeout))?,
-    })
+    let woken = match timeout {
+        Some(Duration::ZERO) => waiter.wait(timeout),
+        _ => this.py().detach(move || waiter.wait(timeout)),
+    };
+    woken.map_err(os_error)
 }
 
 /// Runs a handle's callback in its context; an exception goes to the loop's exception handler.
 #[inline]
 fn run_handle(this: This<'_, '_, Loop>, handle: &Object, natively: bool) -> PyResult<()> {
+    if sockets::is_operation(handle) {
+        return sockets::run(this, handle);
+    }
     if handles::is_cancelled(handle) {
         return Ok(());
     }

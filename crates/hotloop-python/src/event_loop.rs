@@ -11,10 +11,11 @@ use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyList, PyString, PyType};
 
+use crate::errors::os_error;
 use crate::ffi::{self, Call, Class, ClassBuilder, Instance, Layout, Object, This, Visit};
 use crate::handles;
 use crate::host::{Engine, Inbox};
-use crate::{dispatch, transports};
+use crate::{dispatch, sockets, transports};
 
 /// Reads go through a buffer of this size, in bytes: asyncio's own limit for one read (`max_size`), so a protocol sees
 /// pieces of the sizes it is used to. Only the pages that reads have touched cost memory.
@@ -109,13 +110,19 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(c"_unwatch_write", c"_unwatch_write(fd)\n--\n\nEnd _watch_write(); answer its handle or None.", unwatch_write)
         .method(c"_watchers", c"_watchers(fd)\n--\n\nThe handles that watch a descriptor: reader and writer, each a handle or None.", watchers)
         .method(c"_watched", c"_watched()\n--\n\nThe numbers of all watched descriptors, as a list.", watched)
-        .method(c"_new_handle", c"_new_handle(callback, args)\n--\n\nA Handle of this loop for a callback and a tuple of arguments.", new_handle)
+        .method(c"_new_handle", c"_new_handle(callback, args, context=None)\n--\n\nA Handle of this loop for a callback and a tuple of arguments.", new_handle)
         .method(c"_ready_handles", c"_ready_handles()\n--\n\nThe ready callbacks, as a list.", ready_handles)
         .method(c"_scheduled_handles", c"_scheduled_handles()\n--\n\nThe timers, as a list in heap order.", scheduled_handles)
         .method(c"_ready_popleft", c"_ready_popleft()\n--\n\nTake the oldest ready callback, or None.", ready_popleft)
         .method(c"_ready_appendleft", c"_ready_appendleft(handle)\n--\n\nPut a handle before all ready callbacks.", ready_appendleft)
         .method(c"_clear_scheduled", c"_clear_scheduled()\n--\n\nDrop all callbacks and timers.", clear_scheduled)
-        .method(c"_open_stream", c"_open_stream(sock, protocol, waiter, extra, server)\n--\n\nA transport over a connected socket.", transports::open_stream)
+        .method(c"_try_recv", c"_try_recv(sock, nbytes)\n--\n\nReceive, or a future for it.", sockets::try_recv)
+        .method(c"_try_recv_into", c"_try_recv_into(sock, buffer)\n--\n\nReceive into a buffer, or a future for it.", sockets::try_recv_into)
+        .method(c"_try_sendall", c"_try_sendall(sock, data)\n--\n\nSend all of it, or a future for that.", sockets::try_sendall)
+        .method(c"_try_accept", c"_try_accept(sock)\n--\n\nA new descriptor and the address of its peer, or a future for both.", sockets::try_accept)
+        .method(c"_wait_connected", c"_wait_connected(sock, address)\n--\n\nA future for the end of a connection attempt.", sockets::wait_connected)
+        .method(c"_forget_operation", c"_forget_operation(sock)\n--\n\nStop waiting for what was given up on a socket.", sockets::forget)
+        .method(c"_open_stream", c"_open_stream(sock, protocol, waiter, extra, server, context)\n--\n\nA transport over a connected socket.", transports::open_stream)
         .property(c"_stopping", c"Whether the loop ends after this turn.", |this: This<'_, '_, Loop>| bool_object(this.py(), this.stopping.get()), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_bool(&this.stopping, value))
         .property(c"_closed", c"Whether the loop was closed.", |this: This<'_, '_, Loop>| bool_object(this.py(), this.closed.get()), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_bool(&this.closed, value))
         .property(c"_debug", c"Whether the loop is in debug mode.", |this: This<'_, '_, Loop>| bool_object(this.py(), this.debug.get()), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_bool(&this.debug, value))
@@ -280,7 +287,7 @@ impl<'py> LoopType<'py> for Python<'py> {
 }
 
 fn construct(_py: Python<'_>) -> PyResult<Loop> {
-    let engine = Engine::new(Selector::new(Epoll::new()?));
+    let engine = Engine::new(Selector::new(Epoll::new().map_err(os_error)?));
     Ok(Loop {
         inbox: engine.inbox(),
         engine: RefCell::new(engine),
@@ -521,7 +528,7 @@ fn watch<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let fd: RawFd = argument(call, 0, "_watch")?.extract()?;
     let handle: Object = argument(call, 1, "_watch")?.into();
-    let old = this.engine()?.watch(fd, direction, handle)?;
+    let old = this.engine()?.watch(fd, direction, handle).map_err(os_error)?;
     Ok(object_or_none(this.py(), old))
 }
 
@@ -575,7 +582,8 @@ fn new_handle<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<B
     let py = this.py();
     let callback = argument(&call, 0, "_new_handle")?.into();
     let arguments = argument(&call, 1, "_new_handle")?.into();
-    Ok(handles::new(py, this.object(), callback, arguments, None, this.debug.get())?.into_bound(py))
+    let context = call.get(2).filter(|context| !context.is_none()).map(Object::from);
+    Ok(handles::new(py, this.object(), callback, arguments, context, this.debug.get())?.into_bound(py))
 }
 
 fn ready_handles<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {

@@ -4,10 +4,12 @@
 //! callback or per packet is here, whatever runs per connection or per loop is asyncio's own Python.
 
 mod dispatch;
+mod errors;
 mod event_loop;
 mod ffi;
 mod handles;
 mod host;
+mod sockets;
 mod transports;
 
 use pyo3::prelude::*;
@@ -18,5 +20,6 @@ fn _hotloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     handles::add_to(module)?;
     event_loop::add_to(module)?;
+    sockets::add_to(module)?;
     transports::add_to(module)
 }

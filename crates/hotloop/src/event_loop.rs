@@ -105,6 +105,12 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         &self.driver
     }
 
+    /// The driver, for a transfer on a descriptor that is watched.
+    #[inline]
+    pub fn driver_mut(&mut self) -> &mut D {
+        &mut self.driver
+    }
+
     /// Schedules a callback for the next turn.
     ///
     /// What other threads pushed before comes first, so the order is that of the calls, whichever way they came in.
@@ -220,6 +226,10 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
 
     /// Everything that the loop holds for I/O, for the host to drop when it holds nothing borrowed.
     #[must_use]
+    #[expect(
+        clippy::type_complexity,
+        reason = "three lists, one of each kind that a host has"
+    )]
     pub fn take_io(&mut self) -> (Vec<H::Handle>, Vec<H::Stream>, Vec<H::Listener>) {
         let handles = self.operations.iter_mut().filter_map(|(_, operation)| {
             match std::mem::replace(operation, Operation::Ended) {

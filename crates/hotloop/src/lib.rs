@@ -14,8 +14,9 @@
 //!
 //! The public interface is: [`EventLoop`] and its [`Event`]s; [`Host`], what it runs for; [`driver`], the contract with
 //! the kernel and who fulfils it; [`transport`], the state machines; [`timers`], [`ready`], [`inbox`] and [`clock`],
-//! the parts of a turn.
+//! the parts of a turn; [`address`], name resolution where nothing is to be resolved.
 
+pub mod address;
 pub mod clock;
 pub mod driver;
 mod event_loop;
@@ -30,5 +31,5 @@ mod watchers;
 
 pub use event_loop::{Event, EventLoop, MAXIMUM_WAIT, Timeout, Waiter};
 pub use host::Host;
-pub use streams::{StreamEvent, StreamKey};
+pub use streams::{StreamEvent, StreamKey, Written};
 pub use watchers::ListenerKey;

@@ -28,6 +28,15 @@ pub enum StreamEvent {
     Broken(io::Error),
 }
 
+/// What a write has led to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Whether bytes wait to be sent.
+    pub queued: bool,
+    /// Whether `pause_writing` is due.
+    pub pause: bool,
+}
+
 /// A stream transport of a loop.
 pub(crate) struct StreamEntry<H: Host> {
     pub(crate) host: H::Stream,
@@ -105,7 +114,6 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     /// Writes bytes: the first write of a turn goes to the kernel at once if nothing is queued, later ones in that turn
     /// are gathered until its end. `own` makes an owned buffer of the same bytes; it is called only if some are kept.
     ///
-    /// Answers whether `pause_writing` is due.
     ///
     /// # Errors
     /// The connection's: it is broken then. `NotFound` if the stream is gone.
@@ -114,14 +122,14 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         key: StreamKey,
         bytes: &[u8],
         own: impl FnOnce() -> H::Bytes,
-    ) -> io::Result<bool> {
+    ) -> io::Result<Written> {
         let turn = self.turn;
         let entry = self.streams.get_mut(key.0).ok_or(io::ErrorKind::NotFound)?;
         let state = &mut entry.state;
         if state.queue.is_empty() && (state.written_in != turn || turn == 0) {
             state.written_in = turn;
             let sent = match self.driver.send(entry.fd, &[IoSlice::new(bytes)]) {
-                Ok(sent) if sent == bytes.len() => return Ok(false),
+                Ok(sent) if sent == bytes.len() => return Ok(Written::default()),
                 Ok(sent) => sent,
                 Err(error) if is_transient(&error) => 0,
                 Err(error) => return Err(error),
@@ -142,7 +150,10 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         }
         let state = &mut self.streams[key.0].state;
         let queued = state.queue.len();
-        Ok(state.flow.pause_at(queued))
+        Ok(Written {
+            queued: queued > 0,
+            pause: state.flow.pause_at(queued),
+        })
     }
 
     /// Sends what is queued, as far as the kernel takes it; the rest follows when it has room.

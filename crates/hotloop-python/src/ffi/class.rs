@@ -178,6 +178,16 @@ impl<T: Class> Instance<T> {
         }
     }
 
+    /// The instance that an object is, if it is one of exactly `class`, which [`ClassBuilder`] has made for `T`.
+    #[inline]
+    pub(crate) fn from_class(object: &Object, class: Option<&Object>) -> Option<Self> {
+        let is_one = class.is_some_and(|class| super::same_type(object, class));
+        is_one.then(|| Self {
+            object: object.clone(),
+            class: PhantomData,
+        })
+    }
+
     /// The Python object.
     #[inline]
     pub(crate) fn object(&self) -> &Object {
@@ -425,7 +435,13 @@ pub(crate) fn plain_class<'py>(
         traverse.map(|traverse| slot(ffi::Py_tp_traverse, traverse as *mut c_void)),
         clear.map(|clear| slot(ffi::Py_tp_clear, clear as *mut c_void)),
     ];
-    make_type(base, name, size, ffi::Py_TPFLAGS_BASETYPE, slots.into_iter().flatten().collect())
+    make_type(
+        base,
+        name,
+        size,
+        ffi::Py_TPFLAGS_BASETYPE,
+        slots.into_iter().flatten().collect(),
+    )
 }
 
 fn make_type<'py>(

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::OnceLock;
 
+use hotloop::driver::Direction;
 use hotloop::transport::{Close, Stream};
 use hotloop::{StreamEvent, StreamKey};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
@@ -14,6 +15,7 @@ use pyo3::types::{PyBytes, PyString, PyType};
 use super::protocol::{self, Kind, Protocol};
 use super::reader;
 use crate::dispatch::{in_context, is_fatal};
+use crate::errors::{is_transient, os_error};
 use crate::event_loop::{Loop, argument, bool_object, none, object_or_none};
 use crate::ffi::{
     self, Bytes, Call, Class, ClassBuilder, Finalize, Instance, Layout, Object, ReadBuffer, This, Visit,
@@ -46,8 +48,10 @@ pub(crate) struct SocketTransport {
     lost: Cell<u32>,
     /// Resolved when nothing is queued any more: `sendfile` waits for it.
     empty_waiter: RefCell<Option<Object>>,
-    /// The `repr` marks of a transport whose stream is released.
+    /// Whether the stream was released: the engine answers no more.
     closing: Cell<bool>,
+    /// The context that everything runs in, where the creator gave one (Python 3.15).
+    context: Option<Object>,
 }
 
 type It<'a, 'py> = This<'a, 'py, SocketTransport>;
@@ -291,6 +295,7 @@ pub(crate) fn open_stream<'py>(
     let [socket, protocol, waiter, extra, server] =
         [0, 1, 2, 3, 4].map(|index| argument(&call, index, "_open_stream"));
     let (socket, protocol, waiter, extra, server) = (socket?, protocol?, waiter?, extra?, server?);
+    let context = call.get(5).filter(|context| !context.is_none()).map(Object::from);
     let fd: RawFd = socket.call_method0(pyo3::intern!(py, "fileno"))?.extract()?;
     let class = CLASS
         .get()
@@ -314,11 +319,16 @@ pub(crate) fn open_stream<'py>(
             lost: Cell::new(0),
             empty_waiter: RefCell::default(),
             closing: Cell::new(false),
+            context: context.clone(),
         },
     )?;
     let object = transport.object().clone().into_bound(py);
     object.setattr(pyo3::intern!(py, "_extra"), &*extra)?;
+    // What still watches the number watched an earlier descriptor of it.
+    let dropped =
+        [Direction::Read, Direction::Write].map(|direction| Ok(this.engine()?.unwatch(fd, direction)));
     let key = this.engine()?.open_stream(fd, transport.clone());
+    dropped.into_iter().collect::<PyResult<Vec<_>>>()?;
     transport.get(py).key.set(Some(key));
     let empty = call.rest(call.len());
     let with =
@@ -334,7 +344,7 @@ pub(crate) fn open_stream<'py>(
             .import("asyncio.futures")?
             .getattr("_set_result_unless_cancelled")?;
         let arguments = (&*waiter, py.None()).into_pyobject(py)?.into_any().into();
-        this.schedule(&wake, arguments, None)?;
+        this.schedule(&wake, arguments, context)?;
     }
     Ok(object)
 }
@@ -485,8 +495,10 @@ impl<'py> It<'_, 'py> {
 
     fn read_failed(self, error: io::Error) -> PyResult<()> {
         match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::NotFound => Ok(()),
-            _ => self.fail(error.into(), "Fatal read error on socket transport"),
+            // The stream was released.
+            io::ErrorKind::NotFound => Ok(()),
+            _ if is_transient(&error) => Ok(()),
+            _ => self.fail(os_error(error), "Fatal read error on socket transport"),
         }
     }
 
@@ -524,20 +536,21 @@ impl<'py> It<'_, 'py> {
         if !empty {
             return Ok(());
         }
+        drop(self.write_context.take());
         self.resolve_empty_waiter(None)?;
         if lost {
             self.lost.set(self.lost.get() + 1);
             return self.connection_lost(None);
         }
         if eof && let Some(key) = self.key.get() {
-            self.with_loop(|event_loop| Ok(event_loop.engine()?.shutdown_write(key)?))?;
+            self.with_loop(|event_loop| Ok(event_loop.engine()?.shutdown_write(key).map_err(os_error)?))?;
         }
         Ok(())
     }
 
     /// A send failed.
     fn broken(self, error: io::Error) -> PyResult<()> {
-        let error = PyErr::from(error);
+        let error = os_error(error);
         self.resolve_empty_waiter(Some(&error))?;
         self.fail(error, "Fatal write error on socket transport")
     }
@@ -608,7 +621,11 @@ impl<'py> It<'_, 'py> {
         let function = self
             .object()
             .getattr(pyo3::intern!(py, "_call_connection_lost"))?;
-        event_loop.schedule(&function, (error,).into_pyobject(py)?.into_any().into(), None)?;
+        event_loop.schedule(
+            &function,
+            (error,).into_pyobject(py)?.into_any().into(),
+            self.context.clone(),
+        )?;
         Ok(())
     }
 
@@ -654,10 +671,10 @@ impl<'py> It<'_, 'py> {
     fn set_reading(self, reading: bool) -> PyResult<()> {
         let Some(key) = self.key.get() else { return Ok(()) };
         if reading {
-            let old = self.read_context.replace(Some(ffi::copy_context(self.py())?));
+            let old = self.read_context.replace(Some(self.current_context()?));
             drop(old);
         }
-        self.with_loop(|event_loop| Ok(event_loop.engine()?.set_reading(key, reading)?))?;
+        self.with_loop(|event_loop| Ok(event_loop.engine()?.set_reading(key, reading).map_err(os_error)?))?;
         Ok(())
     }
 
@@ -698,17 +715,35 @@ impl<'py> It<'_, 'py> {
         let Some(key) = self.key.get() else { return Ok(()) };
         let written = self.with_loop(|event_loop| Ok(event_loop.engine()?.write(key, bytes, own)))?;
         match written {
-            Some(Ok(true)) => {
-                self.note_write_context()?;
-                self.tell_flow("pause_writing")
+            Some(Ok(written)) => {
+                if written.queued {
+                    self.note_write_context()?;
+                }
+                if written.pause {
+                    self.tell_flow("pause_writing")
+                } else {
+                    Ok(())
+                }
             }
-            Some(Ok(false)) | None => Ok(()),
-            Some(Err(error)) => self.fail(error.into(), "Fatal write error on socket transport"),
+            None => Ok(()),
+            Some(Err(error)) => self.fail(os_error(error), "Fatal write error on socket transport"),
         }
     }
 
+    /// What the events that are asked for now run in: the given context, else a copy of the current one, as the
+    /// handle has that asyncio makes at this point.
+    fn current_context(self) -> PyResult<Object> {
+        self.context
+            .clone()
+            .map_or_else(|| ffi::copy_context(self.py()), Ok)
+    }
+
+    /// Notes that this is the context in which the room to send is waited for.
     fn note_write_context(self) -> PyResult<()> {
-        let old = self.write_context.replace(Some(ffi::copy_context(self.py())?));
+        if self.write_context.borrow().is_some() {
+            return Ok(());
+        }
+        let old = self.write_context.replace(Some(self.current_context()?));
         drop(old);
         Ok(())
     }
@@ -786,7 +821,7 @@ fn writelines<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py
 
 fn write_eof<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     if let Some(key) = this.key.get() {
-        this.with_loop(|event_loop| Ok(event_loop.engine()?.write_eof(key)?))?;
+        this.with_loop(|event_loop| Ok(event_loop.engine()?.write_eof(key).map_err(os_error)?))?;
     }
     none(this.py())
 }

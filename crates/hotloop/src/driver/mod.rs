@@ -105,6 +105,14 @@ pub trait Driver {
     fn accept(&mut self, fd: RawFd) -> io::Result<OwnedFd>;
 }
 
+/// Takes the error that is pending on a socket: how a connection attempt went.
+///
+/// # Errors
+/// The kernel's, if the descriptor is no socket.
+pub fn take_error(fd: RawFd) -> io::Result<Option<io::Error>> {
+    crate::sys::take_error(fd)
+}
+
 /// Makes a waiting driver return.
 pub trait Waker: Send + Sync {
     /// Makes the wait under way, or else the next one, return. Any thread may call it.

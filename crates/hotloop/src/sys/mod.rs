@@ -67,6 +67,16 @@ pub(crate) fn accept(fd: RawFd) -> io::Result<OwnedFd> {
     )?)
 }
 
+/// Takes the error that is pending on a socket.
+///
+/// # Errors
+/// The kernel's, if the descriptor is no socket.
+pub(crate) fn take_error(fd: RawFd) -> io::Result<Option<io::Error>> {
+    Ok(rustix::net::sockopt::socket_error(borrow(fd)?)?
+        .err()
+        .map(Into::into))
+}
+
 /// Shuts the sending half of a connection down.
 ///
 /// # Errors

@@ -1,0 +1,60 @@
+# The verbs of this repository. Each sets up .venv by itself; another Python than python3: make test PYTHON=python3.14
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# For maturin and for PyO3's build script, which must agree on the interpreter or each rebuilds the other's work.
+export VIRTUAL_ENV := $(abspath $(VENV))
+export PYO3_PYTHON := $(abspath $(BIN))/python
+
+.PHONY: demo test lint build load bench bench-quick clean
+
+# FastAPI under uvicorn and aiohttp on hotloop, asyncio and uvloop: about a minute behind the set-up.
+demo: build load $(VENV)/demo.installed $(VENV)/peers.installed
+	$(BIN)/python -m benchmarks.demo
+
+# Everything: the checks, the tests that need no Python, and those that do.
+test: lint
+	cargo test -p hotloop -p hotloop-load
+	$(BIN)/python -m pytest
+
+lint: build $(VENV)/demo.installed $(VENV)/ecosystem.installed
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p hotloop -p benchmarks
+	$(BIN)/python -m mypy.stubtest hotloop
+
+# The extension, in release mode, installed into .venv.
+build: $(VENV)/dev.installed
+	$(BIN)/maturin develop --release
+
+load:
+	cargo build --release -p hotloop-load
+
+# Every row, in about half an hour; the quick one takes a few minutes and shows less.
+bench: build load $(VENV)/peers.installed
+	$(BIN)/python -m benchmarks --json benchmarks/results/bench.json
+
+bench-quick: build load $(VENV)/peers.installed
+	$(BIN)/python -m benchmarks --rounds 3 --duration 1 --rows 'call_soon*,call_later_cancel,timers,gather,echo_*_1k'
+
+clean:
+	rm -rf $(VENV) target python/hotloop/*.so benchmarks/results
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("hotloop needs Python 3.11 or later: make PYTHON=..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/%.installed: requirements/%.txt | $(BIN)/python
+	$(PIP) -r $<
+	touch $@
+
+# uvloop installs on some platforms only, and is left out of the comparisons on others.
+$(VENV)/peers.installed: requirements/peers.txt | $(BIN)/python
+	$(PIP) -r $< || echo 'Some loops do not install here; they are left out.'
+	touch $@

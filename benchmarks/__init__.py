@@ -1,0 +1,1 @@
+"""Comparisons between event loops, with stock asyncio as the control: `python -m benchmarks --help`."""

@@ -1,0 +1,83 @@
+"""Compares event loops: `python -m benchmarks`.
+
+Rounds are interleaved: each loop has its turn in every round, so that a slow minute of the machine strikes all of
+them. Markdown tables of medians and ratios go to standard output, progress to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import platform
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmarks import loops, network, process, scheduling
+from benchmarks.rounds import interleave
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--loops", default=",".join(loops.DEFAULT), help="names or module:function (%(default)s)")
+    parser.add_argument("--rows", default="*", help="patterns of row names, with commas between them (all)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds a row (%(default)s)")
+    parser.add_argument("--duration", type=float, default=3.0, help="seconds a network measurement (%(default)s)")
+    parser.add_argument("--json", type=Path, help="a file for every figure of every round")
+    parser.add_argument("--list", action="store_true", help="print the names of the rows and end")
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = parse_options()
+    if options.list:
+        print("\n".join([*scheduling.ROWS, *network.ROWS]))
+        return 0
+    patterns = options.rows.split(",")
+
+    def chosen(rows: Iterable[str]) -> list[str]:
+        return [row for row in rows if any(fnmatch.fnmatch(row, pattern) for pattern in patterns)]
+
+    scheduling_rows, network_rows = chosen(scheduling.ROWS), chosen(network.ROWS)
+    if not scheduling_rows and not network_rows:
+        print(f"no row matches {options.rows}", file=sys.stderr)
+        return 2
+    names, missing = loops.installed(options.loops.split(","))
+    for line in missing:
+        print(line, file=sys.stderr)
+
+    calls = scheduling.Results()
+    interleave(
+        scheduling_rows, names, options.rounds, scheduling.measure, calls.add, lambda figure: f"{figure:,.0f} ns"
+    )
+    traffic = network.Results(names)
+    try:
+        interleave(
+            network_rows,
+            names,
+            options.rounds,
+            lambda row, loop: network.measure(network.ROWS[row], loop, options.duration),
+            traffic.add,
+            str,
+        )
+    except process.WrongAnswer as error:
+        print(f"a wrong answer: {error}", file=sys.stderr)
+        return 1
+
+    print(f"Python {platform.python_version()}, medians of {options.rounds} interleaved rounds (lowest-highest)\n")
+    for line in missing:
+        print(f"{line}\n")
+    if calls.rounds:
+        print(calls.to_markdown() + "\n")
+    if traffic.rounds:
+        print(traffic.to_markdown())
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        figures = {"python": platform.python_version(), "scheduling_ns": calls.rounds, "network": traffic.to_json()}
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

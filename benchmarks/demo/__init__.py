@@ -1,0 +1,1 @@
+"""Two real servers on each loop: `python -m benchmarks.demo`."""

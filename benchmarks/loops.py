@@ -1,0 +1,50 @@
+"""The loops under comparison, by name."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Callable
+
+CONTROL = "asyncio"
+DEFAULT = ("asyncio", "hotloop", "uvloop")
+
+Factory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def factory(name: str) -> Factory:
+    """The function that makes the loop called `name`.
+
+    `asyncio` is the selector loop of the standard library. Any other name is a module, whose `new_event_loop` is
+    taken, or `module:function`.
+
+    Raises ImportError or AttributeError where there is no such thing.
+    """
+    if name == CONTROL:
+        return asyncio.SelectorEventLoop
+    module, _, attribute = name.partition(":")
+    made: Factory = getattr(importlib.import_module(module), attribute or "new_event_loop")
+    return made
+
+
+def installed(names: list[str]) -> tuple[list[str], list[str]]:
+    """Those of `names` that make a loop here, the control always first; and a line about each that does not."""
+    found = [CONTROL]
+    missing = []
+    for name in names:
+        if name in found:
+            continue
+        try:
+            factory(name)().close()
+        except Exception as error:
+            missing.append(f"{name} is left out: {type(error).__name__}: {error}")
+        else:
+            found.append(name)
+    return found, missing
+
+
+def uvicorn_name(name: str) -> str:
+    """The loop called `name`, as `uvicorn --loop` wants it."""
+    if name in ("asyncio", "uvloop") or ":" in name:
+        return name
+    return f"{name}:new_event_loop"

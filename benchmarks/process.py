@@ -1,0 +1,127 @@
+"""Servers and the load generator as processes of their own, one core each."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# Seconds that a server may take to start on a busy machine.
+START_TIMEOUT = 60.0
+
+
+class WrongAnswer(Exception):
+    """A server's answer was not the right one, or none came. The message is the load generator's."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the load generator found: its JSON object, see `hotloop-load --help`."""
+
+    requests: int
+    seconds: float
+    requests_per_second: float
+    p50_us: float
+    p99_us: float
+    server_cpu_us_per_request: float
+    errors: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.requests_per_second:,.0f} requests/s, p99 {self.p99_us / 1000:.1f} ms, "
+            f"{self.server_cpu_us_per_request:.1f} µs of server CPU a request"
+        )
+
+
+def load_generator() -> Path:
+    """The built `hotloop-load`. Raises FileNotFoundError where it is not built."""
+    target = Path(os.environ.get("CARGO_TARGET_DIR", Path(__file__).parent.parent / "target"))
+    binary = target / "release" / "hotloop-load"
+    if not binary.exists():
+        raise FileNotFoundError(f"{binary} is not built: run `cargo build --release -p hotloop-load`")
+    return binary
+
+
+def cores() -> tuple[int, int]:
+    """One core for the server and one for the load; the same where there is only one."""
+    usable = sorted(os.sched_getaffinity(0))
+    return usable[0], usable[-1]
+
+
+@contextlib.contextmanager
+def pinned(core: int) -> Iterator[None]:
+    """This process, and with it each process that it starts within, runs on one core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextlib.contextmanager
+def server(arguments: list[str], port: int | None = None) -> Iterator[tuple[int, int]]:
+    """Runs `python ARGUMENTS` on the server's core and gives its process id and its port.
+
+    A server that is told its `port` is waited for until it accepts; any other prints its port on its first line.
+    """
+    with pinned(cores()[0]):
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if port is None else None,
+            text=True,
+        )
+    try:
+        if port is None:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line:
+                raise RuntimeError(f"the server did not start: {' '.join(arguments)}")
+            port = int(line)
+        else:
+            wait_until_it_accepts(process, port)
+        yield process.pid, port
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def wait_until_it_accepts(process: subprocess.Popen[str], port: int) -> None:
+    """Tries to connect until that works. Raises RuntimeError when the process ends, or takes too long."""
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended at once, with status {process.returncode}")
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        time.sleep(0.02)
+    raise RuntimeError(f"the server did not accept on port {port} within {START_TIMEOUT} s")
+
+
+def free_port() -> int:
+    """A port that nothing listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def load(arguments: list[str], *, pid: int, duration: float) -> Load:
+    """Runs the load generator on the load's core. Raises WrongAnswer when an answer was wrong."""
+    command = [str(load_generator()), *arguments, "--pid", str(pid), "--duration", str(duration)]
+    with pinned(cores()[1]):
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise WrongAnswer(done.stderr.strip() or f"the load generator ended with status {done.returncode}")
+    return Load(**json.loads(done.stdout))

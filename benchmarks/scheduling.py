@@ -1,0 +1,269 @@
+"""In-process rows: what a loop costs a call, a timer, a task, a future.
+
+`python -m benchmarks.scheduling --loop NAME --row ROW` runs one row in this process, and prints the nanoseconds an
+operation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from benchmarks import loops, process
+from benchmarks.report import Ratio, table
+
+Loop = asyncio.AbstractEventLoop
+# A row runs on a loop that is not running, and returns how many operations that were.
+Row = Callable[[Loop], int]
+
+# Runs of a row in one process, of which the median counts, behind one that does not.
+REPEATS = 3
+
+
+def call_soon(loop: Loop) -> int:
+    """Callbacks without arguments, all scheduled before the first runs."""
+    for _ in range(300_000):
+        loop.call_soon(nothing)
+    return run_all(loop, 300_000)
+
+
+def call_soon_args(loop: Loop) -> int:
+    """The same with two arguments."""
+    for _ in range(300_000):
+        loop.call_soon(nothing, 1, 2)
+    return run_all(loop, 300_000)
+
+
+def call_soon_chain(loop: Loop) -> int:
+    """A callback that schedules itself: one callback a turn."""
+    left = 200_000
+
+    def again() -> None:
+        nonlocal left
+        left -= 1
+        if left:
+            loop.call_soon(again)
+        else:
+            loop.stop()
+
+    loop.call_soon(again)
+    loop.run_forever()
+    return 200_000
+
+
+def call_soon_threadsafe(loop: Loop) -> int:
+    """The thread-safe call, from the loop's own thread."""
+    for _ in range(100_000):
+        loop.call_soon_threadsafe(nothing)
+    return run_all(loop, 100_000)
+
+
+def call_soon_from_thread(loop: Loop) -> int:
+    """The thread-safe call, from another thread while the loop runs."""
+
+    def schedule() -> None:
+        for _ in range(100_000):
+            loop.call_soon_threadsafe(nothing)
+        loop.call_soon_threadsafe(loop.stop)
+
+    thread = threading.Thread(target=schedule)
+    thread.start()
+    loop.run_forever()
+    thread.join()
+    return 100_000
+
+
+def call_later_cancel(loop: Loop) -> int:
+    """Timers that are set and cancelled before they are due, as time limits are."""
+    for _ in range(100_000):
+        loop.call_later(60, nothing).cancel()
+    return run_all(loop, 100_000)
+
+
+def timers(loop: Loop) -> int:
+    """Timers that fire, set in an order that is not that of their times."""
+    start = loop.time()
+    for index in range(50_000):
+        loop.call_at(start + (index * 7919 % 50_000) * 1e-9, nothing)
+    # Due behind all of them, whatever a loop's resolution is.
+    loop.call_later(0.002, loop.stop)
+    loop.run_forever()
+    return 50_000
+
+
+def sleep_0(loop: Loop) -> int:
+    """One task that gives way again and again."""
+
+    async def give_way() -> None:
+        for _ in range(100_000):
+            await asyncio.sleep(0)
+
+    return run_coroutine(loop, give_way(), 100_000)
+
+
+def gather(loop: Loop) -> int:
+    """Tasks made and gathered."""
+
+    async def one() -> None:
+        return None
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*[loop.create_task(one()) for _ in range(100_000)])
+
+    return run_coroutine(loop, all_of_them(), 100_000)
+
+
+def future(loop: Loop) -> int:
+    """A future that a callback resolves, awaited."""
+
+    async def wait() -> None:
+        for _ in range(50_000):
+            waiter = loop.create_future()
+            loop.call_soon(waiter.set_result, None)
+            await waiter
+
+    return run_coroutine(loop, wait(), 50_000)
+
+
+def queue(loop: Loop) -> int:
+    """Two tasks that pass an item to and fro over two queues."""
+
+    async def play() -> None:
+        there: asyncio.Queue[int] = asyncio.Queue(1)
+        back: asyncio.Queue[int] = asyncio.Queue(1)
+
+        async def other() -> None:
+            for _ in range(30_000):
+                await back.put(await there.get())
+
+        task = loop.create_task(other())
+        for item in range(30_000):
+            await there.put(item)
+            await back.get()
+        await task
+
+    return run_coroutine(loop, play(), 30_000)
+
+
+def run_in_executor(loop: Loop) -> int:
+    """Calls in another thread, one after the other."""
+
+    async def call() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            for _ in range(5_000):
+                await loop.run_in_executor(executor, nothing)
+
+    return run_coroutine(loop, call(), 5_000)
+
+
+def getaddrinfo_literal(loop: Loop) -> int:
+    """The resolver, asked for what is an address already."""
+
+    async def resolve() -> None:
+        for _ in range(2_000):
+            await loop.getaddrinfo("127.0.0.1", 80)
+
+    return run_coroutine(loop, resolve(), 2_000)
+
+
+ROWS: dict[str, Row] = {
+    row.__name__: row
+    for row in (
+        call_soon,
+        call_soon_args,
+        call_soon_chain,
+        call_soon_threadsafe,
+        call_soon_from_thread,
+        call_later_cancel,
+        timers,
+        sleep_0,
+        gather,
+        future,
+        queue,
+        run_in_executor,
+        getaddrinfo_literal,
+    )
+}
+
+
+def nothing(*_: object) -> None:
+    pass
+
+
+def run_all(loop: Loop, operations: int) -> int:
+    """Runs what is scheduled already."""
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    return operations
+
+
+def run_coroutine(loop: Loop, coroutine: Coroutine[Any, Any, None], operations: int) -> int:
+    loop.run_until_complete(coroutine)
+    return operations
+
+
+def nanoseconds(row: Row, factory: loops.Factory) -> float:
+    """Nanoseconds an operation of `row`, in this process."""
+
+    def once() -> float:
+        loop = factory()
+        # asyncio's own primitives ask for the current loop in places.
+        asyncio.set_event_loop(loop)
+        gc.collect()
+        start = time.perf_counter_ns()
+        operations = row(loop)
+        elapsed = time.perf_counter_ns() - start
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+        return elapsed / operations
+
+    once()
+    return statistics.median(once() for _ in range(REPEATS))
+
+
+def measure(row: str, loop: str) -> float:
+    """Nanoseconds an operation, in a process of its own on the server's core."""
+    command = [sys.executable, "-m", "benchmarks.scheduling", "--loop", loop, "--row", row]
+    with process.pinned(process.cores()[0]):
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=True)
+    return float(done.stdout)
+
+
+class Results:
+    """The rounds of every row and loop so far: nanoseconds an operation."""
+
+    def __init__(self) -> None:
+        self.rounds: dict[str, dict[str, list[float]]] = {}
+
+    def add(self, row: str, loop: str, figure: float) -> None:
+        self.rounds.setdefault(row, {}).setdefault(loop, []).append(figure)
+
+    def to_markdown(self) -> str:
+        """Ratios above 1 are better: how many times the control's operations are done in the same time."""
+        lines = []
+        for row, by_loop in self.rounds.items():
+            for loop, figures in by_loop.items():
+                speed = Ratio.of(by_loop[loops.CONTROL], figures)
+                lines.append([row, loop, f"{statistics.median(figures):,.0f}", str(speed)])
+        return table(["row", "loop", "ns/operation", f"speed vs {loops.CONTROL}"], lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="One scheduling row in this process.")
+    parser.add_argument("--loop", required=True)
+    parser.add_argument("--row", required=True, choices=ROWS)
+    options = parser.parse_args()
+    print(nanoseconds(ROWS[options.row], loops.factory(options.loop)))
+
+
+if __name__ == "__main__":
+    main()

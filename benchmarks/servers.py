@@ -1,0 +1,111 @@
+"""Echo servers, one of each kind: `python -m benchmarks.servers --loop NAME --kind KIND`.
+
+Prints its port on one line and serves on 127.0.0.1 until it is killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import socket
+
+from benchmarks import loops
+
+# Bytes asked for at once by the kinds that ask.
+READ_SIZE = 64 * 1024
+
+
+class EchoProtocol(asyncio.Protocol):
+    transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # uvloop's is no asyncio.Transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+class EchoBuffered(asyncio.BufferedProtocol):
+    transport: asyncio.Transport
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(READ_SIZE))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # uvloop's is no asyncio.Transport
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        # A copy: the transport may keep what it cannot send at once, and the buffer is filled again.
+        self.transport.write(bytes(self.view[:nbytes]))
+
+
+async def serve_protocol() -> None:
+    server = await asyncio.get_running_loop().create_server(EchoProtocol, "127.0.0.1", 0)
+    await announce_and_serve(server)
+
+
+async def serve_buffered() -> None:
+    server = await asyncio.get_running_loop().create_server(EchoBuffered, "127.0.0.1", 0)
+    await announce_and_serve(server)
+
+
+async def serve_streams() -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # The load generator leaves in the middle of an exchange when its time is up.
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(READ_SIZE):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    await announce_and_serve(await asyncio.start_server(echo, "127.0.0.1", 0))
+
+
+async def serve_sock() -> None:
+    loop = asyncio.get_running_loop()
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1000)
+    listener.setblocking(False)
+    announce(listener.getsockname()[1])
+
+    async def echo(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(ConnectionError):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while data := await loop.sock_recv(connection, READ_SIZE):
+                await loop.sock_sendall(connection, data)
+
+    tasks = set()
+    while True:
+        connection, _ = await loop.sock_accept(listener)
+        connection.setblocking(False)
+        task = loop.create_task(echo(connection))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+
+KINDS = {"protocol": serve_protocol, "buffered": serve_buffered, "streams": serve_streams, "sock": serve_sock}
+
+
+async def announce_and_serve(server: asyncio.AbstractServer) -> None:
+    announce(server.sockets[0].getsockname()[1])  # type: ignore[attr-defined]  # every loop's server has it
+    await server.serve_forever()
+
+
+def announce(port: int) -> None:
+    print(port, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--loop", required=True)
+    parser.add_argument("--kind", required=True, choices=KINDS)
+    options = parser.parse_args()
+    with asyncio.Runner(loop_factory=loops.factory(options.loop)) as runner:
+        runner.run(KINDS[options.kind]())
+
+
+if __name__ == "__main__":
+    main()

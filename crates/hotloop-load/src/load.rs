@@ -1,0 +1,137 @@
+//! The run: connect, warm up, measure.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Token};
+
+use crate::client::Client;
+use crate::cpu;
+use crate::echo::Echo;
+use crate::exchange::{Exchange, Wrong};
+use crate::http::Http;
+use crate::options::{Mode, Options};
+use crate::report::{Report, empty_histogram};
+use crate::socket::Socket;
+
+/// Loads the server as `options` say and reports on the measured window.
+///
+/// # Errors
+///
+/// When a connection cannot be opened, or the server's CPU time cannot be read.
+pub(crate) fn run(options: &Options) -> io::Result<Report> {
+    match &options.mode {
+        Mode::Echo { size } => Load::connect(options, |seed| Echo::new(*size, seed))?.measure(options),
+        Mode::Http { path, expect } => {
+            let request: Arc<[u8]> = http_request(path, &options.address.host()).into();
+            let expect: Option<Arc<[u8]>> = expect.as_deref().map(Arc::from);
+            Load::connect(options, |_| Http::new(Arc::clone(&request), expect.clone()))?.measure(options)
+        }
+    }
+}
+
+fn http_request(path: &str, host: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes()
+}
+
+/// Every client, and the poll that drives them.
+struct Load<E> {
+    poll: Poll,
+    /// By token. `None` where the client has failed.
+    clients: Vec<Option<Client<E>>>,
+    /// Where every read lands. As large as a socket buffer gets, so that most answers come in one read.
+    buffer: Vec<u8>,
+    errors: Vec<String>,
+}
+
+impl<E: Exchange> Load<E> {
+    fn connect(options: &Options, exchange: impl Fn(u64) -> E) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mut clients = Vec::with_capacity(options.connections);
+        for index in 0..options.connections {
+            let socket = Socket::connect(&options.address)?;
+            let client = Client::new(socket, exchange(index as u64 + 1), Token(index), poll.registry())?;
+            clients.push(Some(client));
+        }
+        Ok(Self {
+            poll,
+            clients,
+            buffer: vec![0; 256 * 1024],
+            errors: Vec::new(),
+        })
+    }
+
+    fn measure(mut self, options: &Options) -> io::Result<Report> {
+        let server_cpu = || options.pid.map(cpu::of_process).transpose();
+        for index in 0..self.clients.len() {
+            self.with_client(index, |client, poll, _| client.begin(poll.registry()))?;
+        }
+        self.drive_until(Instant::now() + options.warm_up, |_| {})?;
+
+        let mut latency = empty_histogram()?;
+        let mut requests = 0;
+        let cpu_before = server_cpu()?;
+        let start = Instant::now();
+        self.drive_until(start + options.duration, |begun| {
+            requests += 1;
+            latency.saturating_record(begun.elapsed().as_nanos() as u64);
+        })?;
+        let elapsed = start.elapsed();
+        // A server that died has given wrong answers already, and those are the message.
+        let cpu_after = if self.errors.is_empty() {
+            server_cpu()?
+        } else {
+            None
+        };
+        let server_cpu = cpu_after
+            .zip(cpu_before)
+            .map(|(after, before)| after.saturating_sub(before));
+        Ok(Report {
+            requests,
+            elapsed,
+            latency,
+            server_cpu,
+            errors: self.errors,
+        })
+    }
+
+    /// Lets the clients work until `deadline`, or until none is left. `completed` gets the beginning of each exchange.
+    fn drive_until(&mut self, deadline: Instant, mut completed: impl FnMut(Instant)) -> io::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        while self.clients.iter().any(Option::is_some) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left == Duration::ZERO {
+                break;
+            }
+            match self.poll.poll(&mut events, Some(left)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                result => result?,
+            }
+            for event in &events {
+                self.with_client(event.token().0, |client, poll, buffer| {
+                    client.progress(poll.registry(), buffer, &mut completed)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs `action` on a client, and ends that client if it fails.
+    fn with_client(
+        &mut self,
+        index: usize,
+        action: impl FnOnce(&mut Client<E>, &Poll, &mut [u8]) -> Result<(), Wrong>,
+    ) -> io::Result<()> {
+        let Some(client) = &mut self.clients[index] else {
+            return Ok(());
+        };
+        if let Err(Wrong(error)) = action(client, &self.poll, &mut self.buffer) {
+            self.errors.push(error);
+            if let Some(client) = self.clients[index].take() {
+                client.end(self.poll.registry())?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,145 @@
+//! The program as it is, against servers that are right, wrong or rude.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Output};
+use std::thread;
+
+#[test]
+fn right_echoes_are_counted() {
+    let address = serve(echo);
+    let output = load(&[
+        "echo",
+        &address,
+        "--size",
+        "3000",
+        "--pid",
+        &std::process::id().to_string(),
+    ]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(figure(&output, "requests") > 0.0);
+    assert!(figure(&output, "p50_us") > 0.0);
+    assert!(figure(&output, "p99_us") >= figure(&output, "p50_us"));
+    assert!(figure(&output, "server_cpu_us_per_request") >= 0.0);
+    assert_eq!(figure(&output, "errors"), 0.0);
+}
+
+#[test]
+fn messages_larger_than_the_buffers_of_a_unix_socket_come_back() {
+    let path = std::env::temp_dir().join(format!("hotloop-load-{}", std::process::id()));
+    let listener = UnixListener::bind(&path).expect("a free path");
+    thread::spawn(move || {
+        listener
+            .incoming()
+            .flatten()
+            .for_each(|stream| drop(thread::spawn(|| echo(stream))))
+    });
+    let output = load(&["echo", &format!("unix:{}", path.display()), "--size", "2000000"]);
+    std::fs::remove_file(&path).expect("it was bound");
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn a_wrong_echo_fails_the_run() {
+    let address = serve(|mut stream| {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            buffer[count - 1] ^= 1;
+            if stream.write_all(&buffer[..count]).is_err() {
+                return;
+            }
+        }
+    });
+    assert_fails(&load(&["echo", &address]), "not what was sent");
+}
+
+#[test]
+fn a_closed_connection_fails_the_run() {
+    assert_fails(&load(&["echo", &serve(drop)]), "connection");
+}
+
+#[test]
+fn right_http_answers_are_counted_and_wrong_ones_fail_the_run() {
+    let address = serve(|mut stream| {
+        let mut buffer = [0; 4096];
+        while let Ok(1..) = stream.read(&mut buffer) {
+            assert!(buffer.starts_with(b"GET /there HTTP/1.1\r\nHost: "));
+            if stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+                .is_err()
+            {
+                return;
+            }
+        }
+    });
+    let output = load(&["http", &address, "--path", "/there", "--expect", "hi"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_fails(
+        &load(&["http", &address, "--path", "/there", "--expect", "ho"]),
+        "not the expected one",
+    );
+}
+
+#[test]
+fn no_server_is_no_run() {
+    let free = TcpListener::bind("127.0.0.1:0")
+        .expect("a free port")
+        .local_addr()
+        .expect("it is bound");
+    assert_eq!(load(&["echo", &free.to_string()]).status.code(), Some(2));
+}
+
+/// Runs the program for a short time.
+fn load(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_hotloop-load"))
+        .args(["--duration", "1", "--warm-up", "0.05", "--connections", "4"])
+        .args(arguments)
+        .output()
+        .expect("it was built")
+}
+
+/// A server with a thread for each connection, until the test ends; returns its address.
+fn serve(connection: impl Fn(TcpStream) + Copy + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || connection(stream));
+        }
+    });
+    address
+}
+
+fn echo(mut stream: impl Read + Write) {
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = stream.read(&mut buffer) {
+        if stream.write_all(&buffer[..count]).is_err() {
+            return;
+        }
+    }
+}
+
+fn assert_fails(output: &Output, message: &str) {
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains(message),
+        "{output:?}"
+    );
+    assert!(figure(output, "errors") > 0.0);
+}
+
+/// One number of the JSON object that the program printed.
+fn figure(output: &Output, name: &str) -> f64 {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let (_, rest) = text
+        .split_once(&format!("\"{name}\": "))
+        .unwrap_or_else(|| panic!("no {name} in {output:?}"));
+    let number = rest
+        .split([',', '}'])
+        .next()
+        .expect("split gives one part at least");
+    number
+        .parse()
+        .unwrap_or_else(|_| panic!("{name} is not a number in {output:?}"))
+}

@@ -1,0 +1,28 @@
+//! Errors of the kernel, as Python raises them.
+
+use std::io;
+
+use pyo3::PyErr;
+use pyo3::exceptions::PyOSError;
+
+/// The `OSError` for an error: with its number and the system's text, of the class that Python has for the number.
+pub(crate) fn os_error(error: io::Error) -> PyErr {
+    let Some(number) = error.raw_os_error() else {
+        return error.into();
+    };
+    let text = error.to_string();
+    // Rust appends the number to the system's text.
+    let text = text
+        .strip_suffix(&format!(" (os error {number})"))
+        .unwrap_or(&text)
+        .to_owned();
+    PyOSError::new_err((number, text))
+}
+
+/// Whether an error says to try again later.
+pub(crate) fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}

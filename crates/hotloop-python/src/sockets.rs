@@ -1,0 +1,408 @@
+//! `sock_recv` and its kin: try the call, else wait for the socket and a future.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::os::fd::RawFd;
+use std::sync::OnceLock;
+
+use hotloop::driver::{Direction, Driver};
+use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+use crate::dispatch::is_fatal;
+use crate::errors::{is_transient, os_error};
+use crate::event_loop::{Loop, argument, bool_object, none};
+use crate::ffi::{
+    self, Call, Class, ClassBuilder, Instance, Layout, Object, ReadBuffer, This, Visit, WriteBuffer,
+};
+
+/// One call of a `sock_*` method that had to wait. It stands where a watcher's handle does.
+pub(crate) struct SocketOperation {
+    fd: RawFd,
+    action: Action,
+    /// The socket, so that its descriptor stays open while it is waited on. Dropped when the operation is over.
+    socket: RefCell<Option<Object>>,
+    /// Resolved when the operation is over; `None` from then on.
+    future: RefCell<Option<Object>>,
+}
+
+/// What to do when the socket is ready.
+enum Action {
+    Receive {
+        limit: usize,
+    },
+    ReceiveInto {
+        buffer: Object,
+    },
+    Send {
+        data: Object,
+        sent: Cell<usize>,
+    },
+    Accept {
+        socket: Object,
+    },
+    /// Look how a connection to the address went.
+    Connect {
+        address: Object,
+    },
+}
+
+type It<'a, 'py> = This<'a, 'py, SocketOperation>;
+
+static CLASS: OnceLock<Object> = OnceLock::new();
+
+impl Class for SocketOperation {
+    const NAME: &'static std::ffi::CStr = c"hotloop._hotloop.SocketOperation";
+
+    fn layout() -> &'static Layout {
+        static LAYOUT: Layout = Layout::new();
+        &LAYOUT
+    }
+
+    fn traverse(&self, visit: &mut Visit) {
+        visit.objects(self.socket.borrow().iter().chain(self.future.borrow().iter()));
+        match &self.action {
+            Action::ReceiveInto { buffer: held }
+            | Action::Send { data: held, .. }
+            | Action::Accept { socket: held }
+            | Action::Connect { address: held } => visit.object(held),
+            Action::Receive { .. } => {}
+        }
+    }
+
+    fn clear(&self) {
+        self.socket.take();
+        self.future.take();
+    }
+}
+
+/// Makes the class and adds it to the module.
+///
+/// # Errors
+/// What CPython raises if the class cannot be.
+pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let base = module
+        .py()
+        .import("builtins")?
+        .getattr("object")?
+        .cast_into::<PyType>()?;
+    let class = ClassBuilder::<SocketOperation>::new()
+        .method(c"cancel", c"cancel()\n--\n\nForget the operation.", cancel)
+        .method(
+            c"cancelled",
+            c"cancelled()\n--\n\nWhether the operation is over.",
+            cancelled,
+        )
+        .getter(c"_cancelled", c"Whether the operation is over.", |this| {
+            let over = this.future.borrow().is_none();
+            bool_object(this.py(), over)
+        })
+        .build(&base, &[], true)?;
+    module.add("SocketOperation", &class)?;
+    CLASS.get_or_init(|| class.into_any().into());
+    Ok(())
+}
+
+/// Whether a handle is an operation, and whether that is over: then its watcher only waits to be used again.
+#[inline]
+pub(crate) fn is_operation(handle: &Object) -> bool {
+    CLASS.get().is_some_and(|class| ffi::same_type(handle, class))
+}
+
+/// Goes on with an operation whose socket is ready.
+///
+/// # Errors
+/// `SystemExit` and `KeyboardInterrupt` of what the future's resolution runs.
+pub(crate) fn run(event_loop: This<'_, '_, Loop>, handle: &Object) -> PyResult<()> {
+    let py = event_loop.py();
+    Instance::<SocketOperation>::from_class(handle, CLASS.get()).map_or(Ok(()), |operation| {
+        operation.with(py, |this| this.advance(event_loop))
+    })
+}
+
+/// `_try_recv(sock, nbytes)`: the bytes, or a future for them.
+pub(crate) fn try_recv<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let limit: isize = argument(&call, 1, "sock_recv")?.extract()?;
+    let limit = usize::try_from(limit).map_err(|_| PyValueError::new_err("negative buffersize in recv"))?;
+    begin(this, &call, Action::Receive { limit })
+}
+
+/// `_try_recv_into(sock, buffer)`: how many bytes, or a future for that.
+pub(crate) fn try_recv_into<'py>(
+    this: This<'_, 'py, Loop>,
+    call: Call<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let buffer = argument(&call, 1, "sock_recv_into")?.into();
+    begin(this, &call, Action::ReceiveInto { buffer })
+}
+
+/// `_try_sendall(sock, data)`: `None`, or a future for it.
+pub(crate) fn try_sendall<'py>(
+    this: This<'_, 'py, Loop>,
+    call: Call<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let data = argument(&call, 1, "sock_sendall")?.into();
+    begin(
+        this,
+        &call,
+        Action::Send {
+            data,
+            sent: Cell::new(0),
+        },
+    )
+}
+
+/// `_try_accept(sock)`: a descriptor and the peer's address, or a future for both.
+pub(crate) fn try_accept<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let socket = argument(&call, 0, "sock_accept")?.into();
+    begin(this, &call, Action::Accept { socket })
+}
+
+/// `_wait_connected(sock, address)`: a future for the end of a connection attempt that is under way.
+pub(crate) fn wait_connected<'py>(
+    this: This<'_, 'py, Loop>,
+    call: Call<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let address = argument(&call, 1, "sock_connect")?.into();
+    let (socket, fd) = socket(&call)?;
+    wait(this, &socket, fd, Action::Connect { address })
+}
+
+/// `_forget_operation(sock)`: stops waiting for what was begun on a socket and given up.
+pub(crate) fn forget<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    let (_, fd) = socket(&call)?;
+    for direction in [Direction::Read, Direction::Write] {
+        let watcher = this.engine()?.watcher(fd, direction).cloned();
+        let given_up = watcher
+            .as_ref()
+            .and_then(|watcher| Instance::<SocketOperation>::from_class(watcher, CLASS.get()));
+        if given_up.is_some_and(|operation| operation.get(py).is_given_up(py)) {
+            let dropped = this.engine()?.unwatch(fd, direction);
+            drop(dropped);
+        }
+    }
+    none(py)
+}
+
+fn socket<'a, 'py>(call: &Call<'a, 'py>) -> PyResult<(Borrowed<'a, 'py, PyAny>, RawFd)> {
+    let socket = argument(call, 0, "sock")?;
+    let fd = ffi::call_method(&socket, pyo3::intern!(socket.py(), "fileno"), [])?.extract()?;
+    Ok((socket, fd))
+}
+
+/// Does an action at once if the socket is ready, else answers a future for it.
+fn begin<'py>(
+    this: This<'_, 'py, Loop>,
+    call: &Call<'_, 'py>,
+    action: Action,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (socket, fd) = socket(call)?;
+    match action.perform(this, fd)? {
+        Some(result) => Ok(result),
+        None => wait(this, &socket, fd, action),
+    }
+}
+
+fn wait<'py>(
+    this: This<'_, 'py, Loop>,
+    socket: &Bound<'py, PyAny>,
+    fd: RawFd,
+    action: Action,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    // A transport's socket is the transport's alone.
+    if !this
+        .object()
+        .getattr(pyo3::intern!(py, "_transports"))?
+        .is_empty()?
+    {
+        this.object()
+            .call_method1(pyo3::intern!(py, "_ensure_fd_no_transport"), (fd,))?;
+    }
+    this.check_closed()?;
+    let future = ffi::call_method(this.object(), pyo3::intern!(py, "create_future"), [])?;
+    let class = CLASS
+        .get()
+        .ok_or_else(|| PyTypeError::new_err("the module is not imported"))?;
+    let direction = action.direction();
+    let operation = Instance::new(
+        &class.bind(py).cast::<PyType>()?.to_owned(),
+        SocketOperation {
+            fd,
+            action,
+            socket: RefCell::new(Some(socket.into())),
+            future: RefCell::new(Some((&future).into())),
+        },
+    )?;
+    let replaced = this
+        .engine()?
+        .watch(fd, direction, operation.object().clone())
+        .map_err(os_error)?;
+    if let Some(replaced) = replaced {
+        replaced.bind(py).call_method0(pyo3::intern!(py, "cancel"))?;
+    }
+    Ok(future)
+}
+
+impl Action {
+    fn direction(&self) -> Direction {
+        match self {
+            Self::Receive { .. } | Self::ReceiveInto { .. } | Self::Accept { .. } => Direction::Read,
+            Self::Send { .. } | Self::Connect { .. } => Direction::Write,
+        }
+    }
+
+    /// Does it, if it can be done at once.
+    fn perform<'py>(
+        &self,
+        event_loop: This<'_, 'py, Loop>,
+        fd: RawFd,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = event_loop.py();
+        let outcome = match self {
+            Self::Receive { limit } => {
+                let mut scratch = event_loop.take_scratch();
+                if scratch.len() < *limit {
+                    scratch.resize(*limit, std::mem::MaybeUninit::uninit());
+                }
+                let received = event_loop
+                    .engine()?
+                    .driver_mut()
+                    .receive(fd, &mut scratch[..*limit]);
+                let data = received.map(|count| ffi::bytes_from(py, &scratch[..count]));
+                event_loop.return_scratch(scratch);
+                data
+            }
+            Self::ReceiveInto { buffer } => {
+                let mut buffer = WriteBuffer::new(&buffer.bind(py))?;
+                let received = event_loop
+                    .engine()?
+                    .driver_mut()
+                    .receive(fd, buffer.as_mut_slice());
+                drop(buffer);
+                match received {
+                    Ok(count) => Ok(count.into_pyobject(py)?.into_any()),
+                    Err(error) => Err(error),
+                }
+            }
+            Self::Send { data, sent } => {
+                let data = ReadBuffer::new(&data.bind(py))?;
+                let rest = &data.as_slice()[sent.get()..];
+                match event_loop.engine()?.driver_mut().send(fd, &[IoSlice::new(rest)]) {
+                    Ok(count) if count == rest.len() => Ok(py.None().into_bound(py)),
+                    Ok(count) => {
+                        sent.set(sent.get() + count);
+                        Err(io::ErrorKind::WouldBlock.into())
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            Self::Accept { socket } => return accepted(&socket.bind(py)),
+            Self::Connect { address } => return connected(py, fd, address).map(Some),
+        };
+        match outcome {
+            Ok(result) => Ok(Some(result)),
+            Err(error) if is_transient(&error) => Ok(None),
+            Err(error) => Err(os_error(error)),
+        }
+    }
+}
+
+/// Accepts through the socket module, which knows every family's form of an address.
+fn accepted<'py>(socket: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = socket.py();
+    match ffi::call_method(socket, pyo3::intern!(py, "_accept"), []) {
+        Ok(accepted) => Ok(Some(accepted)),
+        Err(error)
+            if error.is_instance_of::<PyBlockingIOError>(py)
+                || error.is_instance_of::<PyInterruptedError>(py) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// How a connection attempt went.
+fn connected<'py>(py: Python<'py>, fd: RawFd, address: &Object) -> PyResult<Bound<'py, PyAny>> {
+    match hotloop::driver::take_error(fd).map_err(os_error)? {
+        None => none(py),
+        Some(error) => {
+            let text = format!("Connect call failed {}", address.bind(py).str()?);
+            Err(PyOSError::new_err((error.raw_os_error().unwrap_or(0), text)))
+        }
+    }
+}
+
+impl<'py> It<'_, 'py> {
+    fn advance(self, event_loop: This<'_, 'py, Loop>) -> PyResult<()> {
+        let py = self.py();
+        if self.future.borrow().is_none() || self.is_given_up(py) {
+            // The watcher was left in place for the next operation, but something else came in.
+            return self.unwatch(event_loop);
+        }
+        let outcome = match self.action.perform(event_loop, self.fd) {
+            Ok(None) => return Ok(()),
+            Ok(Some(result)) => Ok(result),
+            Err(error) if is_fatal(py, &error) => return Err(error),
+            Err(error) => Err(error),
+        };
+        // Writers are ready most of the time: their watchers are not worth keeping.
+        if self.action.direction() == Direction::Write {
+            self.unwatch(event_loop)?;
+        }
+        drop(self.socket.take());
+        let Some(future) = self.future.take() else {
+            return Ok(());
+        };
+        let future = future.bind(py);
+        match outcome {
+            Ok(result) => ffi::call_method(&future, pyo3::intern!(py, "set_result"), [&result]),
+            Err(error) => {
+                let error = error.into_value(py).into_bound(py).into_any();
+                ffi::call_method(&future, pyo3::intern!(py, "set_exception"), [&error])
+            }
+        }?;
+        Ok(())
+    }
+
+    fn unwatch(self, event_loop: This<'_, 'py, Loop>) -> PyResult<()> {
+        let mut engine = event_loop.engine()?;
+        let direction = self.action.direction();
+        let is_ours = engine
+            .watcher(self.fd, direction)
+            .is_some_and(|watcher| watcher.is(self.object()));
+        let dropped = if is_ours {
+            engine.unwatch(self.fd, direction)
+        } else {
+            None
+        };
+        drop(engine);
+        drop(dropped);
+        Ok(())
+    }
+}
+
+impl SocketOperation {
+    /// Whether nobody waits any more: the future was cancelled.
+    fn is_given_up(&self, py: Python<'_>) -> bool {
+        let future = self.future.borrow().clone();
+        future.is_none_or(|future| {
+            ffi::call_method(&future.bind(py), pyo3::intern!(py, "done"), [])
+                .and_then(|done| done.is_truthy())
+                .unwrap_or(true)
+        })
+    }
+}
+
+fn cancel<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    drop((this.future.take(), this.socket.take()));
+    none(this.py())
+}
+
+fn cancelled<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let over = this.future.borrow().is_none();
+    bool_object(this.py(), over)
+}
