@@ -1,1 +1,24 @@
-"""asyncio's event loop, implemented in Rust."""
+"""asyncio's event loop, implemented in Rust.
+
+One line switches a program over, and everything else stays: the same tasks, protocols, exceptions and order of
+callbacks.
+
+    hotloop.run(main())                                            # in place of asyncio.run(main())
+    asyncio.run(main(), loop_factory=hotloop.new_event_loop)       # Python 3.12 and later
+
+Importing this package changes nothing.
+"""
+
+from ._hotloop import __version__
+from ._loop import SelectorEventLoop
+from ._policy import EventLoopPolicy, install, new_event_loop, run, uninstall
+
+__all__ = [
+    "EventLoopPolicy",
+    "SelectorEventLoop",
+    "__version__",
+    "install",
+    "new_event_loop",
+    "run",
+    "uninstall",
+]

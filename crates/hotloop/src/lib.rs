@@ -1,1 +1,34 @@
 //! asyncio's event loop in Rust.
+//!
+//! ```text
+//!   other threads ──> inbox ─┐                           ┌─> Event::Callback ─┐
+//!   call_soon ──────────────>├─> ready ──> one turn ────>├─> Event::Stream …  ├─> the host runs it
+//!   call_later ──> timers ───┘      ^                    └─> Event::Timer ────┘   (the engine is free)
+//!                                   │
+//!   sockets <──> driver (epoll …) ──┘ wait, then completions
+//! ```
+//!
+//! The engine keeps what is scheduled and what the kernel is asked for; the [`Host`] pulls: it waits, then takes one
+//! [`Event`] at a time and runs it while the engine holds nothing of its own borrowed. So whatever runs may call the
+//! engine again: write, close, stop, add, cancel.
+//!
+//! The public interface is: [`EventLoop`] and its [`Event`]s; [`Host`], what it runs for; [`driver`], the contract with
+//! the kernel and who fulfils it; [`transport`], the state machines; [`timers`], [`ready`], [`inbox`] and [`clock`],
+//! the parts of a turn.
+
+pub mod clock;
+pub mod driver;
+mod event_loop;
+mod host;
+pub mod inbox;
+pub mod ready;
+mod streams;
+mod sys;
+pub mod timers;
+pub mod transport;
+mod watchers;
+
+pub use event_loop::{Event, EventLoop, MAXIMUM_WAIT, Timeout, Waiter};
+pub use host::Host;
+pub use streams::{StreamEvent, StreamKey};
+pub use watchers::ListenerKey;

@@ -1,0 +1,152 @@
+//! The turns of a loop: what the engine hands out, run in Python.
+
+use hotloop::driver::Woken;
+use hotloop::{Event, Timeout};
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
+use pyo3::prelude::*;
+use std::time::Duration;
+
+use crate::event_loop::Loop;
+use crate::ffi::{self, Object, This};
+use crate::{handles, transports};
+
+/// Runs one turn, or all turns until the loop is stopped where it is inside `run_forever`.
+///
+/// # Errors
+/// `SystemExit` and `KeyboardInterrupt` of a callback, what a signal handler raises, and the kernel's errors.
+pub(crate) fn run(this: This<'_, '_, Loop>) -> PyResult<()> {
+    loop {
+        turn(this)?;
+        if !this.is_running() || this.is_stopping() {
+            return Ok(());
+        }
+    }
+}
+
+fn turn(this: This<'_, '_, Loop>) -> PyResult<()> {
+    let timeout = prepare(this)?;
+    if wait(this, timeout)? == Woken::BySignal || timeout != Some(Duration::ZERO) {
+        this.py().check_signals()?;
+    }
+    let now = if this.engine()?.timers().is_empty() {
+        0.0
+    } else {
+        this.now(this.py())?
+    };
+    this.engine()?.begin_turn(|| now + this.resolution());
+    let natively = handles::run_is_original(this.py()) && !this.is_debug();
+    loop {
+        let event = this.engine()?.next_event();
+        match event {
+            None => return Ok(()),
+            Some(Event::Callback(handle)) => run_handle(this, &handle, natively)?,
+            Some(Event::Timer(timer)) => {
+                handles::unschedule(this.py(), &timer)?;
+                run_handle(this, &timer, natively)?;
+            }
+            Some(Event::Stream(_, transport, news)) => {
+                transport.with(this.py(), |it| transports::on_event(it, this, news))?
+            }
+            Some(Event::Accept(..)) => {}
+        }
+    }
+}
+
+/// How long the turn may wait.
+fn prepare(this: This<'_, '_, Loop>) -> PyResult<Timeout> {
+    let py = this.py();
+    let mut swept = Vec::new();
+    let now = if this.engine()?.timers().is_empty() {
+        0.0
+    } else {
+        this.now(py)?
+    };
+    let timeout = this
+        .engine()?
+        .prepare_wait(|| now, this.is_stopping(), &mut swept);
+    for timer in swept {
+        handles::unschedule(py, &timer)?;
+    }
+    Ok(timeout)
+}
+
+/// Waits, without the interpreter lock if it may block: for a poll the lock is kept, or the loop would stand in line
+/// for it behind every thread that computes.
+fn wait(this: This<'_, '_, Loop>, timeout: Timeout) -> PyResult<Woken> {
+    let mut engine = this.engine()?;
+    let waiter = engine.waiter();
+    Ok(match timeout {
+        Some(Duration::ZERO) => waiter.wait(timeout)?,
+        _ => this.py().detach(move || waiter.wait(timeout))?,
+    })
+}
+
+/// Runs a handle's callback in its context; an exception goes to the loop's exception handler.
+#[inline]
+fn run_handle(this: This<'_, '_, Loop>, handle: &Object, natively: bool) -> PyResult<()> {
+    if handles::is_cancelled(handle) {
+        return Ok(());
+    }
+    if !natively {
+        return run_in_python(this, handle);
+    }
+    match handles::callback(handle) {
+        None => run_in_python(this, handle),
+        Some(callback) => {
+            let py = this.py();
+            let outcome = in_context(py, &callback.context, || {
+                ffi::call_tuple(py, &callback.function, &callback.arguments).map(drop)
+            });
+            outcome.or_else(|error| {
+                if is_fatal(py, &error) {
+                    Err(error)
+                } else {
+                    handles::report(py, this.object(), handle, error)
+                }
+            })
+        }
+    }
+}
+
+/// Runs a handle through its own `_run`, and in debug mode looks at the clock.
+fn run_in_python(this: This<'_, '_, Loop>, handle: &Object) -> PyResult<()> {
+    let py = this.py();
+    let run = || ffi::call_method(&handle.bind(py), pyo3::intern!(py, "_run"), []).map(drop);
+    if !this.is_debug() {
+        return run();
+    }
+    this.set_current(Some(handle.clone()));
+    let outcome = this.now(py).and_then(|start| {
+        run()?;
+        Ok(this.now(py)? - start)
+    });
+    let outcome = outcome.and_then(|seconds| {
+        let reports = py.import("hotloop._reports")?;
+        reports
+            .call_method1("handle_ran", (this.object(), handle.bind(py), seconds))
+            .map(drop)
+    });
+    this.set_current(None);
+    outcome
+}
+
+/// Runs `act` in a context.
+///
+/// # Errors
+/// What `act` raises, or that the context is entered already.
+#[inline]
+pub(crate) fn in_context(
+    py: Python<'_>,
+    context: &Object,
+    act: impl FnOnce() -> PyResult<()>,
+) -> PyResult<()> {
+    ffi::enter(py, context)?;
+    let outcome = act();
+    ffi::exit(py, context)?;
+    outcome
+}
+
+/// Whether an exception must leave the loop.
+pub(crate) fn is_fatal(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
+}

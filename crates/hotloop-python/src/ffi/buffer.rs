@@ -1,0 +1,115 @@
+//! Bytes in and out of Python objects.
+
+use std::mem::MaybeUninit;
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::Object;
+
+/// An immutable `bytes` object, whose contents may be lent to the kernel: they never move and never change.
+#[derive(Debug)]
+pub(crate) struct Bytes(Object);
+
+impl Bytes {
+    /// Keeps a `bytes` object.
+    pub(crate) fn new(bytes: &Bound<'_, PyBytes>) -> Self {
+        Self(bytes.as_any().into())
+    }
+}
+
+impl AsRef<[u8]> for Bytes {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: made from a `bytes` object only, which is alive as long as `self`.
+        unsafe {
+            let start = ffi::PyBytes_AS_STRING(self.0.pointer()).cast::<u8>();
+            std::slice::from_raw_parts(start, ffi::PyBytes_Size(self.0.pointer()).unsigned_abs())
+        }
+    }
+}
+
+/// A `bytes` object of initialised parts of a scratch buffer.
+#[inline]
+pub(crate) fn bytes_from<'py>(py: Python<'py>, scratch: &[MaybeUninit<u8>]) -> Bound<'py, PyAny> {
+    // SAFETY: `MaybeUninit<u8>` has the layout of `u8`; callers pass what a receive has filled.
+    let filled = unsafe { std::slice::from_raw_parts(scratch.as_ptr().cast::<u8>(), scratch.len()) };
+    PyBytes::new(py, filled).into_any()
+}
+
+/// A view of an object's bytes, held while it is read.
+pub(crate) struct ReadBuffer<'py>(View<'py>);
+
+impl<'py> ReadBuffer<'py> {
+    /// A contiguous view of any bytes-like object.
+    ///
+    /// # Errors
+    /// What the object raises if it has none.
+    pub(crate) fn new(object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        View::new(object, ffi::PyBUF_SIMPLE).map(Self)
+    }
+
+    /// The bytes. They may be those of a mutable object: nothing may run in Python while they are looked at.
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        if self.0.view.len == 0 {
+            return &[];
+        }
+        // SAFETY: the view is held, and contiguous as asked for.
+        unsafe { std::slice::from_raw_parts(self.0.view.buf.cast::<u8>(), self.0.view.len.unsigned_abs()) }
+    }
+}
+
+/// A view of a writable object's bytes, held while it is filled.
+pub(crate) struct WriteBuffer<'py>(View<'py>);
+
+impl<'py> WriteBuffer<'py> {
+    /// A contiguous, writable view.
+    ///
+    /// # Errors
+    /// What the object raises if it has none.
+    pub(crate) fn new(object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        View::new(object, ffi::PyBUF_WRITABLE).map(Self)
+    }
+
+    /// How many bytes there is room for.
+    pub(crate) fn len(&self) -> usize {
+        self.0.view.len.unsigned_abs()
+    }
+
+    /// The room, for the kernel to fill.
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [MaybeUninit<u8>] {
+        if self.0.view.len == 0 {
+            return &mut [];
+        }
+        // SAFETY: the view is held, writable and contiguous as asked for.
+        unsafe { std::slice::from_raw_parts_mut(self.0.view.buf.cast(), self.0.view.len.unsigned_abs()) }
+    }
+}
+
+/// A held buffer.
+struct View<'py> {
+    view: ffi::Py_buffer,
+    _py: Python<'py>,
+}
+
+impl<'py> View<'py> {
+    fn new(object: &Bound<'py, PyAny>, flags: std::ffi::c_int) -> PyResult<Self> {
+        let mut view = ffi::Py_buffer::new();
+        // SAFETY: the object is alive, and the view is released when dropped.
+        if unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut view, flags) } < 0 {
+            return Err(PyErr::fetch(object.py()));
+        }
+        Ok(Self {
+            view,
+            _py: object.py(),
+        })
+    }
+}
+
+impl Drop for View<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the view was filled by `PyObject_GetBuffer`, and the token proves the lock.
+        unsafe { ffi::PyBuffer_Release(&raw mut self.view) };
+    }
+}

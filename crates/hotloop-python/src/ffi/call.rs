@@ -1,0 +1,204 @@
+//! Calls in (what Python passes to a native method) and out (what the loop calls).
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyString, PyTuple};
+
+use super::Object;
+
+/// The arguments of a vectorcall, still on the caller's stack.
+#[derive(Clone, Copy)]
+pub(crate) struct Call<'a, 'py> {
+    py: Python<'py>,
+    /// Positional arguments, then the values of the keyword ones.
+    pub(super) arguments: &'a [*mut ffi::PyObject],
+    pub(super) positional: usize,
+    /// A tuple of names, or null.
+    pub(super) names: *mut ffi::PyObject,
+}
+
+impl<'a, 'py> Call<'a, 'py> {
+    /// # Safety
+    /// The pointers are what a METH_FASTCALL | METH_KEYWORDS function was called with.
+    pub(super) unsafe fn new(
+        py: Python<'py>,
+        arguments: *const *mut ffi::PyObject,
+        positional: isize,
+        names: *mut ffi::PyObject,
+    ) -> Self {
+        let keywords = if names.is_null() {
+            0
+        } else {
+            // SAFETY: `names` is a tuple.
+            unsafe { ffi::PyTuple_GET_SIZE(names) }
+        };
+        let count = (positional + keywords).unsigned_abs();
+        // SAFETY: the caller passes that many arguments; the pointer may be null when there are none.
+        let arguments = if count == 0 {
+            &[]
+        } else {
+            unsafe { std::slice::from_raw_parts(arguments, count) }
+        };
+        Self {
+            py,
+            arguments,
+            positional: positional.unsigned_abs(),
+            names,
+        }
+    }
+
+    /// The interpreter lock's token.
+    #[inline]
+    pub(crate) fn py(&self) -> Python<'py> {
+        self.py
+    }
+
+    /// How many positional arguments there are.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.positional
+    }
+
+    /// Whether there is any keyword argument.
+    #[inline]
+    pub(crate) fn has_keywords(&self) -> bool {
+        self.arguments.len() > self.positional
+    }
+
+    /// A positional argument.
+    #[inline]
+    pub(crate) fn get(&self, index: usize) -> Option<Borrowed<'a, 'py, PyAny>> {
+        if index >= self.positional {
+            return None;
+        }
+        // SAFETY: the caller keeps its arguments alive during the call.
+        Some(unsafe { Borrowed::from_ptr(self.py, self.arguments[index]) })
+    }
+
+    /// The positional arguments from `start` on, as a tuple: the shared empty one if there are none.
+    #[inline]
+    pub(crate) fn rest(&self, start: usize) -> Object {
+        let rest = self.arguments.get(start..self.positional).unwrap_or_default();
+        // SAFETY: a new tuple is filled with new references before anybody sees it. Of an empty one, CPython hands
+        // out a shared instance; it cannot fail for that. Out of memory is fatal in PyO3 too.
+        unsafe {
+            let tuple = ffi::PyTuple_New(rest.len().cast_signed());
+            assert!(!tuple.is_null(), "out of memory");
+            for (index, &item) in rest.iter().enumerate() {
+                ffi::Py_INCREF(item);
+                ffi::PyTuple_SET_ITEM(tuple, index.cast_signed(), item);
+            }
+            Object::from_owned(tuple)
+        }
+    }
+
+    /// The value of the one keyword that `function` knows, if it was given and is not `None`.
+    ///
+    /// # Errors
+    /// `TypeError` for any other keyword, in the words that a Python function has for it.
+    #[inline]
+    pub(crate) fn keyword(&self, function: &str, name: &str) -> PyResult<Option<Borrowed<'a, 'py, PyAny>>> {
+        if !self.has_keywords() {
+            return Ok(None);
+        }
+        self.find_keyword(function, name)
+    }
+
+    fn find_keyword(&self, function: &str, name: &str) -> PyResult<Option<Borrowed<'a, 'py, PyAny>>> {
+        let mut found = None;
+        // SAFETY: `names` is a tuple of strings, since there are keyword arguments.
+        let names = unsafe { Borrowed::from_ptr(self.py, self.names) };
+        for (given, &value) in names
+            .cast::<PyTuple>()?
+            .iter()
+            .zip(&self.arguments[self.positional..])
+        {
+            if given.cast::<PyString>()? != name {
+                let message = format!(
+                    "{function}() got an unexpected keyword argument {}",
+                    given.repr()?
+                );
+                return Err(PyTypeError::new_err(message));
+            }
+            // SAFETY: as in `get`.
+            let value = unsafe { Borrowed::from_ptr(self.py, value) };
+            found = (!value.is_none()).then_some(value);
+        }
+        Ok(found)
+    }
+
+    /// All arguments again, for a call of `callee` with them.
+    ///
+    /// # Errors
+    /// What the call raises.
+    pub(crate) fn forward(&self, callee: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        // SAFETY: the arguments and names are those of a vectorcall, passed on unchanged.
+        unsafe {
+            let result = ffi::PyObject_Vectorcall(
+                callee.as_ptr(),
+                self.arguments.as_ptr(),
+                self.positional,
+                self.names,
+            );
+            Bound::from_owned_ptr_or_err(self.py, result)
+        }
+    }
+}
+
+/// Calls `callee` with the items of a tuple.
+///
+/// # Errors
+/// What the call raises.
+#[inline]
+pub(crate) fn call_tuple<'py>(
+    py: Python<'py>,
+    callee: &Object,
+    arguments: &Object,
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: both are alive; `arguments` is checked to be a tuple, which cannot change its length.
+    unsafe {
+        if ffi::PyTuple_Check(arguments.pointer()) == 0 {
+            return Err(PyTypeError::new_err("the arguments of a handle must be a tuple"));
+        }
+        let result = match ffi::PyTuple_GET_SIZE(arguments.pointer()) {
+            0 => ffi::PyObject_CallNoArgs(callee.pointer()),
+            _ => ffi::PyObject_Call(callee.pointer(), arguments.pointer(), std::ptr::null_mut()),
+        };
+        Bound::from_owned_ptr_or_err(py, result)
+    }
+}
+
+/// Calls `callee` with nothing.
+///
+/// # Errors
+/// What the call raises.
+#[inline]
+pub(crate) fn call_no_args<'py>(callee: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the object is alive.
+    unsafe { Bound::from_owned_ptr_or_err(callee.py(), ffi::PyObject_CallNoArgs(callee.as_ptr())) }
+}
+
+/// Calls a method by name with up to three arguments, without making a bound method.
+///
+/// # Errors
+/// What the call raises.
+#[inline]
+pub(crate) fn call_method<'py, const N: usize>(
+    object: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+    arguments: [&Bound<'py, PyAny>; N],
+) -> PyResult<Bound<'py, PyAny>> {
+    const { assert!(N <= 3) };
+    let mut stack = [std::ptr::null_mut(); 4];
+    stack[0] = object.as_ptr();
+    for (slot, argument) in stack[1..].iter_mut().zip(arguments) {
+        *slot = argument.as_ptr();
+    }
+    // SAFETY: the first `N + 1` entries of the stack are alive during the call.
+    unsafe {
+        let result =
+            ffi::PyObject_VectorcallMethod(name.as_ptr(), stack.as_ptr(), N + 1, std::ptr::null_mut());
+        Bound::from_owned_ptr_or_err(object.py(), result)
+    }
+}

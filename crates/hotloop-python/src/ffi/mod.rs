@@ -1,0 +1,25 @@
+//! The one place of the binding where unsafe code lives: everything here has a safe face.
+//!
+//! PyO3's own classes are not used for the hot types, because three things are needed that they do not offer: a native
+//! subtype of a class written in Python (`asyncio.Handle`, `asyncio.Transport`), methods called by vectorcall with
+//! their arguments still on the caller's stack, and state read at a fixed offset.
+#![expect(
+    unsafe_code,
+    reason = "the C interface of CPython; every block says why it is sound"
+)]
+
+mod buffer;
+mod call;
+mod class;
+mod context;
+mod object;
+mod slots;
+
+pub(crate) use buffer::{Bytes, ReadBuffer, WriteBuffer, bytes_from};
+pub(crate) use call::{Call, call_method, call_no_args, call_tuple};
+pub(crate) use class::{
+    Class, ClassBuilder, Finalize, Instance, Layout, This, Visit, alloc_plain, plain_class,
+};
+pub(crate) use context::{copy_context, enter, exit, gil_is_held};
+pub(crate) use object::Object;
+pub(crate) use slots::{Slot, same_type};

@@ -1,0 +1,30 @@
+//! What the engine keeps for Python.
+
+use hotloop::Host;
+use hotloop::driver::Selector;
+
+use crate::ffi::{Bytes, Instance, Object};
+use crate::handles;
+use crate::transports::SocketTransport;
+
+/// The engine as the Python loop runs it.
+pub(crate) type Engine = hotloop::EventLoop<PythonHost, Selector>;
+
+/// The way into a Python loop from other threads.
+pub(crate) type Inbox = hotloop::inbox::Inbox<Object, <Selector as hotloop::driver::Driver>::Waker>;
+
+/// Python as a host: handles are `asyncio.Handle`s, streams are transports.
+#[derive(Debug)]
+pub(crate) struct PythonHost;
+
+impl Host for PythonHost {
+    type Handle = Object;
+    type Timer = Object;
+    type Stream = Instance<SocketTransport>;
+    type Listener = Object;
+    type Bytes = Bytes;
+
+    fn is_cancelled(timer: &Object) -> bool {
+        handles::is_cancelled(timer)
+    }
+}

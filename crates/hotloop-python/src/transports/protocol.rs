@@ -1,0 +1,45 @@
+//! What kind of protocol a transport feeds.
+
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+use super::reader;
+use crate::ffi::Object;
+
+/// How received bytes reach a protocol. Decided when the protocol is set, as asyncio does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// `data_received(bytes)`.
+    Plain,
+    /// `get_buffer(size)`, then `buffer_updated(count)`.
+    Buffered,
+    /// asyncio's own stream protocol over its own reader: fed without a Python frame.
+    Reader,
+}
+
+/// The kind of a protocol.
+///
+/// # Errors
+/// What an `isinstance` check of the protocol raises.
+pub(crate) fn kind(protocol: &Bound<'_, PyAny>) -> PyResult<Kind> {
+    let py = protocol.py();
+    if reader::is_stock(protocol)? {
+        return Ok(Kind::Reader);
+    }
+    let buffered = py
+        .import("asyncio.protocols")?
+        .getattr("BufferedProtocol")?
+        .cast_into::<PyType>()?;
+    Ok(if protocol.is_instance(&buffered)? {
+        Kind::Buffered
+    } else {
+        Kind::Plain
+    })
+}
+
+/// A protocol and its kind.
+#[derive(Clone, Debug)]
+pub(crate) struct Protocol {
+    pub(crate) object: Object,
+    pub(crate) kind: Kind,
+}

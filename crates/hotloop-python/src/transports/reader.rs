@@ -1,0 +1,135 @@
+//! Feeding an `asyncio.StreamReader` without a Python frame.
+
+use std::sync::OnceLock;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes};
+
+use crate::ffi::{self, Object};
+
+/// asyncio's stream classes, and the functions whose place the native way takes.
+#[derive(Debug)]
+struct Stock {
+    protocol: Object,
+    reader: Object,
+    /// The methods as asyncio defines them, in the order of [`METHODS`].
+    methods: Vec<Object>,
+}
+
+/// What must be unpatched for the native way: the owner (whether it is the reader) and the name.
+const METHODS: [(bool, &str); 3] = [
+    (false, "data_received"),
+    (true, "feed_data"),
+    (true, "_wakeup_waiter"),
+];
+
+static STOCK: OnceLock<Option<Stock>> = OnceLock::new();
+
+/// Looks asyncio's stream classes up.
+fn stock(py: Python<'_>) -> Option<&'static Stock> {
+    STOCK.get_or_init(|| find(py).ok()).as_ref()
+}
+
+fn find(py: Python<'_>) -> PyResult<Stock> {
+    let streams = py.import("asyncio.streams")?;
+    let (protocol, reader) = (
+        streams.getattr("StreamReaderProtocol")?,
+        streams.getattr("StreamReader")?,
+    );
+    let methods = METHODS
+        .iter()
+        .map(|&(of_reader, name)| Ok(if of_reader { &reader } else { &protocol }.getattr(name)?.into()))
+        .collect::<PyResult<_>>()?;
+    Ok(Stock {
+        protocol: protocol.into(),
+        reader: reader.into(),
+        methods,
+    })
+}
+
+/// Whether a protocol is exactly asyncio's, over exactly asyncio's reader, and nobody has patched either class.
+///
+/// # Errors
+/// What reading the protocol's attributes raises.
+pub(super) fn is_stock(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = protocol.py();
+    let Some(stock) = stock(py) else { return Ok(false) };
+    if !ffi::same_type(&protocol.into(), &stock.protocol) {
+        return Ok(false);
+    }
+    for (&(of_reader, name), original) in METHODS.iter().zip(&stock.methods) {
+        let class = if of_reader { &stock.reader } else { &stock.protocol };
+        if !original.is(&class.bind(py).getattr(name)?) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Feeds received bytes to the reader of a protocol that [`is_stock`], as its `data_received` does. Answers whether
+/// that was possible: not if the reader is gone, subclassed or patched, or its buffer is no `bytearray`.
+///
+/// # Errors
+/// What asyncio's own code raises: a future's callbacks, a transport that cannot pause.
+pub(super) fn feed(protocol: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = protocol.py();
+    let Some(stock) = stock(py) else { return Ok(false) };
+    let reader = protocol.getattr(pyo3::intern!(py, "_stream_reader"))?;
+    if !ffi::same_type(&(&reader).into(), &stock.reader) {
+        return Ok(false);
+    }
+    let buffer = reader.getattr(pyo3::intern!(py, "_buffer"))?;
+    let Ok(buffer) = buffer.cast_exact::<PyByteArray>() else {
+        return Ok(false);
+    };
+    if reader.getattr(pyo3::intern!(py, "_eof"))?.is_truthy()? {
+        return Ok(false);
+    }
+    append(buffer, data.cast::<PyBytes>()?)?;
+    wake(&reader)?;
+    pause_if_full(&reader, buffer.len())?;
+    Ok(true)
+}
+
+/// Appends to a `bytearray`.
+fn append(buffer: &Bound<'_, PyByteArray>, data: &Bound<'_, PyBytes>) -> PyResult<()> {
+    ffi::call_method(
+        buffer.as_any(),
+        pyo3::intern!(buffer.py(), "extend"),
+        [data.as_any()],
+    )
+    .map(drop)
+}
+
+/// Wakes who waits for the reader.
+fn wake(reader: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = reader.py();
+    let waiter = reader.getattr(pyo3::intern!(py, "_waiter"))?;
+    if waiter.is_none() {
+        return Ok(());
+    }
+    reader.setattr(pyo3::intern!(py, "_waiter"), py.None())?;
+    if !ffi::call_method(&waiter, pyo3::intern!(py, "cancelled"), [])?.is_truthy()? {
+        ffi::call_method(
+            &waiter,
+            pyo3::intern!(py, "set_result"),
+            [&py.None().into_bound(py)],
+        )?;
+    }
+    Ok(())
+}
+
+/// Pauses the transport when the reader holds more than twice its limit.
+fn pause_if_full(reader: &Bound<'_, PyAny>, held: usize) -> PyResult<()> {
+    let py = reader.py();
+    let limit: f64 = reader.getattr(pyo3::intern!(py, "_limit"))?.extract()?;
+    if held as f64 <= 2.0 * limit || reader.getattr(pyo3::intern!(py, "_paused"))?.is_truthy()? {
+        return Ok(());
+    }
+    let transport = reader.getattr(pyo3::intern!(py, "_transport"))?;
+    if transport.is_none() {
+        return Ok(());
+    }
+    transport.call_method0(pyo3::intern!(py, "pause_reading"))?;
+    reader.setattr(pyo3::intern!(py, "_paused"), true)
+}

@@ -1,0 +1,74 @@
+//! Where a loop's time comes from.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+/// A clock that never goes backwards, in seconds since a fixed, unnamed point.
+///
+/// Seconds are `f64` because that is what asyncio's `loop.time()` answers; 2^53 nanoseconds are 104 days, so a machine
+/// that has been up for years still tells microseconds apart.
+pub trait Clock {
+    /// Seconds now.
+    fn now(&self) -> f64;
+}
+
+/// The clock of the operating system that Python's `time.monotonic()` reads too (`CLOCK_MONOTONIC`).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Monotonic;
+
+impl Clock for Monotonic {
+    #[inline]
+    fn now(&self) -> f64 {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        // One rounding only, as CPython does it: through whole nanoseconds, then one division.
+        let nanoseconds = now.tv_sec * 1_000_000_000 + now.tv_nsec;
+        nanoseconds as f64 / 1e9
+    }
+}
+
+/// A clock that moves only when it is told to: for tests and simulations. Clones share one time.
+#[derive(Clone, Debug, Default)]
+pub struct Manual {
+    /// Set by `advance` and `set`, read by everyone.
+    now: Rc<Cell<f64>>,
+}
+
+impl Manual {
+    /// Moves the time on by `seconds`.
+    pub fn advance(&self, seconds: f64) {
+        self.set(self.now.get() + seconds);
+    }
+
+    /// Moves the time to `now`; a time in the past is ignored, since the clock never goes back.
+    pub fn set(&self, now: f64) {
+        if now > self.now.get() {
+            self.now.set(now);
+        }
+    }
+}
+
+impl Clock for Manual {
+    fn now(&self) -> f64 {
+        self.now.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn monotonic_does_not_go_back() {
+        let first = Monotonic.now();
+        assert!(Monotonic.now() >= first);
+    }
+
+    #[test]
+    fn manual_moves_only_forward_and_is_shared() {
+        let clock = Manual::default();
+        let twin = clock.clone();
+        clock.advance(2.5);
+        clock.set(1.0);
+        assert_eq!(twin.now(), 2.5);
+    }
+}

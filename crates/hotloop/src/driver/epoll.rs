@@ -1,0 +1,159 @@
+//! Linux's epoll, level-triggered, one registration a descriptor.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::epoll;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
+
+use super::readiness::Poller;
+use super::{Interest, Readiness, Waker, Woken};
+use crate::sys;
+
+/// How many events one wait takes at most. More stay in the kernel, which hands them out in turn.
+const EVENTS: usize = 512;
+
+/// What the waker's events carry: no descriptor number is negative, so no registration shares it.
+const WAKER: u64 = u64::MAX;
+
+/// The epoll facility.
+#[derive(Debug)]
+pub struct Epoll {
+    /// Dropped before the waker, which it watches.
+    epoll: OwnedFd,
+    waker: Arc<Eventfd>,
+    /// Room for what the kernel reports; written by each wait.
+    events: Vec<libc::epoll_event>,
+}
+
+impl Epoll {
+    /// A new epoll instance and its waker.
+    ///
+    /// # Errors
+    /// The kernel's: no descriptor left, most likely.
+    pub fn new() -> io::Result<Self> {
+        let waker = Arc::new(Eventfd(eventfd(
+            0,
+            EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
+        )?));
+        let epoll = create(&waker)?;
+        Ok(Self {
+            epoll,
+            waker,
+            events: Vec::with_capacity(EVENTS),
+        })
+    }
+}
+
+impl AsFd for Epoll {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
+impl Poller for Epoll {
+    type Waker = Eventfd;
+
+    fn waker(&self) -> Arc<Eventfd> {
+        Arc::clone(&self.waker)
+    }
+
+    fn add(&mut self, fd: RawFd, generation: u32, interest: Interest) -> io::Result<()> {
+        Ok(epoll::add(
+            &self.epoll,
+            sys::borrow(fd)?,
+            data(fd, generation),
+            flags(interest),
+        )?)
+    }
+
+    fn modify(&mut self, fd: RawFd, generation: u32, interest: Interest) -> io::Result<()> {
+        Ok(epoll::modify(
+            &self.epoll,
+            sys::borrow(fd)?,
+            data(fd, generation),
+            flags(interest),
+        )?)
+    }
+
+    fn delete(&mut self, fd: RawFd) -> io::Result<()> {
+        match epoll::delete(&self.epoll, sys::borrow(fd)?) {
+            // Closed already, and perhaps reopened as something else.
+            Ok(()) | Err(Errno::NOENT | Errno::BADF | Errno::PERM) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, found: &mut VecDeque<Readiness>) -> io::Result<Woken> {
+        self.events.clear();
+        if let Err(error) = sys::epoll_wait(self.epoll.as_fd(), &mut self.events, timeout) {
+            return match error.kind() {
+                io::ErrorKind::Interrupted => Ok(Woken::BySignal),
+                _ => Err(error),
+            };
+        }
+        for event in &self.events {
+            let (data, bits) = (event.u64, event.events);
+            if data != WAKER {
+                found.push_back(readiness(data, bits));
+            }
+        }
+        Ok(Woken::Normally)
+    }
+
+    fn reset(&mut self) -> io::Result<()> {
+        self.epoll = create(&self.waker)?;
+        Ok(())
+    }
+}
+
+/// An eventfd that ends a wait.
+///
+/// It is watched edge-triggered and never read: each write is an edge of its own, and its 64-bit counter does not
+/// fill up in the lifetime of a machine. So a wake-up costs one system call, not three.
+#[derive(Debug)]
+pub struct Eventfd(OwnedFd);
+
+impl Waker for Eventfd {
+    fn wake(&self) {
+        // The one possible failure is a full counter, which is a wake-up pending already.
+        if rustix::io::write(&self.0, &1u64.to_ne_bytes()).is_err() {}
+    }
+}
+
+/// An epoll instance that watches its waker.
+fn create(waker: &Eventfd) -> io::Result<OwnedFd> {
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+    epoll::add(&epoll, &waker.0, epoll::EventData::new_u64(WAKER), flags)?;
+    Ok(epoll)
+}
+
+/// The descriptor in the low half, its generation in the high one.
+fn data(fd: RawFd, generation: u32) -> epoll::EventData {
+    epoll::EventData::new_u64((u64::from(generation) << 32) | u64::from(fd.cast_unsigned()))
+}
+
+fn flags(interest: Interest) -> epoll::EventFlags {
+    let mut flags = epoll::EventFlags::empty();
+    flags.set(epoll::EventFlags::IN, interest.read);
+    flags.set(epoll::EventFlags::OUT, interest.write);
+    flags
+}
+
+fn readiness(data: u64, bits: u32) -> Readiness {
+    let (read, write) = (libc::EPOLLIN.cast_unsigned(), libc::EPOLLOUT.cast_unsigned());
+    Readiness {
+        fd: (data as u32).cast_signed(),
+        generation: (data >> 32) as u32,
+        // As Python's `selectors` reads them: what is neither one nor the other (an error, a hang-up) is both.
+        ready: Interest {
+            read: bits & !write != 0,
+            write: bits & !read != 0,
+        },
+    }
+}

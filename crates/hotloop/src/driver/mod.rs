@@ -1,0 +1,114 @@
+//! The contract between the loop and a kernel facility.
+//!
+//! A driver takes operations ([`Op`]) and gives completions ([`Completion`]). A *completion* facility (io_uring, IOCP)
+//! does the operation itself; a *readiness* facility (epoll, kqueue, poll, select) goes through [`readiness`], which
+//! tries the system call, else waits until the descriptor is ready, then does it. Nothing above this module knows
+//! which of the two it runs on.
+//!
+//! The laws, tested for every driver by one suite (`tests/drivers.rs`):
+//!
+//! 1. [`submit`](Driver::submit) and [`cancel`](Driver::cancel) never block.
+//! 2. Each accepted operation has exactly one last completion; a cancelled one too. Its key is free for reuse from
+//!    then on, not before.
+//! 3. The data of a `Ready` completion is taken when the completion is taken, not earlier: the loop hands out events
+//!    one by one, and the reads of a turn must not all be done before its first callback.
+//! 4. [`wait`](Driver::wait) is the only call that may block. A wake before it makes it return; wakes coalesce.
+//! 5. EINTR ends a wait early without an error: the caller looks at its signals and waits again.
+//! 6. Timeouts are kept to the nanosecond and never cut short by rounding: where the kernel only knows milliseconds,
+//!    they are rounded up.
+//! 7. A loop with nothing to do makes no system call.
+
+mod op;
+pub mod readiness;
+pub mod sim;
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use op::{Completion, Direction, Interest, Op, OpKey, Outcome, Readiness};
+
+// The one place where the operating system is chosen.
+#[cfg(epoll)]
+mod epoll;
+#[cfg(epoll)]
+pub use epoll::Epoll;
+#[cfg(epoll)]
+/// The best readiness driver of this platform.
+pub type Selector = readiness::ReadinessDriver<Epoll>;
+#[cfg(not(epoll))]
+compile_error!("hotloop has no driver for this operating system yet: it runs on Linux (epoll)");
+
+/// A kernel facility that runs operations; see the [module](self) for its laws.
+pub trait Driver {
+    /// What other threads wake it through.
+    type Waker: Waker;
+
+    /// The waker of this driver. It may be called from any thread, also after the driver is gone.
+    fn waker(&self) -> Arc<Self::Waker>;
+
+    /// Begins an operation on a descriptor.
+    ///
+    /// # Errors
+    /// The kernel's, if it refuses the descriptor: nothing has begun then, and `key` stays free. `AlreadyExists` if an
+    /// operation in the same direction is waiting on that descriptor.
+    fn submit(&mut self, key: OpKey, fd: RawFd, op: Op) -> io::Result<()>;
+
+    /// Cancels an operation on a descriptor that is still open. Its last completion follows. An operation that does
+    /// not wait there any longer is left alone.
+    fn cancel(&mut self, key: OpKey, fd: RawFd, op: Op);
+
+    /// Replaces the operation that waits with another in the same direction. The old one's last completion follows,
+    /// also where this fails.
+    ///
+    /// # Errors
+    /// `NotFound` if no operation in that direction waits on the descriptor; else the kernel's, as of `submit`: the
+    /// number may be another descriptor by now.
+    fn replace(&mut self, key: OpKey, fd: RawFd, op: Op) -> io::Result<()>;
+
+    /// Waits until something completes, the waker is called, the timeout is over (`None`: there is none) or a signal
+    /// comes in.
+    ///
+    /// # Errors
+    /// The kernel's. A signal is not an error.
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Woken>;
+
+    /// The next completion of the last wait.
+    fn next_completion(&mut self) -> Option<Completion>;
+
+    /// Takes received bytes into `buffer`, for an [`Op::Receive`] that is `Ready`; 0 is the end of the stream. The
+    /// bytes before that are initialised.
+    ///
+    /// # Errors
+    /// The connection's; `WouldBlock` if there was nothing after all.
+    fn receive(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize>;
+
+    /// Sends what the kernel takes at once of these buffers and says how many bytes that was.
+    ///
+    /// # Errors
+    /// The connection's; `WouldBlock` if the kernel has no room: then submit [`Op::Send`].
+    fn send(&mut self, fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Takes one accepted connection, non-blocking and close-on-exec, for an [`Op::Accept`] that is `Ready`.
+    ///
+    /// # Errors
+    /// The kernel's; `WouldBlock` if there is none left.
+    fn accept(&mut self, fd: RawFd) -> io::Result<OwnedFd>;
+}
+
+/// Makes a waiting driver return.
+pub trait Waker: Send + Sync {
+    /// Makes the wait under way, or else the next one, return. Any thread may call it.
+    fn wake(&self);
+}
+
+/// Why a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Woken {
+    /// There are completions, a wake-up, or the time is over.
+    Normally,
+    /// A signal came in.
+    BySignal,
+}

@@ -1,0 +1,98 @@
+//! What a driver can be asked for, and what it answers.
+
+use std::os::fd::RawFd;
+
+/// An operation on a descriptor. The set is closed: each driver knows every one.
+///
+/// All of these are *multishot*: they complete any number of times, until they are cancelled or fail for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Say, as long as it holds, that the descriptor is readable (`add_reader`).
+    WatchRead,
+    /// Say, as long as it holds, that the descriptor is writable (`add_writer`).
+    WatchWrite,
+    /// Receive from a stream. Each completion is followed by one [`receive`](super::Driver::receive).
+    Receive,
+    /// Accept connections. Each completion is followed by calls of [`accept`](super::Driver::accept).
+    Accept,
+    /// Say when a send that was refused for lack of room is worth trying again.
+    Send,
+}
+
+impl Op {
+    /// The direction in which a readiness driver waits for this operation.
+    pub fn direction(self) -> Direction {
+        match self {
+            Self::WatchRead | Self::Receive | Self::Accept => Direction::Read,
+            Self::WatchWrite | Self::Send => Direction::Write,
+        }
+    }
+}
+
+/// The two ways in which a descriptor can be ready. At most one operation of each waits on a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Bytes, a connection or an end come in.
+    Read,
+    /// Bytes go out.
+    Write,
+}
+
+/// Names an operation from its submission to its last completion. The engine chooses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OpKey(pub u32);
+
+/// What became of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// The operation.
+    pub key: OpKey,
+    /// Its news.
+    pub outcome: Outcome,
+}
+
+/// The news of a [`Completion`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The operation can go on: take what is there. More completions will follow.
+    Ready,
+    /// The operation was cancelled: this is its last completion.
+    Cancelled,
+}
+
+/// Which directions a descriptor is waited on in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interest {
+    /// Whether reading is of interest.
+    pub read: bool,
+    /// Whether writing is of interest.
+    pub write: bool,
+}
+
+impl Interest {
+    /// Whether neither direction is of interest.
+    pub fn is_empty(self) -> bool {
+        !self.read && !self.write
+    }
+
+    /// The same with one direction set or cleared.
+    #[must_use]
+    pub fn with(mut self, direction: Direction, wanted: bool) -> Self {
+        match direction {
+            Direction::Read => self.read = wanted,
+            Direction::Write => self.write = wanted,
+        }
+        self
+    }
+}
+
+/// A descriptor that a poller found ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    /// The descriptor.
+    pub fd: RawFd,
+    /// The registration it was found under; see [`Poller::add`](super::readiness::Poller::add).
+    pub generation: u32,
+    /// The directions it is ready in. An error or a hang-up counts as both.
+    pub ready: Interest,
+}

@@ -1,0 +1,294 @@
+//! Operations on top of readiness: try the system call, else wait until the descriptor is ready, then do it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Completion, Direction, Driver, Interest, Op, OpKey, Outcome, Readiness, Waker, Woken};
+use crate::sys;
+
+/// A kernel facility that says which descriptors are ready, level-triggered.
+pub trait Poller {
+    /// What other threads wake it through.
+    type Waker: Waker;
+
+    /// The waker of this poller.
+    fn waker(&self) -> Arc<Self::Waker>;
+
+    /// Starts to watch a descriptor. `generation` comes back with each of its events and tells this registration from
+    /// an earlier one of the same number, which the kernel may keep alive through a duplicate of the descriptor.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn add(&mut self, fd: RawFd, generation: u32, interest: Interest) -> io::Result<()>;
+
+    /// Changes the interest in a watched descriptor.
+    ///
+    /// # Errors
+    /// The kernel's; `NotFound` if the descriptor is not watched (it was closed meanwhile).
+    fn modify(&mut self, fd: RawFd, generation: u32, interest: Interest) -> io::Result<()>;
+
+    /// Stops watching a descriptor; one that is closed already is no error.
+    ///
+    /// # Errors
+    /// The kernel's, other than that there is nothing to stop.
+    fn delete(&mut self, fd: RawFd) -> io::Result<()>;
+
+    /// Waits, and appends what is ready to `found`; see [`Driver::wait`].
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn wait(&mut self, timeout: Option<Duration>, found: &mut VecDeque<Readiness>) -> io::Result<Woken>;
+
+    /// Forgets every registration, watched descriptors and those only the kernel still knows. The waker stays.
+    ///
+    /// # Errors
+    /// The kernel's, with nothing changed.
+    fn reset(&mut self) -> io::Result<()>;
+}
+
+/// A [`Driver`] over a [`Poller`].
+#[derive(Debug)]
+pub struct ReadinessDriver<P> {
+    poller: P,
+    /// What waits on each descriptor, by its number. Written by `submit` and `cancel`.
+    descriptors: Vec<Descriptor>,
+    /// What the last wait found and nobody has taken yet.
+    found: VecDeque<Readiness>,
+    /// Completions that need no wait: those of cancelled operations, and the second half of a two-way readiness.
+    completed: VecDeque<Completion>,
+    /// How many waits there have been.
+    waits: u64,
+}
+
+/// What waits on one descriptor.
+#[derive(Clone, Copy, Debug, Default)]
+struct Descriptor {
+    read: Option<OpKey>,
+    write: Option<OpKey>,
+    /// Raised with each new registration of this number.
+    generation: u32,
+    /// How many waits there had been when the registration was last made or taken away.
+    changed_after: u64,
+}
+
+impl Descriptor {
+    fn interest(self) -> Interest {
+        Interest {
+            read: self.read.is_some(),
+            write: self.write.is_some(),
+        }
+    }
+
+    fn slot(&mut self, direction: Direction) -> &mut Option<OpKey> {
+        match direction {
+            Direction::Read => &mut self.read,
+            Direction::Write => &mut self.write,
+        }
+    }
+}
+
+impl<P: Poller> ReadinessDriver<P> {
+    /// A driver with nothing to do, over `poller`.
+    pub fn new(poller: P) -> Self {
+        Self {
+            poller,
+            descriptors: Vec::new(),
+            found: VecDeque::new(),
+            completed: VecDeque::new(),
+            waits: 0,
+        }
+    }
+
+    /// The poller underneath.
+    pub fn poller(&self) -> &P {
+        &self.poller
+    }
+
+    /// The entry of a descriptor; grown for it if `fd` is not negative.
+    fn descriptor(&mut self, fd: RawFd) -> io::Result<&mut Descriptor> {
+        let index = usize::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+        if index >= self.descriptors.len() {
+            self.descriptors.resize(index + 1, Descriptor::default());
+        }
+        Ok(&mut self.descriptors[index])
+    }
+
+    /// Tells the poller of a change from `old` interest to what the entry says now.
+    fn apply(&mut self, fd: RawFd, old: Interest) -> io::Result<()> {
+        let waits = self.waits;
+        let entry = self.descriptor(fd)?;
+        let interest = entry.interest();
+        if interest == old {
+            return Ok(());
+        }
+        if interest.is_empty() {
+            self.descriptor(fd)?.changed_after = waits;
+            return self.poller.delete(fd);
+        }
+        if !old.is_empty() {
+            let generation = entry.generation;
+            match self.poller.modify(fd, generation, interest) {
+                // The descriptor was closed behind our back and its number is in use again: register it anew.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => return result,
+            }
+        }
+        let entry = self.descriptor(fd)?;
+        entry.generation = entry.generation.wrapping_add(1);
+        entry.changed_after = waits;
+        let generation = entry.generation;
+        match self.poller.add(fd, generation, interest) {
+            // A registration that outlived our interest, for instance through a removal that the kernel refused.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.poller.modify(fd, generation, interest)
+            }
+            result => result,
+        }
+    }
+
+    /// Gets rid of a registration that names no operation of ours: its descriptor was closed while a duplicate keeps
+    /// the registration alive. The kernel would report it for ever, and can no longer be told by number to stop, so
+    /// the remedy is a new set of registrations.
+    fn drop_stale(&mut self) -> io::Result<()> {
+        self.poller.reset()?;
+        for index in 0..self.descriptors.len() {
+            let entry = self.descriptors[index];
+            let fd = RawFd::try_from(index).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+            if !entry.interest().is_empty()
+                && self.poller.add(fd, entry.generation, entry.interest()).is_err()
+            {
+                // Closed without a word to us: as with the old registration, nothing becomes ready here any more.
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<P: Poller> Driver for ReadinessDriver<P> {
+    type Waker = P::Waker;
+
+    fn waker(&self) -> Arc<P::Waker> {
+        self.poller.waker()
+    }
+
+    fn submit(&mut self, key: OpKey, fd: RawFd, op: Op) -> io::Result<()> {
+        let entry = self.descriptor(fd)?;
+        let old = entry.interest();
+        let slot = entry.slot(op.direction());
+        if slot.is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        *slot = Some(key);
+        let result = self.apply(fd, old);
+        if result.is_err() {
+            *self.descriptor(fd)?.slot(op.direction()) = None;
+        }
+        result
+    }
+
+    fn cancel(&mut self, key: OpKey, fd: RawFd, op: Op) {
+        let Ok(entry) = self.descriptor(fd) else { return };
+        let old = entry.interest();
+        let slot = entry.slot(op.direction());
+        if *slot != Some(key) {
+            return;
+        }
+        *slot = None;
+        self.completed.push_back(Completion {
+            key,
+            outcome: Outcome::Cancelled,
+        });
+        // A refusal leaves at worst a registration without an operation, which the next event of it takes away.
+        if self.apply(fd, old).is_err() {}
+    }
+
+    fn replace(&mut self, key: OpKey, fd: RawFd, op: Op) -> io::Result<()> {
+        let entry = self.descriptor(fd)?;
+        let (interest, generation) = (entry.interest(), entry.generation);
+        let Some(slot) = entry.slot(op.direction()) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let old = std::mem::replace(slot, key);
+        self.completed.push_back(Completion {
+            key: old,
+            outcome: Outcome::Cancelled,
+        });
+        // The kernel is asked again although nothing changes for it: if the descriptor was closed and its number is in
+        // use anew, the old registration is gone, and without this the new operation would wait for ever.
+        let result = match self.poller.modify(fd, generation, interest) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.apply(fd, Interest::default()),
+            result => result,
+        };
+        if result.is_err() {
+            *self.descriptor(fd)?.slot(op.direction()) = None;
+        }
+        result
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Woken> {
+        let timeout = if self.completed.is_empty() && self.found.is_empty() {
+            timeout
+        } else {
+            Some(Duration::ZERO)
+        };
+        // What an earlier turn left untaken is level-triggered: the kernel reports it again.
+        self.found.clear();
+        self.waits += 1;
+        self.poller.wait(timeout, &mut self.found)
+    }
+
+    #[inline]
+    fn next_completion(&mut self) -> Option<Completion> {
+        if let Some(completion) = self.completed.pop_front() {
+            return Some(completion);
+        }
+        loop {
+            let Readiness {
+                fd,
+                generation,
+                ready,
+            } = self.found.pop_front()?;
+            let entry = self.descriptors.get(fd as usize).copied().unwrap_or_default();
+            if entry.generation != generation || entry.interest().is_empty() {
+                // Changed since the wait began, the event is merely out of date. Unchanged, the kernel knows a
+                // registration that we do not, and reports it for ever.
+                if entry.changed_after < self.waits && self.drop_stale().is_err() {
+                    // No descriptor for a new set: the event comes again, and with it this attempt.
+                }
+                continue;
+            }
+            let read = entry.read.filter(|_| ready.read);
+            let write = entry.write.filter(|_| ready.write);
+            let ready = |key| Completion {
+                key,
+                outcome: Outcome::Ready,
+            };
+            match (read, write) {
+                (Some(read), Some(write)) => {
+                    self.completed.push_front(ready(write));
+                    return Some(ready(read));
+                }
+                (Some(key), None) | (None, Some(key)) => return Some(ready(key)),
+                (None, None) => {}
+            }
+        }
+    }
+
+    #[inline]
+    fn receive(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+        sys::receive(fd, buffer)
+    }
+
+    #[inline]
+    fn send(&mut self, fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        sys::send(fd, buffers)
+    }
+
+    fn accept(&mut self, fd: RawFd) -> io::Result<OwnedFd> {
+        sys::accept(fd)
+    }
+}

@@ -1,0 +1,289 @@
+//! A deterministic driver for tests: what becomes ready, and when, is what the test says.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{OwnedFd, RawFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::readiness::{Poller, ReadinessDriver};
+use super::{Completion, Driver, Interest, Op, OpKey, Readiness, Waker, Woken};
+use crate::clock::Manual;
+
+/// A driver over a [`Network`] of scripted descriptors and a manual clock: a wait never blocks, it moves the clock.
+///
+/// The operations go through the same readiness layer that the real drivers use.
+#[derive(Debug)]
+pub struct Sim {
+    readiness: ReadinessDriver<SimPoller>,
+    network: Network,
+}
+
+/// The scripted descriptors of a [`Sim`]. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Network {
+    sockets: Rc<RefCell<BTreeMap<RawFd, Socket>>>,
+}
+
+/// One scripted descriptor.
+#[derive(Debug, Default)]
+struct Socket {
+    /// What will be received, in the pieces in which it comes in. Fed by the test, drained by `receive`.
+    incoming: VecDeque<Incoming>,
+    /// What was sent. Written by `send`, read by the test.
+    sent: Vec<u8>,
+    /// How many more bytes the kernel takes before it has no room. Set by the test, lowered by `send`.
+    room: usize,
+    /// How many calls of `send` there were.
+    sends: usize,
+}
+
+/// A piece of what a scripted descriptor receives.
+#[derive(Debug)]
+enum Incoming {
+    Bytes(Vec<u8>),
+    End,
+    Error(io::ErrorKind),
+}
+
+impl Network {
+    /// Opens the descriptor `fd` with room for `room` bytes to send.
+    pub fn open(&self, fd: RawFd, room: usize) {
+        self.sockets.borrow_mut().insert(
+            fd,
+            Socket {
+                room,
+                ..Socket::default()
+            },
+        );
+    }
+
+    /// Closes the descriptor: whatever watches it hears nothing more.
+    pub fn close(&self, fd: RawFd) {
+        self.sockets.borrow_mut().remove(&fd);
+    }
+
+    /// Lets `bytes` come in on `fd`, in one piece.
+    pub fn feed(&self, fd: RawFd, bytes: &[u8]) {
+        self.incoming(fd, Incoming::Bytes(bytes.to_vec()));
+    }
+
+    /// Lets the peer of `fd` end its stream.
+    pub fn feed_end(&self, fd: RawFd) {
+        self.incoming(fd, Incoming::End);
+    }
+
+    /// Lets the next receive on `fd` fail.
+    pub fn feed_error(&self, fd: RawFd, error: io::ErrorKind) {
+        self.incoming(fd, Incoming::Error(error));
+    }
+
+    /// Gives `fd` room for so many more bytes to send.
+    pub fn make_room(&self, fd: RawFd, bytes: usize) {
+        if let Some(socket) = self.sockets.borrow_mut().get_mut(&fd) {
+            socket.room += bytes;
+        }
+    }
+
+    /// Takes what was sent on `fd`, and how many calls it took.
+    #[must_use]
+    pub fn take_sent(&self, fd: RawFd) -> (Vec<u8>, usize) {
+        match self.sockets.borrow_mut().get_mut(&fd) {
+            Some(socket) => (
+                std::mem::take(&mut socket.sent),
+                std::mem::take(&mut socket.sends),
+            ),
+            None => (Vec::new(), 0),
+        }
+    }
+
+    fn incoming(&self, fd: RawFd, incoming: Incoming) {
+        if let Some(socket) = self.sockets.borrow_mut().get_mut(&fd) {
+            socket.incoming.push_back(incoming);
+        }
+    }
+
+    fn with<T>(&self, fd: RawFd, act: impl FnOnce(&mut Socket) -> io::Result<T>) -> io::Result<T> {
+        match self.sockets.borrow_mut().get_mut(&fd) {
+            Some(socket) => act(socket),
+            None => Err(io::Error::from_raw_os_error(libc::EBADF)),
+        }
+    }
+}
+
+impl Sim {
+    /// A driver over `network` whose waits move `clock`.
+    #[must_use]
+    pub fn new(network: Network, clock: Manual) -> Self {
+        let poller = SimPoller {
+            network: network.clone(),
+            clock,
+            watched: BTreeMap::new(),
+            waker: Arc::new(Flag::default()),
+            waits: Vec::new(),
+        };
+        Self {
+            readiness: ReadinessDriver::new(poller),
+            network,
+        }
+    }
+
+    /// The timeouts of the waits so far; `None` is a wait with no end.
+    #[must_use]
+    pub fn waits(&self) -> &[Option<Duration>] {
+        &self.readiness.poller().waits
+    }
+}
+
+impl Driver for Sim {
+    type Waker = Flag;
+
+    fn waker(&self) -> Arc<Flag> {
+        self.readiness.waker()
+    }
+
+    fn submit(&mut self, key: OpKey, fd: RawFd, op: Op) -> io::Result<()> {
+        self.readiness.submit(key, fd, op)
+    }
+
+    fn cancel(&mut self, key: OpKey, fd: RawFd, op: Op) {
+        self.readiness.cancel(key, fd, op);
+    }
+
+    fn replace(&mut self, key: OpKey, fd: RawFd, op: Op) -> io::Result<()> {
+        self.readiness.replace(key, fd, op)
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Woken> {
+        self.readiness.wait(timeout)
+    }
+
+    fn next_completion(&mut self) -> Option<Completion> {
+        self.readiness.next_completion()
+    }
+
+    fn receive(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+        self.network.with(fd, |socket| match socket.incoming.pop_front() {
+            None => Err(io::ErrorKind::WouldBlock.into()),
+            Some(Incoming::End) => {
+                socket.incoming.push_front(Incoming::End);
+                Ok(0)
+            }
+            Some(Incoming::Error(error)) => Err(error.into()),
+            Some(Incoming::Bytes(mut bytes)) => {
+                let count = bytes.len().min(buffer.len());
+                for (slot, byte) in buffer.iter_mut().zip(bytes.drain(..count)) {
+                    slot.write(byte);
+                }
+                if !bytes.is_empty() {
+                    socket.incoming.push_front(Incoming::Bytes(bytes));
+                }
+                Ok(count)
+            }
+        })
+    }
+
+    fn send(&mut self, fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        self.network.with(fd, |socket| {
+            socket.sends += 1;
+            if socket.room == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let before = socket.sent.len();
+            for buffer in buffers {
+                let count = buffer.len().min(socket.room);
+                socket.sent.extend_from_slice(&buffer[..count]);
+                socket.room -= count;
+            }
+            Ok(socket.sent.len() - before)
+        })
+    }
+
+    fn accept(&mut self, _fd: RawFd) -> io::Result<OwnedFd> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// Looks at the scripted descriptors in the place of a kernel.
+#[derive(Debug)]
+struct SimPoller {
+    network: Network,
+    /// Moved on by a wait that finds nothing.
+    clock: Manual,
+    /// What is watched, in order of descriptor number, so that runs repeat.
+    watched: BTreeMap<RawFd, (u32, Interest)>,
+    waker: Arc<Flag>,
+    waits: Vec<Option<Duration>>,
+}
+
+impl Poller for SimPoller {
+    type Waker = Flag;
+
+    fn waker(&self) -> Arc<Flag> {
+        Arc::clone(&self.waker)
+    }
+
+    fn add(&mut self, fd: RawFd, generation: u32, interest: Interest) -> io::Result<()> {
+        self.network.with(fd, |_| Ok(()))?;
+        self.watched.insert(fd, (generation, interest));
+        Ok(())
+    }
+
+    fn modify(&mut self, fd: RawFd, generation: u32, interest: Interest) -> io::Result<()> {
+        self.add(fd, generation, interest)
+    }
+
+    fn delete(&mut self, fd: RawFd) -> io::Result<()> {
+        self.watched.remove(&fd);
+        Ok(())
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, found: &mut VecDeque<Readiness>) -> io::Result<Woken> {
+        self.waits.push(timeout);
+        for (&fd, &(generation, interest)) in &self.watched {
+            let sockets = self.network.sockets.borrow();
+            let Some(socket) = sockets.get(&fd) else { continue };
+            let read = interest.read && !socket.incoming.is_empty();
+            let write = interest.write && socket.room > 0;
+            if read || write {
+                found.push_back(Readiness {
+                    fd,
+                    generation,
+                    ready: Interest { read, write },
+                });
+            }
+        }
+        if self.waker.0.swap(false, Ordering::SeqCst) || !found.is_empty() {
+            return Ok(Woken::Normally);
+        }
+        match timeout {
+            Some(timeout) => {
+                self.clock.advance(timeout.as_secs_f64());
+                Ok(Woken::Normally)
+            }
+            None => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "nothing will ever happen: the wait has no end",
+            )),
+        }
+    }
+
+    fn reset(&mut self) -> io::Result<()> {
+        self.watched.clear();
+        Ok(())
+    }
+}
+
+/// The waker of a [`Sim`].
+#[derive(Debug, Default)]
+pub struct Flag(AtomicBool);
+
+impl Waker for Flag {
+    fn wake(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}

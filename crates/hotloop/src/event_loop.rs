@@ -1,0 +1,327 @@
+//! The loop: one turn after another.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use slab::Slab;
+
+use crate::driver::{Completion, Driver, OpKey, Outcome, Woken};
+use crate::host::Host;
+use crate::inbox::Inbox;
+use crate::ready::Ready;
+use crate::streams::{StreamEntry, StreamEvent, StreamKey};
+use crate::timers::Timers;
+use crate::watchers::{Listener, ListenerKey, Watchers};
+
+/// The longest that one wait lasts, in seconds (asyncio's `MAXIMUM_SELECT_TIMEOUT`): a timer further away is looked at
+/// once a day.
+pub const MAXIMUM_WAIT: f64 = 24.0 * 3600.0;
+
+/// How long the next wait may last; `None` is without end.
+pub type Timeout = Option<Duration>;
+
+/// What the host is to run next.
+pub enum Event<H: Host> {
+    /// A scheduled callback, or that of a watched descriptor.
+    Callback(H::Handle),
+    /// A timer that is due.
+    Timer(H::Timer),
+    /// News of a stream transport.
+    Stream(StreamKey, H::Stream, StreamEvent),
+    /// A listening socket has connections to accept.
+    Accept(ListenerKey, H::Listener),
+}
+
+/// An event loop over a driver, for a host.
+///
+/// A turn is [`prepare_wait`](Self::prepare_wait), [`wait`](Self::wait), [`begin_turn`](Self::begin_turn), then
+/// [`next_event`](Self::next_event) until there is none. Its order is asyncio's: the callbacks that were ready, then the
+/// I/O that the wait found, then the timers that are due; what these schedule waits for the next turn.
+pub struct EventLoop<H: Host, D: Driver> {
+    pub(crate) driver: D,
+    /// Callbacks to run.
+    ready: Ready<H::Handle>,
+    /// Timers of this turn, in the order in which they run. Filled by `begin_turn`.
+    due: VecDeque<H::Timer>,
+    /// Timers of later turns.
+    timers: Timers<H::Timer>,
+    /// Callbacks from other threads.
+    inbox: Arc<Inbox<H::Handle, D::Waker>>,
+    /// The operations that the driver works on, by key. An entry goes with its operation's last completion.
+    pub(crate) operations: Slab<Operation<H>>,
+    /// The operations of `add_reader` and `add_writer`, by descriptor.
+    pub(crate) watchers: Watchers,
+    pub(crate) streams: Slab<StreamEntry<H>>,
+    pub(crate) listeners: Slab<Listener<H>>,
+    /// Streams whose later writes of this turn wait for its end.
+    pub(crate) gathered: Vec<StreamKey>,
+    /// Streams that broke at the end of a turn, for the next one to tell.
+    pub(crate) broken: VecDeque<(StreamKey, io::Error)>,
+    /// Counts turns, so that a stream knows whether it was written to in this one. 0 while none is under way.
+    pub(crate) turn: u64,
+    turns: u64,
+}
+
+/// Whom the completions of an operation concern.
+pub(crate) enum Operation<H: Host> {
+    Watch(H::Handle),
+    Receive(StreamKey),
+    Send(StreamKey),
+    Accept(ListenerKey),
+    /// Cancelled: its last completion is still to come.
+    Ended,
+}
+
+impl<H: Host, D: Driver> EventLoop<H, D> {
+    /// A loop with nothing to do, over `driver`.
+    pub fn new(driver: D) -> Self {
+        let inbox = Arc::new(Inbox::new(driver.waker()));
+        Self {
+            driver,
+            ready: Ready::default(),
+            due: VecDeque::new(),
+            timers: Timers::default(),
+            inbox,
+            operations: Slab::new(),
+            watchers: Watchers::default(),
+            streams: Slab::new(),
+            listeners: Slab::new(),
+            gathered: Vec::new(),
+            broken: VecDeque::new(),
+            turn: 0,
+            turns: 0,
+        }
+    }
+
+    /// The way in for other threads.
+    pub fn inbox(&self) -> Arc<Inbox<H::Handle, D::Waker>> {
+        Arc::clone(&self.inbox)
+    }
+
+    /// The driver.
+    pub fn driver(&self) -> &D {
+        &self.driver
+    }
+
+    /// Schedules a callback for the next turn.
+    ///
+    /// What other threads pushed before comes first, so the order is that of the calls, whichever way they came in.
+    #[inline]
+    pub fn call_soon(&mut self, handle: H::Handle) {
+        if !self.inbox.is_empty() {
+            self.take_inbox();
+        }
+        self.ready.push(handle);
+    }
+
+    /// Schedules a timer for `when`, in seconds of the host's clock.
+    #[inline]
+    pub fn call_at(&mut self, when: f64, timer: H::Timer) {
+        self.timers.push(when, timer);
+    }
+
+    /// The callbacks that are ready.
+    pub fn ready(&mut self) -> &mut Ready<H::Handle> {
+        self.take_inbox();
+        &mut self.ready
+    }
+
+    /// The timers that wait.
+    pub fn timers(&mut self) -> &mut Timers<H::Timer> {
+        &mut self.timers
+    }
+
+    /// Ends a turn: sends what was gathered in it and answers how long the next wait may last. `swept` receives
+    /// cancelled timers, for the host to drop when it holds nothing borrowed.
+    ///
+    /// `now` is the host's time in seconds; a loop that is `stopping` does not wait.
+    pub fn prepare_wait(
+        &mut self,
+        now: impl FnOnce() -> f64,
+        stopping: bool,
+        swept: &mut Vec<H::Timer>,
+    ) -> Timeout {
+        self.end_turn();
+        self.timers.sweep(H::is_cancelled, swept);
+        if stopping
+            || !self.ready.is_empty()
+            || !self.due.is_empty()
+            || !self.broken.is_empty()
+            || !self.inbox.is_empty()
+        {
+            return Some(Duration::ZERO);
+        }
+        let when = self.timers.next_when()?;
+        // A time that is not a number does not wait, as with asyncio.
+        let seconds = (when - now()).clamp(0.0, MAXIMUM_WAIT);
+        let nanoseconds = if seconds.is_nan() {
+            0.0
+        } else {
+            (seconds * 1e9).ceil()
+        };
+        Some(Duration::from_nanos(nanoseconds as u64))
+    }
+
+    /// What waits for the kernel, for another thread, or for the time to be over. It holds no handles, so a host may
+    /// let go of its own lock meanwhile.
+    pub fn waiter(&mut self) -> Waiter<'_, H, D> {
+        Waiter {
+            driver: &mut self.driver,
+            inbox: &self.inbox,
+        }
+    }
+
+    /// Waits; see [`Waiter::wait`].
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn wait(&mut self, timeout: Timeout) -> io::Result<Woken> {
+        self.waiter().wait(timeout)
+    }
+
+    /// Begins a turn: what is ready now, and the timers due before `end` (seconds of the host's clock), belong to it.
+    pub fn begin_turn(&mut self, end: impl FnOnce() -> f64) {
+        self.take_inbox();
+        if !self.timers.is_empty() {
+            let end = end();
+            while let Some(timer) = self.timers.pop_due(end) {
+                self.due.push_back(timer);
+            }
+        }
+        self.ready.begin_turn();
+        self.turns += 1;
+        self.turn = self.turns;
+    }
+
+    /// The next event of the turn.
+    #[inline]
+    pub fn next_event(&mut self) -> Option<Event<H>> {
+        if let Some(handle) = self.ready.pop() {
+            return Some(Event::Callback(handle));
+        }
+        if let Some(event) = self.next_io() {
+            return Some(event);
+        }
+        self.due.pop_front().map(Event::Timer)
+    }
+
+    /// Ends the turn under way: what was gathered is sent. Writes from now on go to the kernel at once.
+    pub fn end_turn(&mut self) {
+        self.turn = 0;
+        self.flush_gathered();
+    }
+
+    /// The handles and timers that are scheduled, but for what other threads have just pushed.
+    pub fn scheduled(&self) -> (impl Iterator<Item = &H::Handle>, impl Iterator<Item = &H::Timer>) {
+        (self.ready.iter(), self.timers.iter().chain(&self.due))
+    }
+
+    /// Everything that the loop holds for I/O, for the host to drop when it holds nothing borrowed.
+    #[must_use]
+    pub fn take_io(&mut self) -> (Vec<H::Handle>, Vec<H::Stream>, Vec<H::Listener>) {
+        let handles = self.operations.iter_mut().filter_map(|(_, operation)| {
+            match std::mem::replace(operation, Operation::Ended) {
+                Operation::Watch(handle) => Some(handle),
+                _ => None,
+            }
+        });
+        let handles = handles.collect();
+        self.watchers = Watchers::default();
+        let streams = self.streams.drain().map(|entry| entry.host).collect();
+        (
+            handles,
+            streams,
+            self.listeners.drain().map(|listener| listener.host).collect(),
+        )
+    }
+
+    /// Everything scheduled, for the host to drop when it holds nothing borrowed.
+    #[must_use]
+    pub fn take_scheduled(&mut self) -> (VecDeque<H::Handle>, Vec<H::Timer>) {
+        self.take_inbox();
+        let mut timers = self.timers.take();
+        timers.extend(self.due.drain(..));
+        (self.ready.take(), timers)
+    }
+
+    fn next_io(&mut self) -> Option<Event<H>> {
+        while let Some((key, error)) = self.broken.pop_front() {
+            if let Some(entry) = self.streams.get(key.0) {
+                return Some(Event::Stream(key, entry.host.clone(), StreamEvent::Broken(error)));
+            }
+        }
+        while let Some(Completion {
+            key: OpKey(key),
+            outcome,
+        }) = self.driver.next_completion()
+        {
+            let key = key as usize;
+            if outcome == Outcome::Cancelled {
+                self.operations.try_remove(key);
+                continue;
+            }
+            match self.operations.get(key) {
+                Some(Operation::Watch(handle)) => return Some(Event::Callback(handle.clone())),
+                Some(&Operation::Receive(stream)) => {
+                    let Some(entry) = self.streams.get(stream.0) else {
+                        continue;
+                    };
+                    return Some(Event::Stream(stream, entry.host.clone(), StreamEvent::Readable));
+                }
+                Some(&Operation::Send(stream)) => {
+                    let Some(entry) = self.streams.get(stream.0) else {
+                        continue;
+                    };
+                    let host = entry.host.clone();
+                    let news = self
+                        .flush(stream)
+                        .map_or_else(StreamEvent::Broken, |()| StreamEvent::Sent);
+                    return Some(Event::Stream(stream, host, news));
+                }
+                Some(&Operation::Accept(listener)) => {
+                    let Some(entry) = self.listeners.get(listener.0) else {
+                        continue;
+                    };
+                    return Some(Event::Accept(listener, entry.host.clone()));
+                }
+                Some(Operation::Ended) | None => {}
+            }
+        }
+        None
+    }
+
+    fn take_inbox(&mut self) {
+        while let Some(handle) = self.inbox.pop() {
+            self.ready.push(handle);
+        }
+    }
+}
+
+/// The waiting part of a loop.
+pub struct Waiter<'a, H: Host, D: Driver> {
+    driver: &'a mut D,
+    inbox: &'a Inbox<H::Handle, D::Waker>,
+}
+
+impl<H: Host, D: Driver> Waiter<'_, H, D> {
+    /// Waits until something completes, another thread calls, a signal comes in or the time is over. This is the only
+    /// call that may block.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn wait(self, timeout: Timeout) -> io::Result<Woken> {
+        if timeout == Some(Duration::ZERO) {
+            return self.driver.wait(timeout);
+        }
+        let timeout = if self.inbox.fall_asleep() {
+            timeout
+        } else {
+            Some(Duration::ZERO)
+        };
+        let woken = self.driver.wait(timeout);
+        self.inbox.wake_up();
+        woken
+    }
+}

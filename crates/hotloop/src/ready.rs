@@ -1,0 +1,114 @@
+//! The callbacks that are ready to run.
+
+use std::collections::VecDeque;
+
+/// A first-in, first-out queue that knows how many of its items belong to the turn under way.
+///
+/// What is pushed during a turn waits for the next one, so a callback that schedules itself again cannot starve
+/// I/O or timers.
+#[derive(Debug)]
+pub struct Ready<T> {
+    /// Oldest first. Pushed by everyone, popped by the turn.
+    queue: VecDeque<T>,
+    /// How many from the front belong to the turn under way. Set by `begin_turn`, lowered by `pop`.
+    this_turn: usize,
+}
+
+impl<T> Default for Ready<T> {
+    fn default() -> Self {
+        Self {
+            queue: VecDeque::new(),
+            this_turn: 0,
+        }
+    }
+}
+
+impl<T> Ready<T> {
+    /// Appends an item, for the next turn that begins.
+    #[inline]
+    pub fn push(&mut self, item: T) {
+        self.queue.push_back(item);
+    }
+
+    /// Puts an item in front of all others, inside the turn under way if there is one.
+    pub fn push_front(&mut self, item: T) {
+        self.queue.push_front(item);
+        if self.this_turn > 0 {
+            self.this_turn += 1;
+        }
+    }
+
+    /// Begins a turn: all that is queued now belongs to it.
+    pub fn begin_turn(&mut self) {
+        self.this_turn = self.queue.len();
+    }
+
+    /// The next item of the turn under way.
+    #[inline]
+    pub fn pop(&mut self) -> Option<T> {
+        if self.this_turn == 0 {
+            return None;
+        }
+        self.this_turn -= 1;
+        self.queue.pop_front()
+    }
+
+    /// Takes the oldest item, whichever turn it belongs to.
+    pub fn pop_front(&mut self) -> Option<T> {
+        self.this_turn = self.this_turn.saturating_sub(1);
+        self.queue.pop_front()
+    }
+
+    /// How many items are queued, of this turn and later ones.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether nothing is queued.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// The items, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.queue.iter()
+    }
+
+    /// Takes all items out, oldest first, so that the caller can drop them when it holds nothing borrowed.
+    pub fn take(&mut self) -> VecDeque<T> {
+        self.this_turn = 0;
+        std::mem::take(&mut self.queue)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_turn_pushes_waits_for_the_next() {
+        let mut ready = Ready::default();
+        ready.push(1);
+        ready.push(2);
+        assert_eq!(ready.pop(), None, "no turn has begun");
+        ready.begin_turn();
+        assert_eq!(ready.pop(), Some(1));
+        ready.push(3);
+        assert_eq!(ready.pop(), Some(2));
+        assert_eq!(ready.pop(), None);
+        ready.begin_turn();
+        assert_eq!(ready.pop(), Some(3));
+        assert!(ready.is_empty());
+    }
+
+    #[test]
+    fn taking_all_ends_the_turn() {
+        let mut ready = Ready::default();
+        ready.push(1);
+        ready.begin_turn();
+        assert_eq!(ready.take(), [1]);
+        ready.push(2);
+        assert_eq!(ready.pop(), None);
+        assert_eq!(ready.len(), 1);
+    }
+}

@@ -1,0 +1,304 @@
+//! Stream transports on a loop: the bytes in and out.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+
+use crate::driver::{Driver, Op, OpKey};
+use crate::event_loop::{EventLoop, Operation};
+use crate::host::Host;
+use crate::sys;
+use crate::transport::{Close, MAX_SLICES, Stream};
+
+/// Above this many bytes gathered, a stream is flushed without waiting for the end of the turn: there is no gain in
+/// larger packets any more, only latency.
+const GATHER_LIMIT: usize = 64 * 1024;
+
+/// Names a stream of a loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StreamKey(pub(crate) usize);
+
+/// News of a stream transport.
+#[derive(Debug)]
+pub enum StreamEvent {
+    /// There is something to [`receive`](EventLoop::receive).
+    Readable,
+    /// Queued bytes were sent: see whether to resume the protocol, and whether an end is reached.
+    Sent,
+    /// A send failed for good.
+    Broken(io::Error),
+}
+
+/// A stream transport of a loop.
+pub(crate) struct StreamEntry<H: Host> {
+    pub(crate) host: H::Stream,
+    fd: RawFd,
+    state: Stream<H::Bytes>,
+    /// In flight while the host wants to receive.
+    receiving: Option<OpKey>,
+    /// In flight while the kernel has no room.
+    sending: Option<OpKey>,
+}
+
+impl<H: Host, D: Driver> EventLoop<H, D> {
+    /// Takes a connected, non-blocking stream socket under the loop's wing. It does not read yet.
+    ///
+    /// The descriptor stays the caller's: it closes it after [`release`](Self::release).
+    pub fn open_stream(&mut self, fd: RawFd, host: H::Stream) -> StreamKey {
+        let state = Stream::default();
+        StreamKey(self.streams.insert(StreamEntry {
+            host,
+            fd,
+            state,
+            receiving: None,
+            sending: None,
+        }))
+    }
+
+    /// The state of a stream; `None` once it is released.
+    #[inline]
+    pub fn stream(&mut self, key: StreamKey) -> Option<&mut Stream<H::Bytes>> {
+        self.streams.get_mut(key.0).map(|entry| &mut entry.state)
+    }
+
+    /// The host's objects of all streams.
+    pub fn streaming(&self) -> impl Iterator<Item = &H::Stream> {
+        self.streams.iter().map(|(_, entry)| &entry.host)
+    }
+
+    /// Starts or stops receiving.
+    ///
+    /// # Errors
+    /// The kernel's, if it refuses the descriptor.
+    pub fn set_reading(&mut self, key: StreamKey, reading: bool) -> io::Result<()> {
+        let Some(entry) = self.streams.get_mut(key.0) else {
+            return Ok(());
+        };
+        if !entry.state.set_reading(reading) {
+            return Ok(());
+        }
+        if reading {
+            let fd = entry.fd;
+            let operation = self
+                .submit(fd, Op::Receive, Operation::Receive(key))
+                .inspect_err(|_| {
+                    if let Some(state) = self.stream(key) {
+                        state.set_reading(false);
+                    }
+                })?;
+            self.streams[key.0].receiving = Some(operation);
+        } else {
+            self.stop_receiving(key);
+        }
+        Ok(())
+    }
+
+    /// Takes received bytes; 0 is the end of the stream. The bytes before that are initialised.
+    ///
+    /// # Errors
+    /// The connection's; `WouldBlock` if there is nothing; `NotFound` if the stream is gone.
+    #[inline]
+    pub fn receive(&mut self, key: StreamKey, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+        let entry = self.streams.get(key.0).ok_or(io::ErrorKind::NotFound)?;
+        self.driver.receive(entry.fd, buffer)
+    }
+
+    /// Writes bytes: the first write of a turn goes to the kernel at once if nothing is queued, later ones in that turn
+    /// are gathered until its end. `own` makes an owned buffer of the same bytes; it is called only if some are kept.
+    ///
+    /// Answers whether `pause_writing` is due.
+    ///
+    /// # Errors
+    /// The connection's: it is broken then. `NotFound` if the stream is gone.
+    pub fn write(
+        &mut self,
+        key: StreamKey,
+        bytes: &[u8],
+        own: impl FnOnce() -> H::Bytes,
+    ) -> io::Result<bool> {
+        let turn = self.turn;
+        let entry = self.streams.get_mut(key.0).ok_or(io::ErrorKind::NotFound)?;
+        let state = &mut entry.state;
+        if state.queue.is_empty() && (state.written_in != turn || turn == 0) {
+            state.written_in = turn;
+            let sent = match self.driver.send(entry.fd, &[IoSlice::new(bytes)]) {
+                Ok(sent) if sent == bytes.len() => return Ok(false),
+                Ok(sent) => sent,
+                Err(error) if is_transient(&error) => 0,
+                Err(error) => return Err(error),
+            };
+            state.queue.push(own(), sent);
+            self.wait_for_room(key)?;
+        } else {
+            state.queue.push(own(), 0);
+            if entry.sending.is_none() {
+                let queued = state.queue.len();
+                if turn == 0 || queued >= GATHER_LIMIT || state.flow.is_above(queued) {
+                    self.flush(key)?;
+                } else if !state.gathered {
+                    state.gathered = true;
+                    self.gathered.push(key);
+                }
+            }
+        }
+        let state = &mut self.streams[key.0].state;
+        let queued = state.queue.len();
+        Ok(state.flow.pause_at(queued))
+    }
+
+    /// Sends what is queued, as far as the kernel takes it; the rest follows when it has room.
+    ///
+    /// # Errors
+    /// The connection's: it is broken then.
+    pub fn flush(&mut self, key: StreamKey) -> io::Result<()> {
+        let Some(entry) = self.streams.get_mut(key.0) else {
+            return Ok(());
+        };
+        while !entry.state.queue.is_empty() {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let count = entry.state.queue.slices(&mut slices);
+            let offered: usize = slices[..count].iter().map(|slice| slice.len()).sum();
+            match self.driver.send(entry.fd, &slices[..count]) {
+                Ok(sent) => {
+                    entry.state.queue.advance(sent);
+                    if sent == offered {
+                        continue;
+                    }
+                }
+                Err(error) if is_transient(&error) => {}
+                Err(error) => {
+                    self.stop_sending(key);
+                    return Err(error);
+                }
+            }
+            return self.wait_for_room(key);
+        }
+        self.stop_sending(key);
+        Ok(())
+    }
+
+    /// Flushes the gathered writes of one stream, so that what comes next on its descriptor keeps its place behind
+    /// them. A failure is told on the next turn.
+    pub fn flush_now(&mut self, key: StreamKey) {
+        if self.stream(key).is_some_and(|state| state.gathered) {
+            self.gathered.retain(|&gathered| gathered != key);
+            self.flush_one(key);
+        }
+    }
+
+    /// Begins the orderly end of a stream.
+    pub fn close(&mut self, key: StreamKey) -> Close {
+        self.flush_now(key);
+        let Some(state) = self.stream(key) else {
+            return Close::Already;
+        };
+        let close = state.close();
+        self.stop_receiving(key);
+        close
+    }
+
+    /// Ends a stream at once. Answers whether `connection_lost` is due.
+    pub fn abort(&mut self, key: StreamKey) -> bool {
+        self.flush_now(key);
+        let Some(state) = self.stream(key) else {
+            return false;
+        };
+        let first = state.abort();
+        self.stop_receiving(key);
+        self.stop_sending(key);
+        first
+    }
+
+    /// Ends the sending half after the last queued byte.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn write_eof(&mut self, key: StreamKey) -> io::Result<()> {
+        self.flush_now(key);
+        if self.stream(key).is_some_and(Stream::write_eof) {
+            self.shutdown_write(key)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Ends the sending half now.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn shutdown_write(&mut self, key: StreamKey) -> io::Result<()> {
+        self.streams
+            .get(key.0)
+            .map_or(Ok(()), |entry| sys::shutdown_write(entry.fd))
+    }
+
+    /// Forgets a stream, before its descriptor is closed. Answers the host's object.
+    pub fn release(&mut self, key: StreamKey) -> Option<H::Stream> {
+        self.stop_receiving(key);
+        self.stop_sending(key);
+        // The key may name another stream from now on.
+        self.gathered.retain(|&gathered| gathered != key);
+        self.broken.retain(|&(broken, _)| broken != key);
+        self.streams.try_remove(key.0).map(|entry| entry.host)
+    }
+
+    /// Flushes every stream that was written to more than once in the turn.
+    pub(crate) fn flush_gathered(&mut self) {
+        let mut gathered = std::mem::take(&mut self.gathered);
+        for key in gathered.drain(..) {
+            self.flush_one(key);
+        }
+        // Kept for its room; flushing gathers nothing.
+        self.gathered = gathered;
+    }
+
+    fn flush_one(&mut self, key: StreamKey) {
+        let Some(state) = self.stream(key) else { return };
+        state.gathered = false;
+        if let Err(error) = self.flush(key) {
+            self.broken.push_back((key, error));
+        }
+    }
+
+    fn wait_for_room(&mut self, key: StreamKey) -> io::Result<()> {
+        let StreamEntry {
+            fd, sending: None, ..
+        } = self.streams[key.0]
+        else {
+            return Ok(());
+        };
+        let operation = self.submit(fd, Op::Send, Operation::Send(key))?;
+        self.streams[key.0].sending = Some(operation);
+        Ok(())
+    }
+
+    fn stop_receiving(&mut self, key: StreamKey) {
+        let Some(entry) = self.streams.get_mut(key.0) else {
+            return;
+        };
+        let fd = entry.fd;
+        if let Some(operation) = entry.receiving.take() {
+            self.driver.cancel(operation, fd, Op::Receive);
+            self.end(operation);
+        }
+    }
+
+    fn stop_sending(&mut self, key: StreamKey) {
+        let Some(entry) = self.streams.get_mut(key.0) else {
+            return;
+        };
+        let fd = entry.fd;
+        if let Some(operation) = entry.sending.take() {
+            self.driver.cancel(operation, fd, Op::Send);
+            self.end(operation);
+        }
+    }
+}
+
+/// Whether a send is worth trying again later.
+fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}

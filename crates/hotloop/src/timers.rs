@@ -1,0 +1,239 @@
+//! The callbacks that wait for a time.
+
+/// A compaction is worth its cost only past this many entries (asyncio's `_MIN_SCHEDULED_TIMER_HANDLES`).
+const COMPACT_ABOVE: usize = 100;
+
+/// A binary heap of timers by due time, in which a cancelled timer stays until it surfaces or a compaction sweeps it.
+///
+/// Cancelling is O(1): the owner marks its timer and reports the fact with [`Timers::note_cancelled`]. The heap sifts
+/// as Python's `heapq` does (down along the smaller child to a leaf, then up), so that timers of one and the same due
+/// time come out in the order in which stock asyncio runs them, which is not the order of scheduling.
+#[derive(Debug)]
+pub struct Timers<T> {
+    /// A heap: the children of `i` are `2 * i + 1` and `2 * i + 2`.
+    heap: Vec<Entry<T>>,
+    /// How many entries of the heap are known to be cancelled.
+    cancelled: usize,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    /// Due time, in seconds of the loop's clock.
+    when: f64,
+    timer: T,
+}
+
+impl<T> Default for Timers<T> {
+    fn default() -> Self {
+        Self {
+            heap: Vec::new(),
+            cancelled: 0,
+        }
+    }
+}
+
+impl<T> Timers<T> {
+    /// Adds a timer due at `when`, in seconds of the loop's clock. O(log n).
+    pub fn push(&mut self, when: f64, timer: T) {
+        self.heap.push(Entry { when, timer });
+        self.sift_up(0, self.heap.len() - 1);
+    }
+
+    /// Reports that one timer in the heap was cancelled.
+    #[inline]
+    pub fn note_cancelled(&mut self) {
+        self.cancelled += 1;
+    }
+
+    /// How many cancelled timers are still in the heap.
+    pub fn cancelled(&self) -> usize {
+        self.cancelled
+    }
+
+    /// The due time of the next timer, cancelled or not.
+    #[inline]
+    pub fn next_when(&self) -> Option<f64> {
+        self.heap.first().map(|entry| entry.when)
+    }
+
+    /// Takes the next timer if it is due before `end`.
+    pub fn pop_due(&mut self, end: f64) -> Option<T> {
+        // Not `when < end`: a due time that is not a number counts as due, as it does in asyncio.
+        match self.heap.first() {
+            Some(entry) if !(entry.when >= end) => Some(self.pop_first()),
+            _ => None,
+        }
+    }
+
+    /// Takes one cancelled timer that need not stay: from the top, or any if more than half of many are cancelled.
+    /// Call it until it answers nothing.
+    ///
+    /// The timers are handed out rather than dropped here, because dropping one may run foreign code.
+    pub fn sweep(&mut self, is_cancelled: impl Fn(&T) -> bool, swept: &mut Vec<T>) {
+        if self.heap.len() > COMPACT_ABOVE && self.cancelled * 2 > self.heap.len() {
+            let all = std::mem::take(&mut self.heap);
+            for entry in all {
+                if is_cancelled(&entry.timer) {
+                    swept.push(entry.timer);
+                } else {
+                    self.heap.push(entry);
+                }
+            }
+            for root in (0..self.heap.len() / 2).rev() {
+                self.sift_down(root);
+            }
+            self.cancelled = 0;
+            return;
+        }
+        if self.cancelled == 0 {
+            return;
+        }
+        while self.heap.first().is_some_and(|entry| is_cancelled(&entry.timer)) {
+            self.cancelled = self.cancelled.saturating_sub(1);
+            swept.push(self.pop_first());
+        }
+    }
+
+    /// How many timers are in the heap, cancelled ones included.
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// Whether no timer is in the heap.
+    pub fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+
+    /// The timers, in heap order.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.heap.iter().map(|entry| &entry.timer)
+    }
+
+    /// Takes all timers out, so that the caller can drop them when it holds nothing borrowed.
+    pub fn take(&mut self) -> Vec<T> {
+        self.cancelled = 0;
+        std::mem::take(&mut self.heap)
+            .into_iter()
+            .map(|entry| entry.timer)
+            .collect()
+    }
+
+    /// Takes the root. The heap must not be empty.
+    fn pop_first(&mut self) -> T {
+        let first = self.heap.swap_remove(0);
+        if !self.heap.is_empty() {
+            self.sift_down(0);
+        }
+        first.timer
+    }
+
+    /// Moves the entry at `position` towards `root` while it is due before its parent.
+    fn sift_up(&mut self, root: usize, mut position: usize) {
+        while position > root {
+            let parent = (position - 1) / 2;
+            if !(self.heap[position].when < self.heap[parent].when) {
+                break;
+            }
+            self.heap.swap(position, parent);
+            position = parent;
+        }
+    }
+
+    /// Moves the entry at `root` down to a leaf along the smaller children, then up to its place.
+    fn sift_down(&mut self, root: usize) {
+        let end = self.heap.len();
+        let mut position = root;
+        loop {
+            let left = 2 * position + 1;
+            if left >= end {
+                break;
+            }
+            let right = left + 1;
+            let smaller = if right < end && !(self.heap[left].when < self.heap[right].when) {
+                right
+            } else {
+                left
+            };
+            self.heap.swap(position, smaller);
+            position = smaller;
+        }
+        self.sift_up(root, position);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn drain(timers: &mut Timers<u32>) -> Vec<u32> {
+        std::iter::from_fn(|| timers.pop_due(f64::INFINITY)).collect()
+    }
+
+    #[test]
+    fn equal_times_come_out_as_from_pythons_heapq() {
+        // Made with heapq: seven entries of one time, labelled in order of pushing, popped.
+        let mut timers = Timers::default();
+        for label in 0..7 {
+            timers.push(1.0, label);
+        }
+        assert_eq!(drain(&mut timers), [0, 2, 5, 6, 4, 1, 3]);
+    }
+
+    #[test]
+    fn only_what_is_due_comes_out() {
+        let mut timers = Timers::default();
+        timers.push(2.0, 2);
+        timers.push(1.0, 1);
+        assert_eq!(timers.pop_due(1.0), None, "due at the end is not before the end");
+        assert_eq!(timers.pop_due(1.5), Some(1));
+        assert_eq!(timers.pop_due(1.5), None);
+        assert_eq!(timers.next_when(), Some(2.0));
+    }
+
+    #[test]
+    fn a_cancelled_top_is_swept_and_a_buried_one_stays() {
+        let mut timers = Timers::default();
+        for label in 0..3 {
+            timers.push(f64::from(label), label);
+        }
+        timers.note_cancelled();
+        timers.note_cancelled();
+        let mut swept = Vec::new();
+        timers.sweep(|&label| label == 0 || label == 2, &mut swept);
+        assert_eq!(swept, [0]);
+        assert_eq!(timers.len(), 2);
+        assert_eq!(timers.cancelled(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn order_and_compaction_agree_with_a_sorted_list(
+            times in prop::collection::vec(0u32..50, 0..300),
+            cancelled in prop::collection::vec(any::<bool>(), 300),
+        ) {
+            let mut timers = Timers::default();
+            for (label, &time) in times.iter().enumerate() {
+                timers.push(f64::from(time), label as u32);
+            }
+            let is_cancelled = |label: &u32| cancelled[*label as usize];
+            for label in 0..times.len() as u32 {
+                if is_cancelled(&label) {
+                    timers.note_cancelled();
+                }
+            }
+            let mut swept = Vec::new();
+            timers.sweep(is_cancelled, &mut swept);
+            prop_assert!(swept.iter().all(is_cancelled));
+            let left: Vec<u32> = drain(&mut timers).into_iter().filter(|label| !is_cancelled(label)).collect();
+            let mut expected: Vec<u32> = (0..times.len() as u32).filter(|label| !is_cancelled(label)).collect();
+            expected.sort_by_key(|&label| times[label as usize]);
+            let when = |labels: &[u32]| labels.iter().map(|&label| times[label as usize]).collect::<Vec<_>>();
+            prop_assert_eq!(when(&left), when(&expected));
+            let mut labels = left;
+            labels.sort_unstable();
+            expected.sort_unstable();
+            prop_assert_eq!(labels, expected);
+        }
+    }
+}

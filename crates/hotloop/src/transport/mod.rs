@@ -1,0 +1,13 @@
+//! The state machines of transports: what is queued, who is paused, how far a close has come.
+//!
+//! Nothing here does I/O. [`EventLoop`](crate::EventLoop) moves the bytes and asks these what follows.
+
+mod flow_control;
+mod listener;
+mod send_queue;
+mod stream;
+
+pub use flow_control::{DEFAULT_HIGH, FlowControl, InvalidLimits};
+pub use listener::{ACCEPT_RETRY_DELAY, is_out_of_resources};
+pub use send_queue::{MAX_SLICES, SendQueue};
+pub use stream::{Close, Stream};

@@ -1,0 +1,174 @@
+//! One stream connection: what it has queued and how far its life has come.
+
+use super::{FlowControl, SendQueue};
+
+/// The state of a stream transport. It moves one way only: open, closing, lost.
+#[derive(Debug)]
+pub struct Stream<B> {
+    /// Bytes on their way out.
+    pub queue: SendQueue<B>,
+    /// When the protocol is paused.
+    pub flow: FlowControl,
+    /// Whether the host wants to receive.
+    reading: bool,
+    /// Whether `write_eof` was called.
+    eof_written: bool,
+    /// Whether `close` or `abort` was called, or the connection broke.
+    closing: bool,
+    /// Whether `connection_lost` is on its way: nothing is sent or received any more.
+    lost: bool,
+    /// The turn in which the last write went to the kernel. Later writes of that turn are gathered.
+    pub(crate) written_in: u64,
+    /// Whether it is on the loop's list of streams to flush at the end of the turn.
+    pub(crate) gathered: bool,
+}
+
+impl<B: AsRef<[u8]>> Default for Stream<B> {
+    fn default() -> Self {
+        Self {
+            queue: SendQueue::default(),
+            flow: FlowControl::default(),
+            reading: false,
+            eof_written: false,
+            closing: false,
+            lost: false,
+            written_in: 0,
+            gathered: false,
+        }
+    }
+}
+
+/// What a call of `close` leaves to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// Nothing: it was closing already.
+    Already,
+    /// Nothing waits to be sent: `connection_lost` is due on the next turn.
+    LostSoon,
+    /// Bytes wait to be sent: `connection_lost` follows the last of them.
+    AfterFlush,
+}
+
+impl<B: AsRef<[u8]>> Stream<B> {
+    /// Whether the host wants to receive.
+    #[must_use]
+    pub fn is_reading(&self) -> bool {
+        self.reading
+    }
+
+    /// Whether `write_eof` was called.
+    #[must_use]
+    pub fn is_eof_written(&self) -> bool {
+        self.eof_written
+    }
+
+    /// Whether the end of the transport has begun.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    /// Whether nothing is sent or received any more.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    /// Notes whether the host wants to receive. Answers whether that is news.
+    pub fn set_reading(&mut self, reading: bool) -> bool {
+        let news = self.reading != reading && !(reading && self.closing);
+        if news {
+            self.reading = reading;
+        }
+        news
+    }
+
+    /// Notes `write_eof`. Answers whether the sending half is to be shut down now: not if it was before, and not
+    /// while bytes wait, whose last one it follows.
+    pub fn write_eof(&mut self) -> bool {
+        let first = !self.eof_written && !self.closing;
+        self.eof_written |= first;
+        first && self.queue.is_empty()
+    }
+
+    /// Begins the orderly end: nothing more is received, what is queued is sent.
+    pub fn close(&mut self) -> Close {
+        if self.closing {
+            return Close::Already;
+        }
+        self.closing = true;
+        self.reading = false;
+        if self.queue.is_empty() {
+            self.lost = true;
+            return Close::LostSoon;
+        }
+        Close::AfterFlush
+    }
+
+    /// Ends at once and drops what is queued. Answers whether `connection_lost` is due on the next turn: only the
+    /// first reason for an end counts.
+    pub fn abort(&mut self) -> bool {
+        if self.lost {
+            return false;
+        }
+        self.closing = true;
+        self.reading = false;
+        self.lost = true;
+        self.queue.clear();
+        true
+    }
+
+    /// Says, after a flush, whether the end is reached: closing, and nothing waits any more.
+    pub fn finish_close(&mut self) -> bool {
+        let finished = self.closing && !self.lost && self.queue.is_empty();
+        self.lost |= finished;
+        finished
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_close_waits_for_what_is_queued() {
+        let mut stream = Stream::default();
+        stream.queue.push(b"abc".to_vec(), 0);
+        assert!(stream.set_reading(true));
+        assert_eq!(stream.close(), Close::AfterFlush);
+        assert!(!stream.is_reading());
+        assert!(
+            !stream.set_reading(true),
+            "a closing stream does not start to read"
+        );
+        assert!(!stream.finish_close());
+        stream.queue.advance(3);
+        assert!(stream.finish_close());
+        assert!(!stream.finish_close(), "the end comes once");
+        assert_eq!(stream.close(), Close::Already);
+    }
+
+    #[test]
+    fn the_first_reason_for_an_end_counts() {
+        let mut stream = Stream::<Vec<u8>>::default();
+        assert_eq!(stream.close(), Close::LostSoon);
+        assert!(!stream.abort());
+        let mut stream = Stream::default();
+        stream.queue.push(b"abc".to_vec(), 0);
+        assert_eq!(stream.close(), Close::AfterFlush);
+        assert!(stream.abort(), "an abort overtakes a close that still sends");
+        assert!(stream.queue.is_empty());
+        assert!(!stream.finish_close());
+    }
+
+    #[test]
+    fn the_end_of_sending_follows_the_last_byte() {
+        let mut stream = Stream::default();
+        stream.queue.push(b"abc".to_vec(), 0);
+        assert!(!stream.write_eof());
+        assert!(stream.is_eof_written());
+        let mut stream = Stream::<Vec<u8>>::default();
+        assert!(stream.write_eof());
+        assert!(!stream.write_eof(), "once is enough");
+    }
+}

@@ -1,0 +1,214 @@
+//! `add_reader`, `add_writer`, and listening sockets.
+
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+
+use crate::driver::{Direction, Driver, Op, OpKey};
+use crate::event_loop::{EventLoop, Operation};
+use crate::host::Host;
+
+/// The watching operations of each descriptor, by its number.
+#[derive(Debug, Default)]
+pub(crate) struct Watchers(Vec<Watched>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Watched {
+    read: Option<OpKey>,
+    write: Option<OpKey>,
+}
+
+impl Watchers {
+    fn slot(&mut self, fd: RawFd, direction: Direction) -> Option<&mut Option<OpKey>> {
+        let watched = self.0.get_mut(usize::try_from(fd).ok()?)?;
+        Some(match direction {
+            Direction::Read => &mut watched.read,
+            Direction::Write => &mut watched.write,
+        })
+    }
+
+    fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let watched = |&(_, watched): &(usize, &Watched)| watched.read.is_some() || watched.write.is_some();
+        self.0
+            .iter()
+            .enumerate()
+            .filter(watched)
+            .map(|(fd, _)| fd as RawFd)
+    }
+
+    fn set(&mut self, fd: RawFd, direction: Direction, key: OpKey) {
+        let Ok(index) = usize::try_from(fd) else { return };
+        if index >= self.0.len() {
+            self.0.resize(index + 1, Watched::default());
+        }
+        if let Some(slot) = self.slot(fd, direction) {
+            *slot = Some(key);
+        }
+    }
+}
+
+/// Names a listening socket of a loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerKey(pub(crate) usize);
+
+/// A listening socket.
+pub(crate) struct Listener<H: Host> {
+    pub(crate) host: H::Listener,
+    fd: RawFd,
+    /// The accepting operation; none while the listener rests.
+    operation: Option<OpKey>,
+}
+
+impl<H: Host, D: Driver> EventLoop<H, D> {
+    /// Watches a descriptor in one direction: `handle` is an event of each turn in which it is ready. Answers the
+    /// handle that it replaces.
+    ///
+    /// # Errors
+    /// The kernel's, if it refuses the descriptor; a handle that was there before is gone then too.
+    pub fn watch(
+        &mut self,
+        fd: RawFd,
+        direction: Direction,
+        handle: H::Handle,
+    ) -> io::Result<Option<H::Handle>> {
+        let op = match direction {
+            Direction::Read => Op::WatchRead,
+            Direction::Write => Op::WatchWrite,
+        };
+        let key = self.begin(Operation::Watch(handle));
+        let old = self.watchers.slot(fd, direction).and_then(Option::take);
+        let begun = match old {
+            Some(_) => self.driver.replace(key, fd, op),
+            None => self.driver.submit(key, fd, op),
+        };
+        let old = old.and_then(|old| self.end(old));
+        match begun {
+            Ok(()) => self.watchers.set(fd, direction, key),
+            Err(error) => {
+                self.operations.try_remove(key.0 as usize);
+                return Err(error);
+            }
+        }
+        Ok(old)
+    }
+
+    /// Stops watching a descriptor in one direction. Answers the handle, if there was one.
+    pub fn unwatch(&mut self, fd: RawFd, direction: Direction) -> Option<H::Handle> {
+        let key = self.watchers.slot(fd, direction)?.take()?;
+        let op = match direction {
+            Direction::Read => Op::WatchRead,
+            Direction::Write => Op::WatchWrite,
+        };
+        self.driver.cancel(key, fd, op);
+        self.end(key)
+    }
+
+    /// The handle that watches a descriptor in one direction.
+    pub fn watcher(&mut self, fd: RawFd, direction: Direction) -> Option<&H::Handle> {
+        let key = (*self.watchers.slot(fd, direction)?)?;
+        match self.operations.get(key.0 as usize) {
+            Some(Operation::Watch(handle)) => Some(handle),
+            _ => None,
+        }
+    }
+
+    /// The descriptors that are watched.
+    pub fn watched(&self) -> impl Iterator<Item = RawFd> {
+        self.watchers.descriptors()
+    }
+
+    /// The handles of all watchers.
+    pub fn watching(&self) -> impl Iterator<Item = &H::Handle> {
+        self.operations
+            .iter()
+            .filter_map(|(_, operation)| match operation {
+                Operation::Watch(handle) => Some(handle),
+                _ => None,
+            })
+    }
+
+    /// Accepts on a listening socket: each turn with connections waiting has one [`Event::Accept`](crate::Event::Accept).
+    ///
+    /// # Errors
+    /// The kernel's, if it refuses the descriptor.
+    pub fn listen(&mut self, fd: RawFd, host: H::Listener) -> io::Result<ListenerKey> {
+        let key = ListenerKey(self.listeners.insert(Listener {
+            host,
+            fd,
+            operation: None,
+        }));
+        self.resume_listening(key).inspect_err(|_| {
+            self.listeners.try_remove(key.0);
+        })?;
+        Ok(key)
+    }
+
+    /// Accepts one connection of a listener: non-blocking, close-on-exec.
+    ///
+    /// # Errors
+    /// The kernel's; `WouldBlock` if none is left; `NotFound` if the listener is gone.
+    pub fn accept(&mut self, key: ListenerKey) -> io::Result<OwnedFd> {
+        let listener = self.listeners.get(key.0).ok_or(io::ErrorKind::NotFound)?;
+        self.driver.accept(listener.fd)
+    }
+
+    /// Lets a listener rest, after [`is_out_of_resources`](crate::transport::is_out_of_resources).
+    pub fn pause_listening(&mut self, key: ListenerKey) {
+        let Some(listener) = self.listeners.get_mut(key.0) else {
+            return;
+        };
+        let fd = listener.fd;
+        if let Some(operation) = listener.operation.take() {
+            self.driver.cancel(operation, fd, Op::Accept);
+            self.end(operation);
+        }
+    }
+
+    /// Lets a listener accept again. One that is gone is left alone.
+    ///
+    /// # Errors
+    /// The kernel's, if it refuses the descriptor.
+    pub fn resume_listening(&mut self, key: ListenerKey) -> io::Result<()> {
+        let Some(Listener {
+            fd, operation: None, ..
+        }) = self.listeners.get(key.0)
+        else {
+            return Ok(());
+        };
+        let fd = *fd;
+        let operation = self.submit(fd, Op::Accept, Operation::Accept(key))?;
+        if let Some(listener) = self.listeners.get_mut(key.0) {
+            listener.operation = Some(operation);
+        }
+        Ok(())
+    }
+
+    /// Stops accepting, before the descriptor is closed. Answers the host's object.
+    pub fn stop_listening(&mut self, key: ListenerKey) -> Option<H::Listener> {
+        self.pause_listening(key);
+        self.listeners.try_remove(key.0).map(|listener| listener.host)
+    }
+
+    /// Submits an operation on a descriptor.
+    pub(crate) fn submit(&mut self, fd: RawFd, op: Op, operation: Operation<H>) -> io::Result<OpKey> {
+        let key = self.begin(operation);
+        if let Err(error) = self.driver.submit(key, fd, op) {
+            self.operations.try_remove(key.0 as usize);
+            return Err(error);
+        }
+        Ok(key)
+    }
+
+    /// Marks an operation as ended, and answers what it watched for. Its key is free after its last completion.
+    pub(crate) fn end(&mut self, key: OpKey) -> Option<H::Handle> {
+        let operation = self.operations.get_mut(key.0 as usize)?;
+        match std::mem::replace(operation, Operation::Ended) {
+            Operation::Watch(handle) => Some(handle),
+            _ => None,
+        }
+    }
+
+    fn begin(&mut self, operation: Operation<H>) -> OpKey {
+        // No machine has four billion operations in flight: each needs a descriptor.
+        OpKey(self.operations.insert(operation) as u32)
+    }
+}

@@ -1,0 +1,114 @@
+"""What the native code reports through asyncio's own loggers and handlers: errors, slow callbacks, warnings.
+
+None of this runs per callback or per packet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from asyncio import base_events, constants, format_helpers
+from asyncio.log import logger
+from typing import Any
+
+
+def callback_failed(loop: asyncio.AbstractEventLoop, handle: Any, *, exception: BaseException) -> None:
+    """Report an exception of a handle's callback, as ``Handle._run`` does."""
+    source = format_helpers._format_callback_source(handle._callback, handle._args)  # type: ignore[attr-defined]
+    context = {"message": f"Exception in callback {source}", "exception": exception, "handle": handle}
+    if handle._source_traceback:
+        context["source_traceback"] = handle._source_traceback
+    loop.call_exception_handler(context)
+
+
+def handle_ran(loop: Any, handle: Any, seconds: float) -> None:
+    """Warn of a callback that held the loop up, in debug mode."""
+    if seconds >= loop.slow_callback_duration:
+        name = base_events._format_handle(handle)  # type: ignore[attr-defined]
+        logger.warning("Executing %s took %.3f seconds", name, seconds)
+
+
+def transport_event_failed(loop: asyncio.AbstractEventLoop, transport: Any, exception: BaseException) -> None:
+    """Report an exception out of a transport's event that no protocol method accounts for."""
+    loop.call_exception_handler(
+        {"message": f"Exception in an event of {transport!r}", "exception": exception, "transport": transport}
+    )
+
+
+def transport_failed(transport: Any, exception: BaseException, message: str) -> None:
+    """Report what ends a transport: a lost connection in debug mode only, anything else always."""
+    loop = transport._loop
+    if loop is None:
+        return
+    if isinstance(exception, OSError):
+        if loop.get_debug():
+            logger.debug("%r: %s", transport, message, exc_info=exception)
+        return
+    loop.call_exception_handler(
+        {"message": message, "exception": exception, "transport": transport, "protocol": transport._protocol}
+    )
+
+
+def flow_control_failed(transport: Any, exception: BaseException, method: str) -> None:
+    """Report an exception of ``pause_writing`` or ``resume_writing``."""
+    transport._loop.call_exception_handler(
+        {
+            "message": f"protocol.{method}() failed",
+            "exception": exception,
+            "transport": transport,
+            "protocol": transport._protocol,
+        }
+    )
+
+
+def write_to_lost() -> None:
+    """Warn of a program that goes on writing to a lost connection."""
+    logger.warning("socket.send() raised exception.")
+
+
+def transport_unclosed(transport: Any, sock: Any) -> None:
+    """Warn of a transport that went without being closed, and close its socket."""
+    warnings.warn(f"unclosed transport {transport!r}", ResourceWarning, source=transport, stacklevel=2)
+    sock.close()
+
+
+def transport_repr(transport: Any, reading: bool, queued: int) -> str:
+    """The text of a transport, in asyncio's form."""
+    info = ["_SelectorSocketTransport"]
+    if transport._sock is None:
+        info.append("closed")
+    elif transport.is_closing():
+        info.append("closing")
+    info.append(f"fd={transport._sock_fd}")
+    loop = transport._loop
+    if loop is not None and not loop.is_closed():
+        info.append("read=polling" if reading else "read=idle")
+        info.append(f"write=<{'polling' if queued else 'idle'}, bufsize={queued}>")
+    return f"<{' '.join(info)}>"
+
+
+def is_bytes_like(data: object) -> bool:
+    """Whether ``Transport.write`` takes an object."""
+    return isinstance(data, (bytes, bytearray, memoryview))
+
+
+def write_buffer_limits(high: int | None = None, low: int | None = None) -> tuple[int, int]:
+    """The marks of flow control in bytes, high then low, out of what a program gives."""
+    if high is None:
+        high = 64 * 1024 if low is None else 4 * low
+    if low is None:
+        low = high // 4
+    if not high >= low >= 0:
+        raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+    return high, low
+
+
+def detach(server: Any, transport: Any) -> None:
+    """Tell a server that one of its connections is gone (with the transport since 3.13)."""
+    try:
+        server._detach(transport)
+    except TypeError:
+        server._detach()
+
+
+assert constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES == 5, "the native transport counts as asyncio does"
