@@ -32,6 +32,8 @@ from loops import Census
 from pool import Result
 from report import Verdict
 
+REGISTRIES = ("white_box", "environment", "divergence")
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs what `arguments` ask for and returns the exit status."""
@@ -42,10 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     census = loops.install(loops.resolve(options.loop))
     tests, module_skips = _load()
     try:
-        entries = [
-            entry for name in ("white_box", "environment", "divergence") for entry in registry.load(name, options.loop)
-        ]
-        assigned = registry.assign(entries, tests)
+        assigned = registry.assign([entry for name in REGISTRIES for entry in registry.load(name, options.loop)], tests)
     except registry.RegistryError as problems:
         print(problems, file=sys.stderr)
         return 2
@@ -95,28 +94,19 @@ def _run(
 
 
 def _controls(results: dict[str, Result], options: argparse.Namespace) -> dict[str, Result]:
-    """How the tests that did not pass go on stock asyncio, in an interpreter that has never seen the loop under test."""
+    """How the tests that did not pass go on stock asyncio, in an interpreter that never saw the loop under test."""
     bad = {test_id: result for test_id, result in results.items() if result.outcome not in ("passed", "skipped")}
     if options.loop == "asyncio" or not bad:
         return bad
     print(f"{len(bad)} did not pass; the same on stock asyncio:", flush=True)
     with tempfile.TemporaryDirectory(prefix="conformance-") as directory:
         output = Path(directory, "results.json")
-        command = [
-            sys.executable,
-            *_interpreter_flags(),
-            str(Path(__file__).parent),
-            "--loop=asyncio",
-            f"--json={output}",
-        ]
-        command += [f"--timeout={options.timeout}", f"--jobs={options.jobs}", "--white-box", *bad]
+        command = [sys.executable, *(f"-W{option}" for option in sys.warnoptions), str(Path(__file__).parent)]
+        command += ["--loop=asyncio", f"--json={output}", f"--timeout={options.timeout}", f"--jobs={options.jobs}"]
+        command += ["--white-box", *bad]
         subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
         tests = json.loads(output.read_text())["tests"]
     return {test_id: Result(**tests[test_id]["result"]) for test_id in bad}
-
-
-def _interpreter_flags() -> list[str]:
-    return [f"-W{option}" for option in sys.warnoptions]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -161,7 +151,8 @@ def _misplaced(results: dict[str, Result], loop: str) -> dict[str, str]:
     """The modules whose tests used loops otherwise than `registry/modules.toml` says, and how."""
     with open(registry.DIRECTORY / "modules.toml", "rb") as file:
         listed = tomllib.load(file)
-    tested, untested = set(listed["tested"]), set(listed["untested"])
+    tested = set(listed["tested"])
+    untested = {table["name"] for table in listed["untested"] if registry.python_matches(table.get("python", ""))}
     by_module = defaultdict(list)
     for test_id, result in results.items():
         by_module[test_id.partition(".")[0]].append(result)

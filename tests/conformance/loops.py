@@ -1,8 +1,8 @@
 """Which loop the suite runs on: puts the loop under test where asyncio's own names lead, and counts the loops made.
 
 CPython's tests make their loops by `asyncio.SelectorEventLoop(...)`, `asyncio.EventLoop`, `asyncio.new_event_loop()`,
-`asyncio.run()` and `IsolatedAsyncioTestCase`. All of these end at two places: the names in the `asyncio` package and the
-default policy's factory. Replacing both before a test module is imported (some keep `asyncio.EventLoop` in a class
+`asyncio.run()` and `IsolatedAsyncioTestCase`. All of these end at two places: the names in the `asyncio` package and
+the default policy's factory. Replacing both before a test module is imported (some keep `asyncio.EventLoop` in a class
 attribute) runs the tests as they are, under their own ids.
 """
 
@@ -94,7 +94,7 @@ def _default_policy() -> Any:
 def _count_made(cls: Any, census: Census, unless: type | None = None) -> Any:
     """Has `census` count what `cls` makes; returns `cls`, or where it is immutable a subclass in its stead.
 
-    Loops of the class `unless` are left alone: they are counted by their own class, whether or not they call up to `cls`.
+    Loops of the class `unless` are left alone: their own class counts them, whether or not they call up to `cls`.
     """
     original = cls.__init__
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -41,7 +42,7 @@ class Result:
     """How one test went, before any registry is asked."""
 
     outcome: str
-    """`passed`, `failed`, `skipped`, `crashed`, `timeout` or `escaped` (it made a stock loop with another under test)."""
+    """`passed`, `failed`, `skipped`, `crashed`, `timeout`, or `escaped`: made a stock loop with another under test."""
     detail: str
     seconds: float = 0.0
     loops: dict[str, int] = field(default_factory=dict)
@@ -66,6 +67,9 @@ def run(
     the caller must let through to its end without doing anything else.
     """
     _assert_single_threaded()
+    # The imported modules are garbage to no test: without them a child's collections are short, and copy no pages.
+    gc.collect()
+    gc.freeze()
     waiting = iter(list(tests))
     children: dict[int, _Child] = {}
     with _overdue_killed(children), _none_left(children):

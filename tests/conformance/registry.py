@@ -4,8 +4,8 @@ A registry is a TOML file of `[[entry]]` tables:
 
 - `tests`: patterns (`*`, `?`, `[...]`) of test ids, which are `module.Class.method` without `test.test_asyncio.`
 - `reason`: one or two sentences
-- `evidence` (white-box only): pieces of the test's source, one of which must occur in each test matched, its fixtures or
-  its helpers; the entry goes stale, and the run fails, when CPython's test no longer has any
+- `evidence` (white-box only): pieces of the test's source, one of which must occur in each test matched, its fixtures
+  or its helpers; the entry goes stale, and the run fails, when CPython's test no longer has any
 - `python` (optional): where the entry applies, as in `">=3.12,<3.14"`
 - `loops` (optional): the loop classes it applies to, as the runner's `--loop` names them
 
