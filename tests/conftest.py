@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import LOOPS, PATIENCE, Loop, attach, descriptors, run, tcp_pair, turns, unix_pair
+from harness import LOOPS, PATIENCE, Loop, attach, close, descriptors, run, tcp_pair, turns, unix_pair
 
 HERE = Path(__file__).parent
 
@@ -117,5 +117,4 @@ def connection(loop: Loop, pair: tuple[socket.socket, socket.socket]) -> Iterato
     transport, protocol = attach(loop, near)
     yield transport, protocol, far
     if not loop.is_closed():
-        transport.abort()
-        turns(loop, 3)
+        close(loop, transport)

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -226,6 +227,17 @@ def receive_all(sock: socket.socket) -> bytes:
     return bytes(parts)
 
 
+@contextlib.contextmanager
+def received_in_thread(sock: socket.socket) -> Iterator[list[bytes]]:
+    """Read a blocking socket to its end in a thread meanwhile; afterwards the list holds what came."""
+    parts: list[bytes] = []
+    thread = threading.Thread(target=lambda: parts.append(receive_all(sock)), daemon=True)
+    thread.start()
+    yield parts
+    thread.join(PATIENCE)
+    assert not thread.is_alive(), "the stream did not end"
+
+
 def fill(sock: socket.socket) -> int:
     """Write to a socket that does not block until the kernel takes no more; the bytes written."""
     sock.setblocking(False)
@@ -301,5 +313,6 @@ def attach(loop: Loop, sock: socket.socket, factory: Callable[[], Any] = Recorde
 def close(loop: Loop, *transports: Any) -> None:
     """Abort transports and let the loop finish with them."""
     for transport in transports:
-        transport.abort()
+        with contextlib.suppress(AttributeError):  # stock 3.11, for a transport that has let its loop go
+            transport.abort()
     turns(loop, 3)
