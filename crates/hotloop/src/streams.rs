@@ -114,7 +114,6 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     /// Writes bytes: the first write of a turn goes to the kernel at once if nothing is queued, later ones in that turn
     /// are gathered until its end. `own` makes an owned buffer of the same bytes; it is called only if some are kept.
     ///
-    ///
     /// # Errors
     /// The connection's: it is broken then. `NotFound` if the stream is gone.
     pub fn write(
