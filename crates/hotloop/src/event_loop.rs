@@ -11,7 +11,7 @@ use crate::driver::{Completion, Driver, OpKey, Outcome, Woken};
 use crate::host::Host;
 use crate::inbox::Inbox;
 use crate::ready::Ready;
-use crate::streams::{StreamEntry, StreamEvent, StreamKey};
+use crate::streams::{Owners, StreamEntry, StreamEvent, StreamKey};
 use crate::timers::Timers;
 use crate::watchers::{Listener, ListenerKey, Watchers};
 
@@ -32,6 +32,9 @@ pub enum Event<H: Host> {
     Stream(StreamKey, H::Stream, StreamEvent),
     /// A listening socket has connections to accept.
     Accept(ListenerKey, H::Listener),
+    /// A handle that no longer watches although nobody took it away, for the host to cancel and drop: the number of
+    /// its descriptor is in use anew, or the kernel refused it.
+    Replaced(H::Handle),
 }
 
 /// An event loop over a driver, for a host.
@@ -54,11 +57,15 @@ pub struct EventLoop<H: Host, D: Driver> {
     /// The operations of `add_reader` and `add_writer`, by descriptor.
     pub(crate) watchers: Watchers,
     pub(crate) streams: Slab<StreamEntry<H>>,
+    /// Which stream has which descriptor.
+    pub(crate) owners: Owners,
     pub(crate) listeners: Slab<Listener<H>>,
     /// Streams whose later writes of this turn wait for its end.
     pub(crate) gathered: Vec<StreamKey>,
     /// Streams that broke at the end of a turn, for the next one to tell.
     pub(crate) broken: VecDeque<(StreamKey, io::Error)>,
+    /// Handles that no longer watch, for the next turn to hand out: dropping them here might run foreign code.
+    pub(crate) replaced: VecDeque<H::Handle>,
     /// Counts turns, so that a stream knows whether it was written to in this one. 0 while none is under way.
     pub(crate) turn: u64,
     turns: u64,
@@ -87,9 +94,11 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             operations: Slab::new(),
             watchers: Watchers::default(),
             streams: Slab::new(),
+            owners: Owners::default(),
             listeners: Slab::new(),
             gathered: Vec::new(),
             broken: VecDeque::new(),
+            replaced: VecDeque::new(),
             turn: 0,
             turns: 0,
         }
@@ -155,6 +164,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             || !self.ready.is_empty()
             || !self.due.is_empty()
             || !self.broken.is_empty()
+            || !self.replaced.is_empty()
             || !self.inbox.is_empty()
         {
             return Some(Duration::ZERO);
@@ -237,8 +247,9 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
                 _ => None,
             }
         });
-        let handles = handles.collect();
+        let handles = handles.chain(self.replaced.drain(..)).collect();
         self.watchers = Watchers::default();
+        self.owners = Owners::default();
         let streams = self.streams.drain().map(|entry| entry.host).collect();
         (
             handles,
@@ -257,6 +268,9 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     }
 
     fn next_io(&mut self) -> Option<Event<H>> {
+        if let Some(handle) = self.replaced.pop_front() {
+            return Some(Event::Replaced(handle));
+        }
         while let Some((key, error)) = self.broken.pop_front() {
             if let Some(entry) = self.streams.get(key.0) {
                 return Some(Event::Stream(key, entry.host.clone(), StreamEvent::Broken(error)));

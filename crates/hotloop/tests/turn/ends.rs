@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use hotloop::driver::Direction;
 use hotloop::transport::Close;
 
-use crate::program::{Program, Seen, callbacks};
+use crate::program::{Program, Seen};
 use crate::sends::{PLENTY, text};
 
 #[test]
@@ -253,14 +253,62 @@ fn a_stream_that_is_gone_is_not_found() -> io::Result<()> {
 }
 
 #[test]
-fn a_stream_and_its_reader_share_one_descriptor() -> io::Result<()> {
-    // A number left behind with a watcher (closed without `remove_reader`) comes back as a connection.
+fn a_stream_takes_the_place_of_a_watcher_in_its_direction() -> io::Result<()> {
+    // A number left behind with watchers (closed without `remove_reader`) comes back as a connection.
     let mut program = Program::new();
     program.network.open(5, 0);
-    program.event_loop.watch(5, Direction::Write, 1)?;
+    program.event_loop.watch(5, Direction::Read, 1)?;
+    program.event_loop.watch(5, Direction::Write, 2)?;
     let key = program.stream(5, PLENTY);
     program.event_loop.set_reading(key, true)?;
     program.network.feed(5, b"a");
-    assert_eq!(program.turn()?, [Seen::Readable(5), callbacks([1])[0]]);
+    let replaced = Seen::Replaced(1);
+    assert_eq!(program.turn()?, [replaced, Seen::Readable(5), Seen::Callback(2)]);
+    assert_eq!(program.event_loop.unwatch(5, Direction::Read), None);
+    assert_eq!(program.turn()?, [Seen::Readable(5), Seen::Callback(2)]);
+    Ok(())
+}
+
+#[test]
+fn a_refused_watcher_is_handed_back_and_so_is_the_one_before_it() -> io::Result<()> {
+    let mut program = Program::new();
+    program.network.open(5, 0);
+    program.event_loop.watch(5, Direction::Read, 1)?;
+    program.network.close(5);
+    assert!(program.event_loop.watch(5, Direction::Read, 2).is_err());
+    assert_eq!(
+        program.turn()?,
+        [Seen::Replaced(1), Seen::Replaced(2)],
+        "without a wait"
+    );
+    assert_eq!(program.event_loop.watching().count(), 0);
+    Ok(())
+}
+
+#[test]
+fn what_a_stream_has_queued_does_not_reach_the_next_one_of_its_number() -> io::Result<()> {
+    let mut program = Program::new();
+    let old = program.stream(5, 0);
+    program.event_loop.set_reading(old, true)?;
+    program.write(old, b"secret")?;
+    // Its descriptor is closed behind its back, and the number is that of another connection.
+    program.network.close(5);
+    let new = program.stream(5, PLENTY);
+    program.event_loop.set_reading(new, true)?;
+    program.network.feed(5, b"a");
+    assert_eq!(program.turn()?, [Seen::Readable(5)]);
+    program.write(new, b"public")?;
+    let written = program
+        .write(old, b"more")
+        .and_then(|_| program.event_loop.flush(old));
+    assert_eq!(
+        written.err().and_then(|error| error.raw_os_error()),
+        Some(libc::EBADF)
+    );
+    assert_eq!(program.sent(5), text("public", 1));
+    // The end of the old one leaves the new one alone.
+    program.event_loop.abort(old);
+    assert_eq!(program.event_loop.release(old), Some(5));
+    assert_eq!(program.turn()?, [Seen::Readable(5)]);
     Ok(())
 }
