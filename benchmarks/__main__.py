@@ -43,6 +43,8 @@ def main() -> int:
     if not scheduling_rows and not network_rows:
         print(f"no row matches {options.rows}", file=sys.stderr)
         return 2
+    if network_rows:
+        process.load_generator()
     names, missing = loops.installed(options.loops.split(","))
     for line in missing:
         print(line, file=sys.stderr)

@@ -41,11 +41,11 @@ class Load:
 
 
 def load_generator() -> Path:
-    """The built `hotloop-load`. Raises FileNotFoundError where it is not built."""
+    """The built `hotloop-load`. Ends this process, with a message, where it is not built."""
     target = Path(os.environ.get("CARGO_TARGET_DIR", Path(__file__).parent.parent / "target"))
     binary = target / "release" / "hotloop-load"
     if not binary.exists():
-        raise FileNotFoundError(f"{binary} is not built: run `cargo build --release -p hotloop-load`")
+        sys.exit(f"{binary} is not built: run `make load`")
     return binary
 
 

@@ -216,8 +216,6 @@ def nanoseconds(row: Row, factory: loops.Factory) -> float:
 
     def once() -> float:
         loop = factory()
-        # asyncio's own primitives ask for the current loop in places.
-        asyncio.set_event_loop(loop)
         gc.collect()
         start = time.perf_counter_ns()
         operations = row(loop)

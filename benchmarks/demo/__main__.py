@@ -67,6 +67,7 @@ def main() -> int:
     parser.add_argument("--duration", type=float, default=1.0, help="seconds a measurement (%(default)s)")
     options = parser.parse_args()
 
+    process.load_generator()
     names, missing = loops.installed(options.loops.split(","))
     for line in missing:
         print(line, file=sys.stderr)

@@ -151,13 +151,16 @@ impl Loop {
     /// # Errors
     /// `RuntimeError` if the loop's own thread has it, waiting in the kernel: then this is another thread.
     #[inline]
-    pub(crate) fn engine(&self) -> PyResult<RefMut<'_, Engine>> {
-        self.engine.try_borrow_mut().map_err(|_| {
-            PyRuntimeError::new_err(
-                "Non-thread-safe operation invoked on an event loop other than the current one; \
+    pub(crate) fn engine(&self) -> PyResult<EngineGuard<'_>> {
+        self.engine
+            .try_borrow_mut()
+            .map(|engine| EngineGuard(Some(engine)))
+            .map_err(|_| {
+                PyRuntimeError::new_err(
+                    "Non-thread-safe operation invoked on an event loop other than the current one; \
                  use call_soon_threadsafe() from other threads",
-            )
-        })
+                )
+            })
     }
 
     /// Whether `_run_once` goes on until the loop is stopped.
@@ -224,6 +227,41 @@ impl Loop {
             Err(PyRuntimeError::new_err("Event loop is closed"))
         } else {
             Ok(())
+        }
+    }
+}
+
+/// The engine, borrowed for one call into it.
+///
+/// What the engine has no use for any more is dropped after the borrow ends: a transport's finalizer runs Python code,
+/// which may call the loop.
+pub(crate) struct EngineGuard<'a>(Option<RefMut<'a, Engine>>);
+
+impl std::ops::Deref for EngineGuard<'_> {
+    type Target = Engine;
+
+    #[inline]
+    #[expect(clippy::expect_used, reason = "taken in `drop` only")]
+    fn deref(&self) -> &Engine {
+        self.0.as_ref().expect("borrowed until dropped")
+    }
+}
+
+impl std::ops::DerefMut for EngineGuard<'_> {
+    #[inline]
+    #[expect(clippy::expect_used, reason = "taken in `drop` only")]
+    fn deref_mut(&mut self) -> &mut Engine {
+        self.0.as_mut().expect("borrowed until dropped")
+    }
+}
+
+impl Drop for EngineGuard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(mut engine) = self.0.take() {
+            let discarded = engine.take_discarded();
+            drop(engine);
+            drop(discarded);
         }
     }
 }

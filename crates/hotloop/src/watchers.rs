@@ -205,7 +205,11 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         let replaced = watcher.and_then(|watcher| self.end(watcher));
         self.replaced.extend(replaced);
         if let Err(error) = begun {
-            self.operations.try_remove(key.0 as usize);
+            if let Some(Operation::Receive(_, host) | Operation::Send(_, host)) =
+                self.operations.try_remove(key.0 as usize)
+            {
+                self.discarded.push(host);
+            }
             return Err(error);
         }
         Ok(key)
@@ -216,6 +220,14 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         let operation = self.operations.get_mut(key.0 as usize)?;
         match std::mem::replace(operation, Operation::Ended) {
             Operation::Watch(handle) => Some(handle),
+            _ => None,
+        }
+    }
+
+    /// Marks an operation of a stream as ended, and answers the host's object that was kept for it.
+    pub(crate) fn end_for_stream(&mut self, key: OpKey) -> Option<H::Stream> {
+        match std::mem::replace(self.operations.get_mut(key.0 as usize)?, Operation::Ended) {
+            Operation::Receive(_, host) | Operation::Send(_, host) => Some(host),
             _ => None,
         }
     }

@@ -13,7 +13,7 @@ use crate::sends::{PLENTY, text};
 fn a_close_with_nothing_queued_ends_soon() -> io::Result<()> {
     let mut program = Program::new();
     let key = program.stream(5, PLENTY);
-    program.event_loop.set_reading(key, true)?;
+    program.start_reading(key)?;
     program.network.feed(5, b"too late");
     assert_eq!(program.event_loop.close(key), Close::LostSoon);
     assert_eq!(program.event_loop.close(key), Close::Already);
@@ -53,7 +53,7 @@ fn a_close_waits_for_the_last_byte() -> io::Result<()> {
     }
     assert_eq!(finished, [false, false, false, true]);
     assert_eq!(program.sent(5).0, "abcdef");
-    assert_eq!(program.event_loop.release(key), Some(5));
+    program.event_loop.release(key);
     Ok(())
 }
 
@@ -122,7 +122,7 @@ fn received_bytes_are_taken_when_their_event_is() -> io::Result<()> {
     let mut program = Program::new();
     let keys = [program.stream(5, 0), program.stream(6, 0)];
     for (fd, key) in (5..).zip(keys) {
-        program.event_loop.set_reading(key, true)?;
+        program.start_reading(key)?;
         program.network.feed(fd, b"abc");
     }
     let mut buffer = [MaybeUninit::uninit(); 8];
@@ -148,17 +148,17 @@ fn a_paused_stream_is_not_told_of_bytes() -> io::Result<()> {
     let mut program = Program::new();
     let keys = [program.stream(5, 0), program.stream(6, 0)];
     for (fd, key) in (5..).zip(keys) {
-        program.event_loop.set_reading(key, true)?;
-        program.event_loop.set_reading(key, true)?;
+        program.start_reading(key)?;
+        program.start_reading(key)?;
         program.network.feed(fd, b"abc");
     }
     // Paused by the other one's event, in the same turn.
     let seen = program.turn_with(|program, _| {
-        assert!(program.event_loop.set_reading(keys[1], false).is_ok());
+        assert_eq!(program.event_loop.stop_reading(keys[1]), Some(6));
     })?;
     assert_eq!(seen, [Seen::Readable(5)]);
     assert_eq!(program.turn()?, [Seen::Readable(5)]);
-    program.event_loop.set_reading(keys[1], true)?;
+    program.start_reading(keys[1])?;
     assert_eq!(program.turn()?, [Seen::Readable(5), Seen::Readable(6)]);
     Ok(())
 }
@@ -168,7 +168,7 @@ fn an_end_and_an_error_of_receiving_are_told() -> io::Result<()> {
     let mut program = Program::new();
     let keys = [program.stream(5, 0), program.stream(6, 0)];
     for key in keys {
-        program.event_loop.set_reading(key, true)?;
+        program.start_reading(key)?;
     }
     program.network.feed_end(5);
     program.network.feed_error(6, io::ErrorKind::ConnectionReset);
@@ -188,7 +188,7 @@ fn a_released_stream_is_never_heard_of_again() -> io::Result<()> {
     let mut program = Program::new();
     let keys = [program.stream(5, PLENTY), program.stream(6, 0)];
     for (fd, key) in (5..).zip(keys) {
-        program.event_loop.set_reading(key, true)?;
+        program.start_reading(key)?;
         program.network.feed(fd, b"abc");
     }
     let mut heir = None;
@@ -201,9 +201,10 @@ fn a_released_stream_is_never_heard_of_again() -> io::Result<()> {
             }
             program.network.break_sends(5, io::ErrorKind::ConnectionReset);
             program.event_loop.flush_now(keys[0]);
-            assert_eq!(program.event_loop.release(keys[1]), Some(6));
-            assert_eq!(program.event_loop.release(keys[0]), Some(5));
-            assert_eq!(program.event_loop.release(keys[0]), None);
+            program.event_loop.release(keys[1]);
+            program.event_loop.release(keys[0]);
+            program.event_loop.release(keys[0]);
+            assert!(keys.iter().all(|&key| program.event_loop.stream(key).is_none()));
             heir = Some([program.stream(7, PLENTY), program.stream(8, PLENTY)]);
         }
     })?;
@@ -215,7 +216,7 @@ fn a_released_stream_is_never_heard_of_again() -> io::Result<()> {
     );
     assert_eq!(program.in_a_turn(|_| {})?, []);
     for key in heir {
-        program.event_loop.set_reading(key, true)?;
+        program.start_reading(key)?;
         program.write(key, b"x")?;
     }
     program.network.feed(8, b"a");
@@ -241,9 +242,9 @@ fn a_stream_that_is_gone_is_not_found() -> io::Result<()> {
         received.map_err(|error| error.kind()),
         Err(io::ErrorKind::NotFound)
     );
-    program.event_loop.set_reading(key, true)?;
+    program.start_reading(key)?;
     program.event_loop.write_eof(key)?;
-    program.event_loop.flush(key)?;
+    program.event_loop.flush(key, &5)?;
     program.event_loop.flush_now(key);
     assert_eq!(program.event_loop.close(key), Close::Already);
     assert!(!program.event_loop.abort(key));
@@ -260,7 +261,7 @@ fn a_stream_takes_the_place_of_a_watcher_in_its_direction() -> io::Result<()> {
     program.event_loop.watch(5, Direction::Read, 1)?;
     program.event_loop.watch(5, Direction::Write, 2)?;
     let key = program.stream(5, PLENTY);
-    program.event_loop.set_reading(key, true)?;
+    program.start_reading(key)?;
     program.network.feed(5, b"a");
     let replaced = Seen::Replaced(1);
     assert_eq!(program.turn()?, [replaced, Seen::Readable(5), Seen::Callback(2)]);
@@ -289,18 +290,18 @@ fn a_refused_watcher_is_handed_back_and_so_is_the_one_before_it() -> io::Result<
 fn what_a_stream_has_queued_does_not_reach_the_next_one_of_its_number() -> io::Result<()> {
     let mut program = Program::new();
     let old = program.stream(5, 0);
-    program.event_loop.set_reading(old, true)?;
+    program.start_reading(old)?;
     program.write(old, b"secret")?;
     // Its descriptor is closed behind its back, and the number is that of another connection.
     program.network.close(5);
     let new = program.stream(5, PLENTY);
-    program.event_loop.set_reading(new, true)?;
+    program.start_reading(new)?;
     program.network.feed(5, b"a");
     assert_eq!(program.turn()?, [Seen::Readable(5)]);
     program.write(new, b"public")?;
     let written = program
         .write(old, b"more")
-        .and_then(|_| program.event_loop.flush(old));
+        .and_then(|_| program.event_loop.flush(old, &5));
     assert_eq!(
         written.err().and_then(|error| error.raw_os_error()),
         Some(libc::EBADF)
@@ -308,7 +309,7 @@ fn what_a_stream_has_queued_does_not_reach_the_next_one_of_its_number() -> io::R
     assert_eq!(program.sent(5), text("public", 1));
     // The end of the old one leaves the new one alone.
     program.event_loop.abort(old);
-    assert_eq!(program.event_loop.release(old), Some(5));
+    program.event_loop.release(old);
     assert_eq!(program.turn()?, [Seen::Readable(5)]);
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::io;
 
 use hotloop::StreamKey;
-use hotloop::transport::{DEFAULT_HIGH, MAX_SLICES};
+use hotloop::transport::{Close, DEFAULT_HIGH, MAX_SLICES};
 
 use crate::program::{Program, Seen};
 
@@ -13,7 +13,9 @@ pub(crate) const PLENTY: usize = 1 << 30;
 impl Program {
     /// Writes, and answers whether `pause_writing` is due.
     pub(crate) fn write(&mut self, key: StreamKey, bytes: &[u8]) -> io::Result<bool> {
-        let written = self.event_loop.write(key, bytes, || bytes.to_vec())?;
+        let written = self
+            .event_loop
+            .write(key, bytes, || bytes.to_vec(), &self.labels[&key])?;
         assert_eq!(written.queued, self.queued(key) > 0);
         Ok(written.pause)
     }
@@ -285,6 +287,21 @@ fn a_gathered_write_that_fails_is_told_in_the_next_turn() -> io::Result<()> {
     assert_eq!(program.turn()?, [broken], "without a wait for something else");
     assert!(program.event_loop.abort(key));
     assert_eq!(program.in_a_turn(|_| {})?, [], "told once");
+    Ok(())
+}
+
+#[test]
+fn a_close_whose_last_bytes_fail_is_told() -> io::Result<()> {
+    let mut program = Program::new();
+    let key = program.stream(5, PLENTY);
+    let seen = program.in_a_turn(|program| {
+        assert!(program.write(key, b"a").is_ok());
+        assert!(program.write(key, b"b").is_ok());
+        program.network.break_sends(5, io::ErrorKind::ConnectionReset);
+        assert_eq!(program.event_loop.close(key), Close::AfterFlush);
+    })?;
+    let broken = Seen::Broken(5, io::ErrorKind::ConnectionReset);
+    assert_eq!(seen, [broken], "or nobody would end it");
     Ok(())
 }
 
