@@ -1,8 +1,8 @@
 """Puts the loop under test where a module of the suite makes a mock loop although any loop would do.
 
 Without this, test_runners, test_pep492, test_futures and two thirds of test_tasks would prove nothing about the loop.
-Only what makes the loop is replaced, on the control as well, and only where the module still has it: a name that a newer
-Python dropped fails the run, so that the replacement is looked at.
+Only what makes the loop is replaced, on the control as well, and only where the module still has it: a name that a
+newer Python dropped fails the run, so that the replacement is looked at.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _replace(cls: type, name: str, by: Any) -> None:
 
 
 def _runners_new_loop(self: Any) -> Any:
-    """A loop that notes whether the runner shut its asynchronous generators down, which the tests' teardown asks for."""
+    """A loop that notes whether its asynchronous generators were shut down, which the tests' teardown asks for."""
     loop: Any = asyncio.SelectorEventLoop()
     shutdown_asyncgens = loop.shutdown_asyncgens
     loop.shutdown_ag_run = False
