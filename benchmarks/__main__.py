@@ -20,7 +20,7 @@ from benchmarks.rounds import interleave
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--loops", default=",".join(loops.DEFAULT), help="names or module:function (%(default)s)")
+    parser.add_argument("--loops", default=",".join(loops.default()), help="names or module:function (%(default)s)")
     parser.add_argument("--rows", default="*", help="patterns of row names, with commas between them (all)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds a row (%(default)s)")
     parser.add_argument("--duration", type=float, default=3.0, help="seconds a network measurement (%(default)s)")

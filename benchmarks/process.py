@@ -70,7 +70,7 @@ def pinned(core: int) -> Iterator[None]:
 def server(arguments: list[str], port: int | None = None) -> Iterator[tuple[int, int]]:
     """Runs `python ARGUMENTS` on the server's core and gives its process id and its port.
 
-    A server that is told its `port` is waited for until it accepts; any other prints its port on its first line.
+    A server that is not told its `port` prints it on its first line. Either is waited for until it accepts.
     """
     with pinned(cores()[0]):
         process = subprocess.Popen(
@@ -86,8 +86,7 @@ def server(arguments: list[str], port: int | None = None) -> Iterator[tuple[int,
             if not line:
                 raise RuntimeError(f"the server did not start: {' '.join(arguments)}")
             port = int(line)
-        else:
-            wait_until_it_accepts(process, port)
+        wait_until_it_accepts(process, port)
         yield process.pid, port
     finally:
         process.kill()
