@@ -165,7 +165,6 @@ def postgresql(certificates: Certificates) -> Iterator[PostgreSQL]:
             "ssl": "on",
             "fsync": "off",
             "max_connections": "60",
-            "log_min_messages": "fatal",
         }
 
         def start(port: int) -> tuple[ServerProcess, int]:

@@ -15,7 +15,7 @@ use crate::errors::os_error;
 use crate::ffi::{self, Call, Class, ClassBuilder, Instance, Layout, Object, This, Visit};
 use crate::handles;
 use crate::host::{Engine, Inbox};
-use crate::{dispatch, sockets, transports};
+use crate::{addresses, dispatch, sockets, transports};
 
 /// Reads go through a buffer of this size, in bytes: asyncio's own limit for one read (`max_size`), so a protocol sees
 /// pieces of the sizes it is used to. Only the pages that reads have touched cost memory.
@@ -122,6 +122,8 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(c"_try_accept", c"_try_accept(sock)\n--\n\nA new descriptor and the address of its peer, or a future for both.", sockets::try_accept)
         .method(c"_wait_connected", c"_wait_connected(sock, address)\n--\n\nA future for the end of a connection attempt.", sockets::wait_connected)
         .method(c"_forget_operation", c"_forget_operation(sock)\n--\n\nStop waiting for what was given up on a socket.", sockets::forget)
+        .method(c"_literal_addresses", c"_literal_addresses(host, port, family, type, proto, flags)\n--\n\nWhat getaddrinfo() answers for an address literal, or None.", addresses::literal_addresses)
+        .method(c"create_future", c"create_future()\n--\n\nA future of this loop.", create_future)
         .method(c"_open_stream", c"_open_stream(sock, protocol, waiter, extra, server, context)\n--\n\nA transport over a connected socket.", transports::open_stream)
         .property(c"_stopping", c"Whether the loop ends after this turn.", |this: This<'_, '_, Loop>| bool_object(this.py(), this.stopping.get()), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_bool(&this.stopping, value))
         .property(c"_closed", c"Whether the loop was closed.", |this: This<'_, '_, Loop>| bool_object(this.py(), this.closed.get()), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_bool(&this.closed, value))
@@ -151,13 +153,16 @@ impl Loop {
     /// # Errors
     /// `RuntimeError` if the loop's own thread has it, waiting in the kernel: then this is another thread.
     #[inline]
-    pub(crate) fn engine(&self) -> PyResult<RefMut<'_, Engine>> {
-        self.engine.try_borrow_mut().map_err(|_| {
-            PyRuntimeError::new_err(
-                "Non-thread-safe operation invoked on an event loop other than the current one; \
+    pub(crate) fn engine(&self) -> PyResult<EngineGuard<'_>> {
+        self.engine
+            .try_borrow_mut()
+            .map(|engine| EngineGuard(Some(engine)))
+            .map_err(|_| {
+                PyRuntimeError::new_err(
+                    "Non-thread-safe operation invoked on an event loop other than the current one; \
                  use call_soon_threadsafe() from other threads",
-            )
-        })
+                )
+            })
     }
 
     /// Whether `_run_once` goes on until the loop is stopped.
@@ -224,6 +229,41 @@ impl Loop {
             Err(PyRuntimeError::new_err("Event loop is closed"))
         } else {
             Ok(())
+        }
+    }
+}
+
+/// The engine, borrowed for one call into it.
+///
+/// What the engine has no use for any more is dropped after the borrow ends: a transport's finalizer runs Python code,
+/// which may call the loop.
+pub(crate) struct EngineGuard<'a>(Option<RefMut<'a, Engine>>);
+
+impl std::ops::Deref for EngineGuard<'_> {
+    type Target = Engine;
+
+    #[inline]
+    #[expect(clippy::expect_used, reason = "taken in `drop` only")]
+    fn deref(&self) -> &Engine {
+        self.0.as_ref().expect("borrowed until dropped")
+    }
+}
+
+impl std::ops::DerefMut for EngineGuard<'_> {
+    #[inline]
+    #[expect(clippy::expect_used, reason = "taken in `drop` only")]
+    fn deref_mut(&mut self) -> &mut Engine {
+        self.0.as_mut().expect("borrowed until dropped")
+    }
+}
+
+impl Drop for EngineGuard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(mut engine) = self.0.take() {
+            let discarded = engine.take_discarded();
+            drop(engine);
+            drop(discarded);
         }
     }
 }
@@ -465,6 +505,14 @@ fn is_closed<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<B
 
 fn get_debug<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     bool_object(this.py(), this.debug.get())
+}
+
+fn create_future<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    let class = py
+        .import(pyo3::intern!(py, "asyncio.futures"))?
+        .getattr(pyo3::intern!(py, "Future"))?;
+    ffi::call_with_keyword(&class, pyo3::intern!(py, "loop"), this.object())
 }
 
 fn begin_running<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {

@@ -207,6 +207,14 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         }
     }
 
+    /// Marks an operation of a stream as ended, and answers the host's object that was kept for it.
+    pub(crate) fn end_for_stream(&mut self, key: OpKey) -> Option<H::Stream> {
+        match std::mem::replace(self.operations.get_mut(key.0 as usize)?, Operation::Ended) {
+            Operation::Receive(_, host) | Operation::Send(_, host) => Some(host),
+            _ => None,
+        }
+    }
+
     fn begin(&mut self, operation: Operation<H>) -> OpKey {
         // No machine has four billion operations in flight: each needs a descriptor.
         OpKey(self.operations.insert(operation) as u32)

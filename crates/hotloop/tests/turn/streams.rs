@@ -15,7 +15,10 @@ const PLENTY: usize = 1 << 30;
 impl Program {
     /// Writes, and answers whether `pause_writing` is due.
     pub(crate) fn write(&mut self, key: StreamKey, bytes: &[u8]) -> io::Result<bool> {
-        self.event_loop.write(key, bytes, || bytes.to_vec())
+        let written = self
+            .event_loop
+            .write(key, bytes, || bytes.to_vec(), &self.labels[&key])?;
+        Ok(written.pause)
     }
 
     /// How many bytes wait to be sent.
@@ -319,7 +322,7 @@ fn a_stream_that_was_aborted_does_not_break_too() -> io::Result<()> {
 fn a_close_with_nothing_queued_ends_soon() -> io::Result<()> {
     let mut program = Program::new();
     let key = program.stream(5, PLENTY);
-    program.event_loop.set_reading(key, true)?;
+    program.start_reading(key)?;
     program.network.feed(5, b"too late");
     assert_eq!(program.event_loop.close(key), Close::LostSoon);
     assert_eq!(program.event_loop.close(key), Close::Already);
@@ -359,7 +362,8 @@ fn a_close_waits_for_the_last_byte() -> io::Result<()> {
     }
     assert_eq!(finished, [false, false, false, true]);
     assert_eq!(program.sent(5).0, "abcdef");
-    assert_eq!(program.event_loop.release(key), Some(5));
+    program.event_loop.release(key);
+    assert!(program.event_loop.stream(key).is_none());
     Ok(())
 }
 
@@ -428,7 +432,7 @@ fn received_bytes_are_taken_when_their_event_is() -> io::Result<()> {
     let mut program = Program::new();
     let keys = [program.stream(5, 0), program.stream(6, 0)];
     for (fd, key) in (5..).zip(keys) {
-        program.event_loop.set_reading(key, true)?;
+        program.start_reading(key)?;
         program.network.feed(fd, b"abc");
     }
     let mut buffer = [MaybeUninit::uninit(); 8];
@@ -454,17 +458,17 @@ fn a_paused_stream_is_not_told_of_bytes() -> io::Result<()> {
     let mut program = Program::new();
     let keys = [program.stream(5, 0), program.stream(6, 0)];
     for (fd, key) in (5..).zip(keys) {
-        program.event_loop.set_reading(key, true)?;
-        program.event_loop.set_reading(key, true)?;
+        program.start_reading(key)?;
+        program.start_reading(key)?;
         program.network.feed(fd, b"abc");
     }
     // Paused by the other one's event, in the same turn.
     let seen = program.turn_with(|program, _| {
-        assert!(program.event_loop.set_reading(keys[1], false).is_ok());
+        assert_eq!(program.event_loop.stop_reading(keys[1]), Some(6));
     })?;
     assert_eq!(seen, [Seen::Readable(5)]);
     assert_eq!(program.turn()?, [Seen::Readable(5)]);
-    program.event_loop.set_reading(keys[1], true)?;
+    program.start_reading(keys[1])?;
     assert_eq!(program.turn()?, [Seen::Readable(5), Seen::Readable(6)]);
     Ok(())
 }
@@ -474,7 +478,7 @@ fn an_end_and_an_error_of_receiving_are_told() -> io::Result<()> {
     let mut program = Program::new();
     let keys = [program.stream(5, 0), program.stream(6, 0)];
     for key in keys {
-        program.event_loop.set_reading(key, true)?;
+        program.start_reading(key)?;
     }
     program.network.feed_end(5);
     program.network.feed_error(6, io::ErrorKind::ConnectionReset);
@@ -494,7 +498,7 @@ fn a_released_stream_is_never_heard_of_again() -> io::Result<()> {
     let mut program = Program::new();
     let keys = [program.stream(5, PLENTY), program.stream(6, 0)];
     for (fd, key) in (5..).zip(keys) {
-        program.event_loop.set_reading(key, true)?;
+        program.start_reading(key)?;
         program.network.feed(fd, b"abc");
     }
     let mut heir = None;
@@ -507,9 +511,10 @@ fn a_released_stream_is_never_heard_of_again() -> io::Result<()> {
             }
             program.network.break_sends(5, io::ErrorKind::ConnectionReset);
             program.event_loop.flush_now(keys[0]);
-            assert_eq!(program.event_loop.release(keys[1]), Some(6));
-            assert_eq!(program.event_loop.release(keys[0]), Some(5));
-            assert_eq!(program.event_loop.release(keys[0]), None);
+            program.event_loop.release(keys[1]);
+            program.event_loop.release(keys[0]);
+            program.event_loop.release(keys[0]);
+            assert!(keys.iter().all(|&key| program.event_loop.stream(key).is_none()));
             heir = Some([program.stream(7, PLENTY), program.stream(8, PLENTY)]);
         }
     })?;
@@ -521,7 +526,7 @@ fn a_released_stream_is_never_heard_of_again() -> io::Result<()> {
     );
     assert_eq!(program.in_a_turn(|_| {})?, []);
     for key in heir {
-        program.event_loop.set_reading(key, true)?;
+        program.start_reading(key)?;
         program.write(key, b"x")?;
     }
     program.network.feed(8, b"a");
@@ -547,9 +552,9 @@ fn a_stream_that_is_gone_is_not_found() -> io::Result<()> {
         received.map_err(|error| error.kind()),
         Err(io::ErrorKind::NotFound)
     );
-    program.event_loop.set_reading(key, true)?;
+    program.start_reading(key)?;
     program.event_loop.write_eof(key)?;
-    program.event_loop.flush(key)?;
+    program.event_loop.flush(key, &5)?;
     program.event_loop.flush_now(key);
     assert_eq!(program.event_loop.close(key), Close::Already);
     assert!(!program.event_loop.abort(key));
@@ -565,7 +570,7 @@ fn a_stream_and_its_reader_share_one_descriptor() -> io::Result<()> {
     program.network.open(5, 0);
     program.event_loop.watch(5, Direction::Write, 1)?;
     let key = program.stream(5, PLENTY);
-    program.event_loop.set_reading(key, true)?;
+    program.start_reading(key)?;
     program.network.feed(5, b"a");
     assert_eq!(program.turn()?, [Seen::Readable(5), callbacks([1])[0]]);
     Ok(())
