@@ -221,3 +221,19 @@ pub(crate) fn call_with_keyword<'py>(
         Bound::from_owned_ptr_or_err(callee.py(), result)
     }
 }
+
+// Parts of CPython's public interface that PyO3 does not name.
+unsafe extern "C" {
+    static mut PyMethod_Type: ffi::PyTypeObject;
+    fn PyMethod_Function(method: *mut ffi::PyObject) -> *mut ffi::PyObject;
+}
+
+/// Whether a bound method is that of `function`.
+#[inline]
+pub(crate) fn is_method_of(method: &Bound<'_, PyAny>, function: &Object) -> bool {
+    // SAFETY: the type is checked before the method's function is asked for, which is a borrowed reference.
+    unsafe {
+        ffi::Py_TYPE(method.as_ptr()) == &raw mut PyMethod_Type
+            && PyMethod_Function(method.as_ptr()) == function.pointer()
+    }
+}

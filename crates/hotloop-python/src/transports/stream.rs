@@ -481,13 +481,15 @@ impl<'py> It<'_, 'py> {
                 if buffer.len()? == 0 {
                     return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
                 }
-                WriteBuffer::new(&buffer)
+                Ok(buffer)
             });
-        let mut buffer = match buffer {
+        let buffer = match buffer {
             Ok(buffer) => buffer,
             Err(error) => return self.fail(error, "Fatal error: protocol.get_buffer() call failed."),
         };
-        debug_assert!(buffer.len() > 0);
+        let Ok(mut buffer) = WriteBuffer::new(&buffer) else {
+            return self.refuse_buffer(&buffer);
+        };
         let received = event_loop.engine()?.receive(key, buffer.as_mut_slice());
         drop(buffer);
         match received {
@@ -499,6 +501,19 @@ impl<'py> It<'_, 'py> {
                     .or_else(|error| self.fail(error, "Fatal error: protocol.buffer_updated() call failed."))
             }
             Err(error) => self.read_failed(error),
+        }
+    }
+
+    /// Ends the connection over something that cannot be received into; the socket says why.
+    fn refuse_buffer(self, buffer: &Bound<'py, PyAny>) -> PyResult<()> {
+        let socket = self.socket.borrow().clone();
+        let Some(socket) = socket else { return Ok(()) };
+        match socket
+            .bind(self.py())
+            .call_method1(pyo3::intern!(self.py(), "recv_into"), (buffer,))
+        {
+            Ok(_) => Ok(()),
+            Err(error) => self.fail(error, "Fatal read error on socket transport"),
         }
     }
 
@@ -836,9 +851,19 @@ fn write<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyA
 fn writelines<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     let list = argument(&call, 0, "writelines")?;
-    this.check_write("writelines")?;
-    let joined = PyBytes::new(py, b"").call_method1(pyo3::intern!(py, "join"), (&*list,))?;
-    let joined = joined.cast_into::<PyBytes>()?;
+    let join = || {
+        let joined = PyBytes::new(py, b"").call_method1(pyo3::intern!(py, "join"), (&*list,))?;
+        Ok::<_, PyErr>(joined.cast_into::<PyBytes>()?)
+    };
+    // Up to Python 3.11 this is a join and a write, in that order and by that name.
+    let joined = if cfg!(Py_3_12) {
+        this.check_write("writelines")?;
+        join()?
+    } else {
+        let joined = join()?;
+        this.check_write("write")?;
+        joined
+    };
     this.send(joined.as_bytes(), || Bytes::new(&joined))?;
     none(py)
 }
