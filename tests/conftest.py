@@ -10,7 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import LOOPS, PATIENCE, Loop, attach, close, descriptors, run, tcp_pair, turns, unix_pair
+
+pytest.register_assert_rewrite("harness")
+from harness import (  # noqa: E402
+    LOOPS,
+    PATIENCE,
+    Loop,
+    attach,
+    close,
+    descriptors,
+    run,
+    tcp_pair,
+    turns,
+    unix_pair,
+)
 
 HERE = Path(__file__).parent
 

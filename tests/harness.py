@@ -103,9 +103,14 @@ def stock_loop() -> Iterator[Loop]:
 
 
 def normalised(text: str) -> str:
-    """`text` without what differs from run to run: addresses, descriptors, line numbers, durations."""
+    """`text` without what differs from run to run: addresses, ports, descriptors, lines, durations.
+
+    Nor with the name of the transports' class, which is private.
+    """
     text = re.sub(r"0x[0-9a-fA-F]+", "0x", text)
+    text = text.replace("_SelectorSocketTransport", "SocketTransport")
     text = re.sub(r"\bfd=\d+", "fd=N", text)
+    text = re.sub(r"\('127.0.0.1', \d+\)", "('127.0.0.1', port)", text)
     text = re.sub(r"File descriptor \d+", "File descriptor N", text)
     text = re.sub(r"\.py:\d+", ".py:N", text)
     return re.sub(r"\d+\.\d+ seconds", "T seconds", text)

@@ -39,9 +39,9 @@ def test_scheduling_rows_run_on_a_loop(loop: str) -> None:
 
 
 def test_a_server_that_does_not_start_is_an_error() -> None:
-    with pytest.raises(RuntimeError, match="did not start"), process.server(["-c", "pass"]):
+    with pytest.raises(process.NotServing, match="did not start"), process.server(["-c", "pass"]):
         pass
-    with pytest.raises(RuntimeError, match="ended at once"), process.server(["-c", "pass"], process.free_port()):
+    with pytest.raises(process.NotServing, match="ended at once"), process.server(["-c", "pass"], process.free_port()):
         pass
 
 
@@ -55,16 +55,27 @@ def test_loops_that_are_not_installed_are_named() -> None:
 
 def test_rounds_are_interleaved(capsys: pytest.CaptureFixture[str]) -> None:
     order: list[str] = []
-    figures: list[tuple[str, str, int]] = []
 
     def measure(row: str, loop: str) -> int:
         order.append(loop)
         return len(order)
 
-    interleave(["row"], ["a", "b"], 2, measure, lambda *figure: figures.append(figure), str)
+    assert interleave(["row"], ["a", "b"], 2, measure, str) == ({"row": {"a": [1, 4], "b": [2, 3]}}, [])
     assert order == ["a", "b", "b", "a"]
-    assert figures == [("row", "a", 1), ("row", "b", 2), ("row", "b", 3), ("row", "a", 4)]
-    assert "[4/4] row, a: 4" in capsys.readouterr().err
+    assert capsys.readouterr().err.splitlines()[-1] == "row, round 2 of 2, a: 4"
+
+
+def test_a_loop_that_fails_has_no_figures_and_the_control_may_not() -> None:
+    def measure(row: str, loop: str) -> int:
+        if loop == row:
+            raise process.WrongAnswer("why")
+        return 1
+
+    figures, failures = interleave(["other"], ["asyncio", "other"], 3, measure, str)
+    assert figures == {"other": {"asyncio": [1, 1, 1]}}
+    assert failures == ["other fails at other: why"]
+    with pytest.raises(SystemExit, match="asyncio fails at asyncio: why"):
+        interleave(["asyncio"], ["asyncio", "other"], 3, measure, str)
 
 
 def test_ratios_are_taken_within_a_round() -> None:
@@ -74,13 +85,16 @@ def test_ratios_are_taken_within_a_round() -> None:
 
 
 def test_results_compare_with_the_control() -> None:
-    results = network.Results(["asyncio", "other"])
-    results.add("row", "asyncio", process.Load(100, 1.0, 100.0, 10.0, 20.0, 8.0, 0))
-    results.add("row", "other", process.Load(300, 1.0, 300.0, 5.0, 9.0, 2.0, 0))
-    last = results.to_markdown().splitlines()[-1]
+    rounds = {
+        "row": {
+            "asyncio": [process.Load(100, 1.0, 100.0, 10.0, 20.0, 8.0, 0)],
+            "other": [process.Load(300, 1.0, 300.0, 5.0, 9.0, 2.0, 0)],
+        }
+    }
+    last = network.to_markdown(rounds).splitlines()[-1]
     assert [cell.strip() for cell in last.strip("|").split("|")] == [
         *["row", "other", "300", "5", "9", "2.00"],
-        *["3.00 (3.00-3.00)", "0.25 (0.25-0.25)"],
+        *["3.00 (3.00-3.00)", "0.25 (0.25-0.25)", ""],
     ]
 
 

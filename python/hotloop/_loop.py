@@ -61,6 +61,12 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         finally:
             self._end_running()
 
+    def close(self) -> None:
+        """Close the loop, which must not be running."""
+        super().close()
+        if self.is_closed():
+            self._release()
+
     # Scheduled callbacks, for programs that look at asyncio's private queues.
 
     @property

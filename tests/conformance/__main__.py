@@ -35,6 +35,10 @@ from report import Verdict
 REGISTRIES = ("white_box", "environment", "divergence")
 
 
+SHOWN_LINES = 40
+"""Lines of a failed test's tracebacks and output that are printed."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs what `arguments` ask for and returns the exit status."""
     options = _parser().parse_args(arguments)
@@ -68,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     for test_id, result in results.items():
         verdict = verdicts[test_id] = report.judge(result, assigned.get(test_id), controls.get(test_id))
         if verdict.verdict == "failed":
-            print(f"FAILED {test_id}\n{_indent(verdict.reason)}")
+            print(f"FAILED {test_id}\n{_indent(_tail(verdict.reason))}")
     if not options.tests:
         verdicts |= {module: Verdict("failed", why) for module, why in _misplaced(results, options.loop).items()}
 
@@ -168,6 +172,12 @@ def _misplaced(results: dict[str, Result], loop: str) -> dict[str, str]:
     for module, reason in wrong.items():
         print(f"FAILED {module}\n{_indent(reason)}")
     return wrong
+
+
+def _tail(text: str) -> str:
+    """The end of `text`, which is where a traceback says what went wrong; all of it is in the JSON."""
+    lines = text.strip().splitlines()
+    return "\n".join(lines if len(lines) <= SHOWN_LINES else [lines[0], "...", *lines[-SHOWN_LINES:]])
 
 
 def _indent(text: str) -> str:

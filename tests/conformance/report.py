@@ -81,10 +81,11 @@ def summary(loop: str, verdicts: dict[str, Verdict]) -> Iterator[str]:
             yield f"  {count:4} {reason}"
     passed = [v.result for v in verdicts.values() if v.verdict == "passed" and v.result is not None]
     on_loop = sum(result.tested_loops > 0 for result in passed)
+    mixed = sum(0 < result.tested_loops < sum(result.loops.values()) for result in passed)
     on_other = sum(not result.tested_loops and bool(result.loops) for result in passed)
     yield (
-        f"passed: {on_loop} made a loop of {loop}, {on_other} only loops of the suite's own, "
-        f"{len(passed) - on_loop - on_other} none"
+        f"passed: {on_loop} made a loop of {loop} ({mixed} of them others too), "
+        f"{on_other} only loops of the suite's own, {len(passed) - on_loop - on_other} none"
     )
     total = Counter(COUNTED_AS[verdict.verdict] for verdict in verdicts.values())
     yield f"{total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped"

@@ -7,6 +7,8 @@ import pkgutil
 import unittest
 from collections.abc import Iterator
 
+import fixtures
+
 PACKAGE = "test.test_asyncio"
 
 
@@ -25,6 +27,7 @@ def load(module: str) -> dict[str, unittest.TestCase] | str:
         imported = importlib.import_module(f"{PACKAGE}.{module}")
     except unittest.SkipTest as reason:
         return str(reason)
+    fixtures.adapt(imported)
     suite = unittest.defaultTestLoader.loadTestsFromModule(imported)
     return {test.id().removeprefix(f"{PACKAGE}."): test for test in _flatten(suite)}
 

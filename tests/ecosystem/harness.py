@@ -57,8 +57,8 @@ class LoopUnderTest:
         """Run `main` on a new loop of this kind and give back what it returns.
 
         Whatever reaches the loop's exception handler meanwhile fails the test: what a library would only log is, on a
-        loop that is being tested, an error nobody would have seen. So does a task left running. What a library reports on
-        stock asyncio too is `tolerated`, given as a part of its text.
+        loop that is being tested, an error nobody would have seen. So does a task left running. What a library reports
+        on stock asyncio too is `tolerated`, given as a part of its text.
         """
         reported: list[str] = []
 
@@ -142,26 +142,28 @@ class ServerProcess:
         with self._changed:
             return "\n".join(self._lines)
 
-    def wait_for(self, pattern: str, *, start: int = 0) -> re.Match[str]:
-        """Wait for a line in which `pattern` is found, at or after line `start`.
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Wait for a line in which `pattern` is found; see `wait_for_times`."""
+        return self.wait_for_times(pattern, 1)[0]
+
+    def wait_for_times(self, pattern: str, times: int) -> list[re.Match[str]]:
+        """Wait until `pattern` was found in so many lines, and give the first `times` of the matches.
 
         Raises:
-            AssertionError: the program ended, or `DEADLINE` passed, without printing it; what it did print is shown.
+            AssertionError: the program ended, or `DEADLINE` passed, before; what it did print is shown.
         """
         expression = re.compile(pattern)
         deadline = time.monotonic() + DEADLINE
-        seen = start
         with self._changed:
             while True:
-                for line in self._lines[seen:]:
-                    if match := expression.search(line):
-                        return match
-                seen = max(seen, len(self._lines))
+                matches = [match for line in self._lines if (match := expression.search(line))]
+                if len(matches) >= times:
+                    return matches[:times]
                 remaining = deadline - time.monotonic()
                 if self._ended or remaining <= 0:
                     why = "ended" if self._ended else "has been running"
                     printed = "\n".join(self._lines)
-                    raise AssertionError(f"the program {why} without printing {pattern!r}; it printed:\n{printed}")
+                    raise AssertionError(f"the program {why} without printing {pattern!r} {times}x, but:\n{printed}")
                 self._changed.wait(remaining)
 
     def send_signal(self, number: signal.Signals) -> None:

@@ -47,19 +47,51 @@ pub(crate) struct StreamEntry<H: Host> {
     sending: Option<OpKey>,
 }
 
+/// The stream of each descriptor, by its number.
+#[derive(Debug, Default)]
+pub(crate) struct Owners(Vec<Option<StreamKey>>);
+
+impl Owners {
+    /// Gives a descriptor to a stream. Answers the one that had it.
+    fn set(&mut self, fd: RawFd, key: StreamKey) -> Option<StreamKey> {
+        let index = usize::try_from(fd).ok()?;
+        if index >= self.0.len() {
+            self.0.resize(index + 1, None);
+        }
+        self.0[index].replace(key)
+    }
+
+    /// Takes a descriptor from a stream, if it has it.
+    fn remove(&mut self, fd: RawFd, key: StreamKey) {
+        let slot = usize::try_from(fd).ok().and_then(|index| self.0.get_mut(index));
+        if let Some(slot) = slot
+            && *slot == Some(key)
+        {
+            *slot = None;
+        }
+    }
+}
+
 impl<H: Host, D: Driver> EventLoop<H, D> {
     /// Takes a connected, non-blocking stream socket under the loop's wing. It does not read yet.
     ///
     /// The descriptor stays the caller's: it closes it after [`release`](Self::release). The host's object is kept
     /// only while something is awaited for it; one that is given up meanwhile must be released by its owner.
+    ///
+    /// A stream whose descriptor was closed before its release, so that the number is this one's now, is cut off:
+    /// whatever it does next is EBADF.
     pub fn open_stream(&mut self, fd: RawFd) -> StreamKey {
         let state = Stream::default();
-        StreamKey(self.streams.insert(StreamEntry {
+        let key = StreamKey(self.streams.insert(StreamEntry {
             fd,
             state,
             receiving: None,
             sending: None,
-        }))
+        }));
+        if let Some(old) = self.owners.set(fd, key) {
+            self.cut_off(old);
+        }
+        key
     }
 
     /// The state of a stream; `None` once it is released.
@@ -265,7 +297,9 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         self.discard_receiving(key);
         self.stop_sending(key);
         self.forget_pending(key);
-        self.streams.try_remove(key.0);
+        if let Some(entry) = self.streams.try_remove(key.0) {
+            self.owners.remove(entry.fd, key);
+        }
     }
 
     /// The host's objects that are awaited for no longer, for the host to drop when it holds nothing borrowed.
@@ -299,6 +333,15 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         match self.flush(key, &host) {
             Ok(()) => self.discarded.push(host),
             Err(error) => self.broken.push_back((key, host, error)),
+        }
+    }
+
+    /// Takes the descriptor from a stream: what it has queued must not reach whoever has the number now.
+    fn cut_off(&mut self, key: StreamKey) {
+        self.discard_receiving(key);
+        self.stop_sending(key);
+        if let Some(entry) = self.streams.get_mut(key.0) {
+            entry.fd = -1;
         }
     }
 

