@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use std::sync::OnceLock;
 
 use hotloop::driver::{Direction, Driver};
-use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError, PyTypeError};
+use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyMemoryError, PyOSError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
@@ -88,10 +88,14 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .getattr("object")?
         .cast_into::<PyType>()?;
     let class = ClassBuilder::<SocketOperation>::new()
-        .method(c"cancel", c"cancel()\n--\n\nForget the operation.", cancel)
+        .method(
+            c"cancel",
+            c"cancel($self, /)\n--\n\nForget the operation.",
+            cancel,
+        )
         .method(
             c"cancelled",
-            c"cancelled()\n--\n\nWhether the operation is over.",
+            c"cancelled($self, /)\n--\n\nWhether the operation is over.",
             cancelled,
         )
         .getter(c"_cancelled", c"Whether the operation is over.", |this| {
@@ -278,6 +282,11 @@ impl Action {
             Self::Receive { limit } => {
                 let mut scratch = event_loop.take_scratch();
                 if scratch.len() < *limit {
+                    let more = *limit - scratch.len();
+                    if scratch.try_reserve_exact(more).is_err() {
+                        event_loop.return_scratch(scratch);
+                        return Err(PyMemoryError::new_err(()));
+                    }
                     scratch.resize(*limit, std::mem::MaybeUninit::uninit());
                 }
                 let received = event_loop
@@ -302,7 +311,8 @@ impl Action {
             }
             Self::Send { data, sent } => {
                 let data = ReadBuffer::new(&data.bind(py))?;
-                let rest = &data.as_slice()[sent.get()..];
+                // A bytearray may have shrunk meanwhile.
+                let rest = data.as_slice().get(sent.get()..).unwrap_or_default();
                 match event_loop.engine()?.driver_mut().send(fd, &[IoSlice::new(rest)]) {
                     Ok(count) if count == rest.len() => Ok(py.None().into_bound(py)),
                     Ok(count) => {

@@ -34,10 +34,11 @@ impl<'a, 'py> Call<'a, 'py> {
             unsafe { ffi::PyTuple_GET_SIZE(names) }
         };
         let count = (positional + keywords).unsigned_abs();
-        // SAFETY: the caller passes that many arguments; the pointer may be null when there are none.
+        // The pointer may be null when there are no arguments.
         let arguments = if count == 0 {
             &[]
         } else {
+            // SAFETY: the caller passes that many arguments.
             unsafe { std::slice::from_raw_parts(arguments, count) }
         };
         Self {
@@ -46,12 +47,6 @@ impl<'a, 'py> Call<'a, 'py> {
             positional: positional.unsigned_abs(),
             names,
         }
-    }
-
-    /// The interpreter lock's token.
-    #[inline]
-    pub(crate) fn py(&self) -> Python<'py> {
-        self.py
     }
 
     /// How many positional arguments there are.
