@@ -35,7 +35,7 @@ build: $(VENV)/dev.installed
 load:
 	cargo build --release -p hotloop-load
 
-# Every row, in about half an hour; the quick one takes a few minutes and shows less.
+# Every row, in about twenty minutes; the quick one takes a few and leaves out what is slow to measure.
 bench: build load $(VENV)/peers.installed
 	$(BIN)/python -m benchmarks --json benchmarks/results/bench.json
 

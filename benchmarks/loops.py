@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import importlib.util
 from collections.abc import Callable
 
 CONTROL = "asyncio"
 DEFAULT = ("asyncio", "hotloop", "uvloop")
+# Other loops written for speed, which are compared with where somebody has installed them.
+PEERS = ("blazio", "rloop", "rsloop", "talyn", "zuvloop")
 
 Factory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -25,6 +28,11 @@ def factory(name: str) -> Factory:
     module, _, attribute = name.partition(":")
     made: Factory = getattr(importlib.import_module(module), attribute or "new_event_loop")
     return made
+
+
+def default() -> list[str]:
+    """The loops to compare where nobody says which: those of this project, and whatever peer is installed."""
+    return [*DEFAULT, *[name for name in PEERS if importlib.util.find_spec(name)]]
 
 
 def installed(names: list[str]) -> tuple[list[str], list[str]]:

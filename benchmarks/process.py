@@ -14,7 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Seconds that a server may take to start on a busy machine.
-START_TIMEOUT = 60.0
+START_TIMEOUT = 30.0
+
+
+class NotServing(Exception):
+    """A server did not start, or does not accept."""
 
 
 class WrongAnswer(Exception):
@@ -41,11 +45,11 @@ class Load:
 
 
 def load_generator() -> Path:
-    """The built `hotloop-load`. Raises FileNotFoundError where it is not built."""
+    """The built `hotloop-load`. Ends this process, with a message, where it is not built."""
     target = Path(os.environ.get("CARGO_TARGET_DIR", Path(__file__).parent.parent / "target"))
     binary = target / "release" / "hotloop-load"
     if not binary.exists():
-        raise FileNotFoundError(f"{binary} is not built: run `cargo build --release -p hotloop-load`")
+        sys.exit(f"{binary} is not built: run `make load`")
     return binary
 
 
@@ -70,7 +74,8 @@ def pinned(core: int) -> Iterator[None]:
 def server(arguments: list[str], port: int | None = None) -> Iterator[tuple[int, int]]:
     """Runs `python ARGUMENTS` on the server's core and gives its process id and its port.
 
-    A server that is told its `port` is waited for until it accepts; any other prints its port on its first line.
+    A server that is not told its `port` prints it on its first line. Either is waited for until it accepts.
+    Raises NotServing when that does not come.
     """
     with pinned(cores()[0]):
         process = subprocess.Popen(
@@ -84,10 +89,9 @@ def server(arguments: list[str], port: int | None = None) -> Iterator[tuple[int,
             assert process.stdout is not None
             line = process.stdout.readline()
             if not line:
-                raise RuntimeError(f"the server did not start: {' '.join(arguments)}")
+                raise NotServing(f"the server did not start: {' '.join(arguments)}")
             port = int(line)
-        else:
-            wait_until_it_accepts(process, port)
+        wait_until_it_accepts(process, port)
         yield process.pid, port
     finally:
         process.kill()
@@ -97,16 +101,16 @@ def server(arguments: list[str], port: int | None = None) -> Iterator[tuple[int,
 
 
 def wait_until_it_accepts(process: subprocess.Popen[str], port: int) -> None:
-    """Tries to connect until that works. Raises RuntimeError when the process ends, or takes too long."""
+    """Tries to connect until that works. Raises NotServing when the process ends, or takes too long."""
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise RuntimeError(f"the server ended at once, with status {process.returncode}")
+            raise NotServing(f"the server ended at once, with status {process.returncode}")
         with contextlib.suppress(OSError):
             socket.create_connection(("127.0.0.1", port)).close()
             return
         time.sleep(0.02)
-    raise RuntimeError(f"the server did not accept on port {port} within {START_TIMEOUT} s")
+    raise NotServing(f"the server did not accept on port {port} within {START_TIMEOUT} s")
 
 
 def free_port() -> int:

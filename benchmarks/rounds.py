@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from benchmarks import loops, process
+
 Figure = TypeVar("Figure")
+# Figures of every round, by row and by loop. The rounds of all loops of a row are equally many.
+Rounds = dict[str, dict[str, list[Figure]]]
 
 
 def interleave(
     rows: Sequence[str],
-    names: list[str],
+    names: Sequence[str],
     rounds: int,
     measure: Callable[[str, str], Figure],
-    add: Callable[[str, str, Figure], None],
     describe: Callable[[Figure], str],
-) -> None:
+) -> tuple[Rounds[Figure], list[str]]:
     """Calls `measure(row, loop)` for every row and loop, `rounds` times, each round beginning with another loop.
 
-    Each figure goes to `add(row, loop, figure)`, and `describe(figure)` to standard error as it comes.
+    Each figure is described on standard error as it comes. A loop that fails at a row has no figures there, and the
+    second result has a line about it. Without the control there is no comparison: its failure ends this process.
     """
-    total = len(rows) * len(names) * rounds
-    done = 0
+    figures: Rounds[Figure] = {}
+    failures = []
     for row in rows:
+        by_loop: dict[str, list[Figure]] = {loop: [] for loop in names}
         for number in range(rounds):
-            first = number % len(names)
-            for loop in names[first:] + names[:first]:
-                figure = measure(row, loop)
-                add(row, loop, figure)
-                done += 1
-                print(f"[{done}/{total}] {row}, {loop}: {describe(figure)}", file=sys.stderr, flush=True)
+            order = list(by_loop)
+            first = number % len(order)
+            for loop in order[first:] + order[:first]:
+                try:
+                    figure = measure(row, loop)
+                except (process.WrongAnswer, process.NotServing, subprocess.CalledProcessError) as error:
+                    line = f"{loop} fails at {row}: {error}"
+                    if loop == loops.CONTROL:
+                        sys.exit(line)
+                    del by_loop[loop]
+                    failures.append(line)
+                else:
+                    by_loop[loop].append(figure)
+                    line = f"{loop}: {describe(figure)}"
+                print(f"{row}, round {number + 1} of {rounds}, {line}", file=sys.stderr, flush=True)
+        figures[row] = by_loop
+    return figures, failures

@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmarks import loops, process
 from benchmarks.report import Ratio, table
+from benchmarks.rounds import Rounds
 
 Loop = asyncio.AbstractEventLoop
 # A row runs on a loop that is not running, and returns how many operations that were.
@@ -216,8 +217,6 @@ def nanoseconds(row: Row, factory: loops.Factory) -> float:
 
     def once() -> float:
         loop = factory()
-        # asyncio's own primitives ask for the current loop in places.
-        asyncio.set_event_loop(loop)
         gc.collect()
         start = time.perf_counter_ns()
         operations = row(loop)
@@ -238,23 +237,14 @@ def measure(row: str, loop: str) -> float:
     return float(done.stdout)
 
 
-class Results:
-    """The rounds of every row and loop so far: nanoseconds an operation."""
-
-    def __init__(self) -> None:
-        self.rounds: dict[str, dict[str, list[float]]] = {}
-
-    def add(self, row: str, loop: str, figure: float) -> None:
-        self.rounds.setdefault(row, {}).setdefault(loop, []).append(figure)
-
-    def to_markdown(self) -> str:
-        """Ratios above 1 are better: how many times the control's operations are done in the same time."""
-        lines = []
-        for row, by_loop in self.rounds.items():
-            for loop, figures in by_loop.items():
-                speed = Ratio.of(by_loop[loops.CONTROL], figures)
-                lines.append([row, loop, f"{statistics.median(figures):,.0f}", str(speed)])
-        return table(["row", "loop", "ns/operation", f"speed vs {loops.CONTROL}"], lines)
+def to_markdown(rounds: Rounds[float]) -> str:
+    """A line for each row and loop. Ratios above 1 are better: how much more is done in the same time."""
+    lines = []
+    for row, by_loop in rounds.items():
+        for loop, figures in by_loop.items():
+            speed = Ratio.of(by_loop[loops.CONTROL], figures)
+            lines.append([row, loop, f"{statistics.median(figures):,.0f}", str(speed)])
+    return table(["row", "loop", "ns/operation", f"speed vs {loops.CONTROL}"], lines)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from benchmarks import loops, network, process
 from benchmarks.demo import aiohttp_server, fastapi_app
-from benchmarks.rounds import interleave
+from benchmarks.rounds import Rounds, interleave
 
 
 @dataclass(frozen=True)
@@ -67,22 +67,24 @@ def main() -> int:
     parser.add_argument("--duration", type=float, default=1.0, help="seconds a measurement (%(default)s)")
     options = parser.parse_args()
 
+    process.load_generator()
     names, missing = loops.installed(options.loops.split(","))
     for line in missing:
         print(line, file=sys.stderr)
-    results = network.Results(names)
-    try:
-        for name, program in PROGRAMS.items():
-            print(f"starting {name} on {', '.join(names)}", file=sys.stderr, flush=True)
-            with contextlib.ExitStack() as stack:
-                servers = Servers(program, names, options.duration, stack)
-                interleave([name], names, options.rounds, servers.measure, results.add, str)
-    except process.WrongAnswer as error:
-        print(f"a wrong response: {error}", file=sys.stderr)
-        return 1
+    rounds: Rounds[process.Load] = {}
+    failures = []
+    for name, program in PROGRAMS.items():
+        print(f"starting {name} on {', '.join(names)}", file=sys.stderr, flush=True)
+        with contextlib.ExitStack() as stack:
+            servers = Servers(program, names, options.duration, stack)
+            measured, failed = interleave([name], names, options.rounds, servers.measure, str)
+        rounds |= measured
+        failures += failed
     print(f"\nMedians of {options.rounds} rounds of {options.duration:g} s, 50 connections (lowest-highest ratio)\n")
-    print(results.to_markdown())
-    return 0
+    print(network.to_markdown(rounds))
+    for line in failures:
+        print(f"\n{line}")
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -43,6 +43,12 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         finally:
             self._end_running()
 
+    def close(self) -> None:
+        """Close the loop, which must not be running."""
+        super().close()
+        if self.is_closed():
+            self._release()
+
     # Scheduled callbacks, for programs that look at asyncio's private queues.
 
     @property
@@ -165,6 +171,24 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
             if sock.fileno() >= 0:
                 self._forget_operation(sock)
             raise
+
+    # Names
+
+    async def getaddrinfo(
+        self,
+        host: bytes | str | None,
+        port: bytes | str | int | None,
+        *,
+        family: int = 0,
+        type: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> list[tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]]:
+        """Resolve a host and a port: an address at once, a name on the executor."""
+        answer = None if self._debug else self._literal_addresses(host, port, family, type, proto, flags)
+        if answer is None:
+            return await super().getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags)
+        return [(socket.AddressFamily(family), socket.SocketKind(kind), *rest) for family, kind, *rest in answer]
 
     # Transports
 

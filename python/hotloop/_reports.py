@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from asyncio import base_events, constants, format_helpers
-from asyncio.log import logger
+from asyncio import base_events, constants, format_helpers, selector_events
 from typing import Any
 
 
@@ -25,7 +24,7 @@ def handle_ran(loop: Any, handle: Any, seconds: float) -> None:
     """Warn of a callback that held the loop up, in debug mode."""
     if seconds >= loop.slow_callback_duration:
         name = base_events._format_handle(handle)  # type: ignore[attr-defined]
-        logger.warning("Executing %s took %.3f seconds", name, seconds)
+        base_events.logger.warning("Executing %s took %.3f seconds", name, seconds)
 
 
 def transport_event_failed(loop: asyncio.AbstractEventLoop, transport: Any, exception: BaseException) -> None:
@@ -42,7 +41,7 @@ def transport_failed(transport: Any, exception: BaseException, message: str) -> 
         return
     if isinstance(exception, OSError):
         if loop.get_debug():
-            logger.debug("%r: %s", transport, message, exc_info=exception)
+            selector_events.logger.debug("%r: %s", transport, message, exc_info=exception)
         return
     loop.call_exception_handler(
         {"message": message, "exception": exception, "transport": transport, "protocol": transport._protocol}
@@ -63,7 +62,7 @@ def flow_control_failed(transport: Any, exception: BaseException, method: str) -
 
 def write_to_lost() -> None:
     """Warn of a program that goes on writing to a lost connection."""
-    logger.warning("socket.send() raised exception.")
+    selector_events.logger.warning("socket.send() raised exception.")
 
 
 def transport_unclosed(transport: Any, sock: Any) -> None:

@@ -49,6 +49,9 @@ fn turn(this: This<'_, '_, Loop>) -> PyResult<()> {
                 transport.with(this.py(), |it| transports::on_event(it, this, news))?
             }
             Some(Event::Accept(..)) => {}
+            Some(Event::Replaced(handle)) => {
+                ffi::call_method(&handle.bind(this.py()), pyo3::intern!(this.py(), "cancel"), [])?;
+            }
         }
     }
 }

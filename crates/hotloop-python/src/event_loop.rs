@@ -1,6 +1,7 @@
 //! `Loop`: the native base of the loop classes.
 
 use std::cell::{Cell, RefCell, RefMut};
+use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::errors::os_error;
 use crate::ffi::{self, Call, Class, ClassBuilder, Instance, Layout, Object, This, Visit};
 use crate::handles;
 use crate::host::{Engine, Inbox};
-use crate::{dispatch, sockets, transports};
+use crate::{addresses, dispatch, sockets, transports};
 
 /// Reads go through a buffer of this size, in bytes: asyncio's own limit for one read (`max_size`), so a protocol sees
 /// pieces of the sizes it is used to. Only the pages that reads have touched cost memory.
@@ -23,8 +24,10 @@ const SCRATCH: usize = 256 * 1024;
 
 /// The native part of a loop.
 pub(crate) struct Loop {
-    engine: RefCell<Engine>,
-    inbox: Arc<Inbox>,
+    /// `None` once the loop is closed.
+    engine: RefCell<Option<Engine>>,
+    /// The way into the engine for other threads; gone with it.
+    inbox: RefCell<Option<Arc<Inbox>>>,
     /// Reads land here first. Empty while one is under way.
     scratch: RefCell<Vec<MaybeUninit<u8>>>,
     /// `_thread_id`: the thread that runs the loop, or `None`.
@@ -55,7 +58,9 @@ impl Class for Loop {
 
     fn traverse(&self, visit: &mut Visit) {
         // While another thread's collection finds this loop waiting, it is borrowed, and alive anyway.
-        if let Ok(engine) = self.engine.try_borrow() {
+        if let Ok(engine) = self.engine.try_borrow()
+            && let Some(engine) = &*engine
+        {
             let (ready, timers) = engine.scheduled();
             visit.objects(ready.chain(timers));
             visit.objects(engine.watching());
@@ -67,11 +72,7 @@ impl Class for Loop {
     }
 
     fn clear(&self) {
-        let dropped = self
-            .engine
-            .try_borrow_mut()
-            .map(|mut engine| (engine.take_scheduled(), engine.take_io()));
-        drop(dropped);
+        self.release();
         self.own_time.take();
         self.current.take();
     }
@@ -122,6 +123,9 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(c"_try_accept", c"_try_accept(sock)\n--\n\nA new descriptor and the address of its peer, or a future for both.", sockets::try_accept)
         .method(c"_wait_connected", c"_wait_connected(sock, address)\n--\n\nA future for the end of a connection attempt.", sockets::wait_connected)
         .method(c"_forget_operation", c"_forget_operation(sock)\n--\n\nStop waiting for what was given up on a socket.", sockets::forget)
+        .method(c"_literal_addresses", c"_literal_addresses(host, port, family, type, proto, flags)\n--\n\nWhat getaddrinfo() answers for an address literal, or None.", addresses::literal_addresses)
+        .method(c"create_future", c"create_future()\n--\n\nA future of this loop.", create_future)
+        .method(c"_release", c"_release()\n--\n\nLet go of the kernel and of everything scheduled, for good.", release)
         .method(c"_open_stream", c"_open_stream(sock, protocol, waiter, extra, server, context)\n--\n\nA transport over a connected socket.", transports::open_stream)
         .property(c"_stopping", c"Whether the loop ends after this turn.", |this: This<'_, '_, Loop>| bool_object(this.py(), this.stopping.get()), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_bool(&this.stopping, value))
         .property(c"_closed", c"Whether the loop was closed.", |this: This<'_, '_, Loop>| bool_object(this.py(), this.closed.get()), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_bool(&this.closed, value))
@@ -151,13 +155,46 @@ impl Loop {
     /// # Errors
     /// `RuntimeError` if the loop's own thread has it, waiting in the kernel: then this is another thread.
     #[inline]
-    pub(crate) fn engine(&self) -> PyResult<RefMut<'_, Engine>> {
-        self.engine.try_borrow_mut().map_err(|_| {
+    pub(crate) fn engine(&self) -> PyResult<EngineGuard<'_>> {
+        let engine = self.engine.try_borrow_mut().map_err(|_| {
             PyRuntimeError::new_err(
                 "Non-thread-safe operation invoked on an event loop other than the current one; \
                  use call_soon_threadsafe() from other threads",
             )
-        })
+        })?;
+        match RefMut::filter_map(engine, Option::as_mut) {
+            Ok(engine) => Ok(EngineGuard(Some(engine))),
+            Err(_) => Err(PyRuntimeError::new_err("Event loop is closed")),
+        }
+    }
+
+    /// Hands a callback to the loop from wherever this is, and wakes it.
+    fn push(&self, handle: Object) {
+        let inbox = self.inbox.borrow().clone();
+        if let Some(inbox) = inbox {
+            inbox.push(handle);
+        }
+    }
+
+    /// Wakes the loop if it waits.
+    fn wake(&self) {
+        let inbox = self.inbox.borrow().clone();
+        if let Some(inbox) = inbox {
+            inbox.wake();
+        }
+    }
+
+    /// Lets go of the kernel and of everything scheduled. A loop that waits in another thread is left alone.
+    fn release(&self) {
+        let Ok(mut engine) = self.engine.try_borrow_mut().map(|mut engine| engine.take()) else {
+            return;
+        };
+        let scheduled = engine
+            .as_mut()
+            .map(|engine| (engine.take_scheduled(), engine.take_io()));
+        drop(self.inbox.take());
+        drop(engine);
+        drop(scheduled);
     }
 
     /// Whether `_run_once` goes on until the loop is stopped.
@@ -228,6 +265,41 @@ impl Loop {
     }
 }
 
+/// The engine, borrowed for one call into it.
+///
+/// What the engine has no use for any more is dropped after the borrow ends: a transport's finalizer runs Python code,
+/// which may call the loop.
+pub(crate) struct EngineGuard<'a>(Option<RefMut<'a, Engine>>);
+
+impl std::ops::Deref for EngineGuard<'_> {
+    type Target = Engine;
+
+    #[inline]
+    #[expect(clippy::expect_used, reason = "taken in `drop` only")]
+    fn deref(&self) -> &Engine {
+        self.0.as_ref().expect("borrowed until dropped")
+    }
+}
+
+impl std::ops::DerefMut for EngineGuard<'_> {
+    #[inline]
+    #[expect(clippy::expect_used, reason = "taken in `drop` only")]
+    fn deref_mut(&mut self) -> &mut Engine {
+        self.0.as_mut().expect("borrowed until dropped")
+    }
+}
+
+impl Drop for EngineGuard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(mut engine) = self.0.take() {
+            let discarded = engine.take_discarded();
+            drop(engine);
+            drop(discarded);
+        }
+    }
+}
+
 impl This<'_, '_, Loop> {
     /// Schedules a callback for the next turn.
     ///
@@ -249,11 +321,11 @@ impl This<'_, '_, Loop> {
             context,
             self.debug.get(),
         )?;
-        match self.engine.try_borrow_mut() {
+        match self.engine() {
             Ok(mut engine) => engine.call_soon(handle.clone()),
             // The loop waits in the kernel and this is another thread. Stock asyncio appends to its queue too, where
             // the callback runs once something else wakes the loop; here it wakes it.
-            Err(_) => self.inbox.push(handle.clone()),
+            Err(_) => self.push(handle.clone()),
         }
         Ok(handle)
     }
@@ -289,8 +361,8 @@ impl<'py> LoopType<'py> for Python<'py> {
 fn construct(_py: Python<'_>) -> PyResult<Loop> {
     let engine = Engine::new(Selector::new(Epoll::new().map_err(os_error)?));
     Ok(Loop {
-        inbox: engine.inbox(),
-        engine: RefCell::new(engine),
+        inbox: RefCell::new(Some(engine.inbox())),
+        engine: RefCell::new(Some(engine)),
         scratch: RefCell::default(),
         thread: RefCell::default(),
         stopping: Cell::new(false),
@@ -368,7 +440,7 @@ fn call_soon_threadsafe<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> 
         context,
         this.debug.get(),
     )?;
-    this.inbox.push(handle.clone());
+    this.push(handle.clone());
     Ok(handle.into_bound(py))
 }
 
@@ -467,6 +539,19 @@ fn get_debug<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<B
     bool_object(this.py(), this.debug.get())
 }
 
+fn create_future<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    let class = py
+        .import(pyo3::intern!(py, "asyncio.futures"))?
+        .getattr(pyo3::intern!(py, "Future"))?;
+    ffi::call_with_keyword(&class, pyo3::intern!(py, "loop"), this.object())
+}
+
+fn release<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    this.release();
+    none(this.py())
+}
+
 fn begin_running<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     this.running.set(true);
     none(this.py())
@@ -474,7 +559,10 @@ fn begin_running<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResu
 
 fn end_running<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     this.running.set(false);
-    this.engine()?.end_turn();
+    // A callback may have closed the loop as far as asyncio lets it.
+    if let Ok(mut engine) = this.engine() {
+        engine.end_turn();
+    }
     none(this.py())
 }
 
@@ -491,7 +579,10 @@ fn timer_handle_cancelled<'py>(
     if let Some(timer) = call.get(0)
         && handles::is_scheduled(&timer)?
     {
-        this.engine()?.timers().note_cancelled();
+        // A closed loop has no timers to count.
+        if let Ok(mut engine) = this.engine() {
+            engine.timers().note_cancelled();
+        }
     }
     none(this.py())
 }
@@ -499,9 +590,9 @@ fn timer_handle_cancelled<'py>(
 fn add_callback<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let handle: Object = argument(&call, 0, "_add_callback")?.into();
     if !handles::is_cancelled(&handle) {
-        match this.engine.try_borrow_mut() {
+        match this.engine() {
             Ok(mut engine) => engine.call_soon(handle),
-            Err(_) => this.inbox.push(handle),
+            Err(_) => this.push(handle),
         }
     }
     none(this.py())
@@ -512,12 +603,12 @@ fn add_callback_signalsafe<'py>(
     call: Call<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let result = add_callback(this, call)?;
-    this.inbox.wake();
+    this.wake();
     Ok(result)
 }
 
 fn write_to_self<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    this.inbox.wake();
+    this.wake();
     none(this.py())
 }
 
@@ -574,7 +665,10 @@ fn watchers<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bou
 }
 
 fn watched<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let watched: Vec<RawFd> = this.engine()?.watched().collect();
+    let watched: Vec<RawFd> = this
+        .engine()
+        .map(|engine| engine.watched().collect())
+        .unwrap_or_default();
     Ok(PyList::new(this.py(), watched)?.into_any())
 }
 
@@ -587,12 +681,18 @@ fn new_handle<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<B
 }
 
 fn ready_handles<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let handles: Vec<Object> = this.engine()?.ready().iter().cloned().collect();
+    let handles: Vec<Object> = this
+        .engine()
+        .map(|mut engine| engine.ready().iter().cloned().collect())
+        .unwrap_or_default();
     list(this.py(), handles)
 }
 
 fn scheduled_handles<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let handles: Vec<Object> = this.engine()?.timers().iter().cloned().collect();
+    let handles: Vec<Object> = this
+        .engine()
+        .map(|mut engine| engine.timers().iter().cloned().collect())
+        .unwrap_or_default();
     list(this.py(), handles)
 }
 
@@ -608,17 +708,17 @@ fn ready_appendleft<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyRe
 }
 
 fn clear_scheduled<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    // Dropped after the engine is free again: a finalizer may call the loop.
-    let which = argument(&call, 0, "_clear_scheduled")?.is_truthy()?;
-    let mut engine = this.engine()?;
-    let timers = if which { engine.timers().take() } else { Vec::new() };
-    let ready = if which {
-        Default::default()
-    } else {
-        engine.ready().take()
-    };
-    drop(engine);
-    drop((ready, timers));
+    let only_timers = argument(&call, 0, "_clear_scheduled")?.is_truthy()?;
+    let mut dropped = (Default::default(), Vec::new());
+    if let Ok(mut engine) = this.engine() {
+        if only_timers {
+            dropped.1 = engine.timers().take();
+        } else {
+            dropped.0 = engine.ready().take();
+        }
+    }
+    // Only now, when the engine is free again: a finalizer may call the loop.
+    drop::<(VecDeque<Object>, Vec<Object>)>(dropped);
     none(this.py())
 }
 

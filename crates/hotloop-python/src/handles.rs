@@ -141,7 +141,12 @@ pub(crate) fn new_threadsafe(
         event_loop,
         context,
     );
-    Ok(class.bind(py).call1(arguments)?.into())
+    let handle = class.bind(py).call1(arguments)?;
+    if debug {
+        // Its constructor is a frame of its own, which is no part of where the caller stands.
+        handle.getattr("_source_traceback")?.call_method0("pop")?;
+    }
+    Ok(handle.into())
 }
 
 /// A new timer handle, marked as scheduled, due at `when`.

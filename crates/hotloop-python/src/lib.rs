@@ -3,6 +3,7 @@
 //! It offers native bases; the classes that programs see are put together in `python/hotloop`. Whatever runs per
 //! callback or per packet is here, whatever runs per connection or per loop is asyncio's own Python.
 
+mod addresses;
 mod dispatch;
 mod errors;
 mod event_loop;

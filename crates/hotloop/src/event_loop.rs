@@ -11,7 +11,7 @@ use crate::driver::{Completion, Driver, OpKey, Outcome, Woken};
 use crate::host::Host;
 use crate::inbox::Inbox;
 use crate::ready::Ready;
-use crate::streams::{StreamEntry, StreamEvent, StreamKey};
+use crate::streams::{Owners, StreamEntry, StreamEvent, StreamKey};
 use crate::timers::Timers;
 use crate::watchers::{Listener, ListenerKey, Watchers};
 
@@ -32,6 +32,9 @@ pub enum Event<H: Host> {
     Stream(StreamKey, H::Stream, StreamEvent),
     /// A listening socket has connections to accept.
     Accept(ListenerKey, H::Listener),
+    /// A handle that no longer watches although nobody took it away, for the host to cancel and drop: the number of
+    /// its descriptor is in use anew, or the kernel refused it.
+    Replaced(H::Handle),
 }
 
 /// An event loop over a driver, for a host.
@@ -54,11 +57,17 @@ pub struct EventLoop<H: Host, D: Driver> {
     /// The operations of `add_reader` and `add_writer`, by descriptor.
     pub(crate) watchers: Watchers,
     pub(crate) streams: Slab<StreamEntry<H>>,
+    /// Which stream has which descriptor.
+    pub(crate) owners: Owners,
     pub(crate) listeners: Slab<Listener<H>>,
     /// Streams whose later writes of this turn wait for its end.
-    pub(crate) gathered: Vec<StreamKey>,
+    pub(crate) gathered: Vec<(StreamKey, H::Stream)>,
     /// Streams that broke at the end of a turn, for the next one to tell.
-    pub(crate) broken: VecDeque<(StreamKey, io::Error)>,
+    pub(crate) broken: VecDeque<(StreamKey, H::Stream, io::Error)>,
+    /// Handles that no longer watch, for the next turn to hand out.
+    pub(crate) replaced: VecDeque<H::Handle>,
+    /// Objects of the host that nothing is awaited for any more. Dropping one may run foreign code, so the host does.
+    pub(crate) discarded: Vec<H::Stream>,
     /// Counts turns, so that a stream knows whether it was written to in this one. 0 while none is under way.
     pub(crate) turn: u64,
     turns: u64,
@@ -67,8 +76,8 @@ pub struct EventLoop<H: Host, D: Driver> {
 /// Whom the completions of an operation concern.
 pub(crate) enum Operation<H: Host> {
     Watch(H::Handle),
-    Receive(StreamKey),
-    Send(StreamKey),
+    Receive(StreamKey, H::Stream),
+    Send(StreamKey, H::Stream),
     Accept(ListenerKey),
     /// Cancelled: its last completion is still to come.
     Ended,
@@ -87,9 +96,12 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             operations: Slab::new(),
             watchers: Watchers::default(),
             streams: Slab::new(),
+            owners: Owners::default(),
             listeners: Slab::new(),
             gathered: Vec::new(),
             broken: VecDeque::new(),
+            replaced: VecDeque::new(),
+            discarded: Vec::new(),
             turn: 0,
             turns: 0,
         }
@@ -155,6 +167,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             || !self.ready.is_empty()
             || !self.due.is_empty()
             || !self.broken.is_empty()
+            || !self.replaced.is_empty()
             || !self.inbox.is_empty()
         {
             return Some(Duration::ZERO);
@@ -226,25 +239,20 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
 
     /// Everything that the loop holds for I/O, for the host to drop when it holds nothing borrowed.
     #[must_use]
-    #[expect(
-        clippy::type_complexity,
-        reason = "three lists, one of each kind that a host has"
-    )]
-    pub fn take_io(&mut self) -> (Vec<H::Handle>, Vec<H::Stream>, Vec<H::Listener>) {
-        let handles = self.operations.iter_mut().filter_map(|(_, operation)| {
+    pub fn take_io(&mut self) -> (Vec<H::Handle>, Vec<H::Stream>) {
+        let mut handles: Vec<_> = self.replaced.drain(..).collect();
+        let mut streams = std::mem::take(&mut self.discarded);
+        for (_, operation) in &mut self.operations {
             match std::mem::replace(operation, Operation::Ended) {
-                Operation::Watch(handle) => Some(handle),
-                _ => None,
+                Operation::Watch(handle) => handles.push(handle),
+                Operation::Receive(_, host) | Operation::Send(_, host) => streams.push(host),
+                Operation::Accept(_) | Operation::Ended => {}
             }
-        });
-        let handles = handles.collect();
+        }
         self.watchers = Watchers::default();
-        let streams = self.streams.drain().map(|entry| entry.host).collect();
-        (
-            handles,
-            streams,
-            self.listeners.drain().map(|listener| listener.host).collect(),
-        )
+        streams.extend(self.gathered.drain(..).map(|(_, host)| host));
+        streams.extend(self.broken.drain(..).map(|(_, host, _)| host));
+        (handles, streams)
     }
 
     /// Everything scheduled, for the host to drop when it holds nothing borrowed.
@@ -257,10 +265,11 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     }
 
     fn next_io(&mut self) -> Option<Event<H>> {
-        while let Some((key, error)) = self.broken.pop_front() {
-            if let Some(entry) = self.streams.get(key.0) {
-                return Some(Event::Stream(key, entry.host.clone(), StreamEvent::Broken(error)));
-            }
+        if let Some(handle) = self.replaced.pop_front() {
+            return Some(Event::Replaced(handle));
+        }
+        if let Some((key, host, error)) = self.broken.pop_front() {
+            return Some(Event::Stream(key, host, StreamEvent::Broken(error)));
         }
         while let Some(Completion {
             key: OpKey(key),
@@ -274,20 +283,13 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             }
             match self.operations.get(key) {
                 Some(Operation::Watch(handle)) => return Some(Event::Callback(handle.clone())),
-                Some(&Operation::Receive(stream)) => {
-                    let Some(entry) = self.streams.get(stream.0) else {
-                        continue;
-                    };
-                    return Some(Event::Stream(stream, entry.host.clone(), StreamEvent::Readable));
+                Some(Operation::Receive(stream, host)) => {
+                    return Some(Event::Stream(*stream, host.clone(), StreamEvent::Readable));
                 }
-                Some(&Operation::Send(stream)) => {
-                    let Some(entry) = self.streams.get(stream.0) else {
-                        continue;
-                    };
-                    let host = entry.host.clone();
-                    let news = self
-                        .flush(stream)
-                        .map_or_else(StreamEvent::Broken, |()| StreamEvent::Sent);
+                Some(Operation::Send(stream, host)) => {
+                    let (stream, host) = (*stream, host.clone());
+                    let sent = self.flush(stream, &host);
+                    let news = sent.map_or_else(StreamEvent::Broken, |()| StreamEvent::Sent);
                     return Some(Event::Stream(stream, host, news));
                 }
                 Some(&Operation::Accept(listener)) => {

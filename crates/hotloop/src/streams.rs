@@ -39,7 +39,6 @@ pub struct Written {
 
 /// A stream transport of a loop.
 pub(crate) struct StreamEntry<H: Host> {
-    pub(crate) host: H::Stream,
     fd: RawFd,
     state: Stream<H::Bytes>,
     /// In flight while the host wants to receive.
@@ -48,19 +47,51 @@ pub(crate) struct StreamEntry<H: Host> {
     sending: Option<OpKey>,
 }
 
+/// The stream of each descriptor, by its number.
+#[derive(Debug, Default)]
+pub(crate) struct Owners(Vec<Option<StreamKey>>);
+
+impl Owners {
+    /// Gives a descriptor to a stream. Answers the one that had it.
+    fn set(&mut self, fd: RawFd, key: StreamKey) -> Option<StreamKey> {
+        let index = usize::try_from(fd).ok()?;
+        if index >= self.0.len() {
+            self.0.resize(index + 1, None);
+        }
+        self.0[index].replace(key)
+    }
+
+    /// Takes a descriptor from a stream, if it has it.
+    fn remove(&mut self, fd: RawFd, key: StreamKey) {
+        let slot = usize::try_from(fd).ok().and_then(|index| self.0.get_mut(index));
+        if let Some(slot) = slot
+            && *slot == Some(key)
+        {
+            *slot = None;
+        }
+    }
+}
+
 impl<H: Host, D: Driver> EventLoop<H, D> {
     /// Takes a connected, non-blocking stream socket under the loop's wing. It does not read yet.
     ///
-    /// The descriptor stays the caller's: it closes it after [`release`](Self::release).
-    pub fn open_stream(&mut self, fd: RawFd, host: H::Stream) -> StreamKey {
+    /// The descriptor stays the caller's: it closes it after [`release`](Self::release). The host's object is kept
+    /// only while something is awaited for it; one that is given up meanwhile must be released by its owner.
+    ///
+    /// A stream whose descriptor was closed before its release, so that the number is this one's now, is cut off:
+    /// whatever it does next is EBADF.
+    pub fn open_stream(&mut self, fd: RawFd) -> StreamKey {
         let state = Stream::default();
-        StreamKey(self.streams.insert(StreamEntry {
-            host,
+        let key = StreamKey(self.streams.insert(StreamEntry {
             fd,
             state,
             receiving: None,
             sending: None,
-        }))
+        }));
+        if let Some(old) = self.owners.set(fd, key) {
+            self.cut_off(old);
+        }
+        key
     }
 
     /// The state of a stream; `None` once it is released.
@@ -69,36 +100,49 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         self.streams.get_mut(key.0).map(|entry| &mut entry.state)
     }
 
-    /// The host's objects of all streams.
+    /// The host's objects of the streams for which something is awaited.
     pub fn streaming(&self) -> impl Iterator<Item = &H::Stream> {
-        self.streams.iter().map(|(_, entry)| &entry.host)
+        let awaited = self
+            .operations
+            .iter()
+            .filter_map(|(_, operation)| match operation {
+                Operation::Receive(_, host) | Operation::Send(_, host) => Some(host),
+                _ => None,
+            });
+        awaited
+            .chain(self.gathered.iter().map(|(_, host)| host))
+            .chain(self.broken.iter().map(|(_, host, _)| host))
     }
 
-    /// Starts or stops receiving.
+    /// Starts receiving. Each turn with something to receive has an event for `host`.
     ///
     /// # Errors
     /// The kernel's, if it refuses the descriptor.
-    pub fn set_reading(&mut self, key: StreamKey, reading: bool) -> io::Result<()> {
+    pub fn start_reading(&mut self, key: StreamKey, host: H::Stream) -> io::Result<()> {
         let Some(entry) = self.streams.get_mut(key.0) else {
             return Ok(());
         };
-        if !entry.state.set_reading(reading) {
+        if !entry.state.set_reading(true) {
             return Ok(());
         }
-        if reading {
-            let fd = entry.fd;
-            let operation = self
-                .submit(fd, Op::Receive, Operation::Receive(key))
-                .inspect_err(|_| {
-                    if let Some(state) = self.stream(key) {
-                        state.set_reading(false);
-                    }
-                })?;
-            self.streams[key.0].receiving = Some(operation);
-        } else {
-            self.stop_receiving(key);
+        let fd = entry.fd;
+        let begun = self.submit(fd, Op::Receive, Operation::Receive(key, host));
+        let entry = &mut self.streams[key.0];
+        match begun {
+            Ok(operation) => entry.receiving = Some(operation),
+            Err(error) => {
+                entry.state.set_reading(false);
+                return Err(error);
+            }
         }
         Ok(())
+    }
+
+    /// Stops receiving. Answers the host's object that was kept for it.
+    pub fn stop_reading(&mut self, key: StreamKey) -> Option<H::Stream> {
+        let entry = self.streams.get_mut(key.0)?;
+        entry.state.set_reading(false);
+        self.stop_receiving(key)
     }
 
     /// Takes received bytes; 0 is the end of the stream. The bytes before that are initialised.
@@ -112,8 +156,8 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     }
 
     /// Writes bytes: the first write of a turn goes to the kernel at once if nothing is queued, later ones in that turn
-    /// are gathered until its end. `own` makes an owned buffer of the same bytes; it is called only if some are kept.
-    ///
+    /// are gathered until its end. `own` makes an owned buffer of the same bytes; it is called only if some are kept, and
+    /// `host` is kept until they are sent.
     ///
     /// # Errors
     /// The connection's: it is broken then. `NotFound` if the stream is gone.
@@ -122,6 +166,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         key: StreamKey,
         bytes: &[u8],
         own: impl FnOnce() -> H::Bytes,
+        host: &H::Stream,
     ) -> io::Result<Written> {
         let turn = self.turn;
         let entry = self.streams.get_mut(key.0).ok_or(io::ErrorKind::NotFound)?;
@@ -135,16 +180,16 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
                 Err(error) => return Err(error),
             };
             state.queue.push(own(), sent);
-            self.wait_for_room(key)?;
+            self.wait_for_room(key, host)?;
         } else {
             state.queue.push(own(), 0);
             if entry.sending.is_none() {
                 let queued = state.queue.len();
                 if turn == 0 || queued >= GATHER_LIMIT || state.flow.is_above(queued) {
-                    self.flush(key)?;
+                    self.flush(key, host)?;
                 } else if !state.gathered {
                     state.gathered = true;
-                    self.gathered.push(key);
+                    self.gathered.push((key, host.clone()));
                 }
             }
         }
@@ -160,7 +205,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     ///
     /// # Errors
     /// The connection's: it is broken then.
-    pub fn flush(&mut self, key: StreamKey) -> io::Result<()> {
+    pub fn flush(&mut self, key: StreamKey, host: &H::Stream) -> io::Result<()> {
         let Some(entry) = self.streams.get_mut(key.0) else {
             return Ok(());
         };
@@ -181,7 +226,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
                     return Err(error);
                 }
             }
-            return self.wait_for_room(key);
+            return self.wait_for_room(key, host);
         }
         self.stop_sending(key);
         Ok(())
@@ -191,8 +236,10 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     /// them. A failure is told on the next turn.
     pub fn flush_now(&mut self, key: StreamKey) {
         if self.stream(key).is_some_and(|state| state.gathered) {
-            self.gathered.retain(|&gathered| gathered != key);
-            self.flush_one(key);
+            let found = self.gathered.iter().position(|&(gathered, _)| gathered == key);
+            if let Some((key, host)) = found.map(|index| self.gathered.remove(index)) {
+                self.flush_one(key, host);
+            }
         }
     }
 
@@ -203,7 +250,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             return Close::Already;
         };
         let close = state.close();
-        self.stop_receiving(key);
+        self.discard_receiving(key);
         close
     }
 
@@ -211,12 +258,12 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     pub fn abort(&mut self, key: StreamKey) -> bool {
         self.flush_now(key);
         // Whatever broke it has been overtaken.
-        self.broken.retain(|&(broken, _)| broken != key);
+        self.forget_pending(key);
         let Some(state) = self.stream(key) else {
             return false;
         };
         let first = state.abort();
-        self.stop_receiving(key);
+        self.discard_receiving(key);
         self.stop_sending(key);
         first
     }
@@ -245,62 +292,83 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         }
     }
 
-    /// Forgets a stream, before its descriptor is closed. Answers the host's object.
-    pub fn release(&mut self, key: StreamKey) -> Option<H::Stream> {
-        self.stop_receiving(key);
+    /// Forgets a stream, before its descriptor is closed. The key may name another stream from now on.
+    pub fn release(&mut self, key: StreamKey) {
+        self.discard_receiving(key);
         self.stop_sending(key);
-        // The key may name another stream from now on.
-        self.gathered.retain(|&gathered| gathered != key);
-        self.broken.retain(|&(broken, _)| broken != key);
-        self.streams.try_remove(key.0).map(|entry| entry.host)
+        self.forget_pending(key);
+        if let Some(entry) = self.streams.try_remove(key.0) {
+            self.owners.remove(entry.fd, key);
+        }
+    }
+
+    /// The host's objects that are awaited for no longer, for the host to drop when it holds nothing borrowed.
+    #[must_use]
+    pub fn take_discarded(&mut self) -> Vec<H::Stream> {
+        std::mem::take(&mut self.discarded)
     }
 
     /// Flushes every stream that was written to more than once in the turn.
     pub(crate) fn flush_gathered(&mut self) {
         let mut gathered = std::mem::take(&mut self.gathered);
-        for key in gathered.drain(..) {
-            self.flush_one(key);
+        for (key, host) in gathered.drain(..) {
+            self.flush_one(key, host);
         }
         // Kept for its room; flushing gathers nothing.
         self.gathered = gathered;
     }
 
-    fn flush_one(&mut self, key: StreamKey) {
+    fn flush_one(&mut self, key: StreamKey, host: H::Stream) {
         let Some(entry) = self.streams.get_mut(key.0) else {
+            self.discarded.push(host);
             return;
         };
         entry.state.gathered = false;
         if entry.sending.is_some() {
             // The kernel had no room meanwhile: what is queued goes out with the news that it has, and that news must
             // come, since a paused protocol and an end of writing wait for it.
+            self.discarded.push(host);
             return;
         }
-        if let Err(error) = self.flush(key) {
-            self.broken.push_back((key, error));
+        match self.flush(key, &host) {
+            Ok(()) => self.discarded.push(host),
+            Err(error) => self.broken.push_back((key, host, error)),
         }
     }
 
-    fn wait_for_room(&mut self, key: StreamKey) -> io::Result<()> {
+    /// Takes the descriptor from a stream: what it has queued must not reach whoever has the number now.
+    fn cut_off(&mut self, key: StreamKey) {
+        self.discard_receiving(key);
+        self.stop_sending(key);
+        if let Some(entry) = self.streams.get_mut(key.0) {
+            entry.fd = -1;
+        }
+    }
+
+    fn wait_for_room(&mut self, key: StreamKey, host: &H::Stream) -> io::Result<()> {
         let StreamEntry {
             fd, sending: None, ..
         } = self.streams[key.0]
         else {
             return Ok(());
         };
-        let operation = self.submit(fd, Op::Send, Operation::Send(key))?;
+        let operation = self.submit(fd, Op::Send, Operation::Send(key, host.clone()))?;
         self.streams[key.0].sending = Some(operation);
         Ok(())
     }
 
-    fn stop_receiving(&mut self, key: StreamKey) {
-        let Some(entry) = self.streams.get_mut(key.0) else {
-            return;
-        };
+    /// Ends the receiving operation. Answers the host's object that was kept for it.
+    fn stop_receiving(&mut self, key: StreamKey) -> Option<H::Stream> {
+        let entry = self.streams.get_mut(key.0)?;
         let fd = entry.fd;
-        if let Some(operation) = entry.receiving.take() {
-            self.driver.cancel(operation, fd, Op::Receive);
-            self.end(operation);
-        }
+        let operation = entry.receiving.take()?;
+        self.driver.cancel(operation, fd, Op::Receive);
+        self.end_for_stream(operation)
+    }
+
+    fn discard_receiving(&mut self, key: StreamKey) {
+        let host = self.stop_receiving(key);
+        self.discarded.extend(host);
     }
 
     fn stop_sending(&mut self, key: StreamKey) {
@@ -310,7 +378,21 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         let fd = entry.fd;
         if let Some(operation) = entry.sending.take() {
             self.driver.cancel(operation, fd, Op::Send);
-            self.end(operation);
+            let host = self.end_for_stream(operation);
+            self.discarded.extend(host);
+        }
+    }
+
+    /// Forgets what the end of the turn would do for a stream, and what the next one would tell it.
+    fn forget_pending(&mut self, key: StreamKey) {
+        let gathered = self
+            .gathered
+            .extract_if(.., |(gathered, _)| *gathered == key)
+            .map(|(_, host)| host);
+        self.discarded.extend(gathered);
+        while let Some(index) = self.broken.iter().position(|(broken, _, _)| *broken == key) {
+            let host = self.broken.remove(index).map(|(_, host, _)| host);
+            self.discarded.extend(host);
         }
     }
 }

@@ -63,7 +63,8 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     /// handle that it replaces.
     ///
     /// # Errors
-    /// The kernel's, if it refuses the descriptor; a handle that was there before is gone then too.
+    /// The kernel's, if it refuses the descriptor; a handle that was there before is gone then too. Both come back as
+    /// [`Event::Replaced`](crate::Event::Replaced).
     pub fn watch(
         &mut self,
         fd: RawFd,
@@ -84,7 +85,11 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         match begun {
             Ok(()) => self.watchers.set(fd, direction, key),
             Err(error) => {
-                self.operations.try_remove(key.0 as usize);
+                let refused = match self.operations.try_remove(key.0 as usize) {
+                    Some(Operation::Watch(handle)) => Some(handle),
+                    _ => None,
+                };
+                self.replaced.extend(old.into_iter().chain(refused));
                 return Err(error);
             }
         }
@@ -188,11 +193,23 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         self.listeners.try_remove(key.0).map(|listener| listener.host)
     }
 
-    /// Submits an operation on a descriptor.
+    /// Submits an operation on a descriptor, in the place of a watcher if there is one: either the host gives the
+    /// descriptor to a transport now, or it was closed without `unwatch` and its number is in use anew.
     pub(crate) fn submit(&mut self, fd: RawFd, op: Op, operation: Operation<H>) -> io::Result<OpKey> {
         let key = self.begin(operation);
-        if let Err(error) = self.driver.submit(key, fd, op) {
-            self.operations.try_remove(key.0 as usize);
+        let watcher = self.watchers.slot(fd, op.direction()).and_then(Option::take);
+        let begun = match watcher {
+            Some(_) => self.driver.replace(key, fd, op),
+            None => self.driver.submit(key, fd, op),
+        };
+        let replaced = watcher.and_then(|watcher| self.end(watcher));
+        self.replaced.extend(replaced);
+        if let Err(error) = begun {
+            if let Some(Operation::Receive(_, host) | Operation::Send(_, host)) =
+                self.operations.try_remove(key.0 as usize)
+            {
+                self.discarded.push(host);
+            }
             return Err(error);
         }
         Ok(key)
@@ -203,6 +220,14 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         let operation = self.operations.get_mut(key.0 as usize)?;
         match std::mem::replace(operation, Operation::Ended) {
             Operation::Watch(handle) => Some(handle),
+            _ => None,
+        }
+    }
+
+    /// Marks an operation of a stream as ended, and answers the host's object that was kept for it.
+    pub(crate) fn end_for_stream(&mut self, key: OpKey) -> Option<H::Stream> {
+        match std::mem::replace(self.operations.get_mut(key.0 as usize)?, Operation::Ended) {
+            Operation::Receive(_, host) | Operation::Send(_, host) => Some(host),
             _ => None,
         }
     }

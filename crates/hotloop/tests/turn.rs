@@ -1,11 +1,13 @@
 //! The laws of a turn, on the simulated driver and a clock that moves only while the loop waits.
 
+#[path = "turn/ends.rs"]
+mod ends;
 #[path = "turn/order.rs"]
 mod order;
 #[path = "turn/program.rs"]
 mod program;
-#[path = "turn/streams.rs"]
-mod streams;
+#[path = "turn/sends.rs"]
+mod sends;
 #[path = "turn/waits.rs"]
 mod waits;
 #[path = "turn/watchers.rs"]

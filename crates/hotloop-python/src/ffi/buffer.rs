@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyByteArray, PyBytes};
 
 use super::Object;
 
@@ -36,6 +36,23 @@ pub(crate) fn bytes_from<'py>(py: Python<'py>, scratch: &[MaybeUninit<u8>]) -> B
     // SAFETY: `MaybeUninit<u8>` has the layout of `u8`; callers pass what a receive has filled.
     let filled = unsafe { std::slice::from_raw_parts(scratch.as_ptr().cast::<u8>(), scratch.len()) };
     PyBytes::new(py, filled).into_any()
+}
+
+/// Appends initialised parts of a scratch buffer to a `bytearray`.
+///
+/// # Errors
+/// `BufferError` if somebody holds a view of the array; out of memory.
+#[inline]
+pub(crate) fn append(array: &Bound<'_, PyByteArray>, scratch: &[MaybeUninit<u8>]) -> PyResult<()> {
+    let held = array.len();
+    array.resize(held + scratch.len())?;
+    // SAFETY: the array has just been made that large, nothing has run since, and the scratch buffer is not a part of
+    // it; callers pass what a receive has filled.
+    unsafe {
+        let end = array.data().add(held);
+        std::ptr::copy_nonoverlapping(scratch.as_ptr().cast::<u8>(), end, scratch.len());
+    }
+    Ok(())
 }
 
 /// A view of an object's bytes, held while it is read.

@@ -202,3 +202,22 @@ pub(crate) fn call_method<'py, const N: usize>(
         Bound::from_owned_ptr_or_err(object.py(), result)
     }
 }
+
+/// Calls `callee` with one keyword argument and nothing else.
+///
+/// # Errors
+/// What the call raises.
+#[inline]
+pub(crate) fn call_with_keyword<'py>(
+    callee: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+    value: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let names = PyTuple::new(callee.py(), [name])?;
+    let stack = [value.as_ptr()];
+    // SAFETY: one value for one name, all alive during the call.
+    unsafe {
+        let result = ffi::PyObject_Vectorcall(callee.as_ptr(), stack.as_ptr(), 0, names.as_ptr());
+        Bound::from_owned_ptr_or_err(callee.py(), result)
+    }
+}

@@ -1,9 +1,10 @@
 //! Feeding an `asyncio.StreamReader` without a Python frame.
 
+use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes};
+use pyo3::types::PyByteArray;
 
 use crate::ffi::{self, Object};
 
@@ -71,7 +72,7 @@ pub(super) fn is_stock(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
 ///
 /// # Errors
 /// What asyncio's own code raises: a future's callbacks, a transport that cannot pause.
-pub(super) fn feed(protocol: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyResult<bool> {
+pub(super) fn feed(protocol: &Bound<'_, PyAny>, data: &[MaybeUninit<u8>]) -> PyResult<bool> {
     let py = protocol.py();
     let Some(stock) = stock(py) else { return Ok(false) };
     let reader = protocol.getattr(pyo3::intern!(py, "_stream_reader"))?;
@@ -85,20 +86,10 @@ pub(super) fn feed(protocol: &Bound<'_, PyAny>, data: &Bound<'_, PyAny>) -> PyRe
     if reader.getattr(pyo3::intern!(py, "_eof"))?.is_truthy()? {
         return Ok(false);
     }
-    append(buffer, data.cast::<PyBytes>()?)?;
+    ffi::append(buffer, data)?;
     wake(&reader)?;
     pause_if_full(&reader, buffer.len())?;
     Ok(true)
-}
-
-/// Appends to a `bytearray`.
-fn append(buffer: &Bound<'_, PyByteArray>, data: &Bound<'_, PyBytes>) -> PyResult<()> {
-    ffi::call_method(
-        buffer.as_any(),
-        pyo3::intern!(buffer.py(), "extend"),
-        [data.as_any()],
-    )
-    .map(drop)
 }
 
 /// Wakes who waits for the reader.

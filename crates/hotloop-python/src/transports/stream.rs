@@ -108,8 +108,7 @@ impl Finalize for SocketTransport {
         if let Err(error) = reported {
             error.write_unraisable(py, Some(this.object()));
         }
-        let released = this.release();
-        drop(released);
+        this.release();
     }
 }
 
@@ -121,7 +120,7 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let base = module
         .py()
         .import("asyncio.transports")?
-        .getattr("Transport")?
+        .getattr("_FlowControlMixin")?
         .cast_into::<PyType>()?;
     let class = ClassBuilder::<SocketTransport>::new()
         .finalizer()
@@ -272,7 +271,11 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .getter(c"_eof", c"Whether write_eof() was called.", |this: It<'_, '_>| {
             bool_object(this.py(), this.is_eof_written()?)
         })
-        .build(&base, &["_extra"], true)?;
+        .build(
+            &base,
+            &["_extra", "_loop", "_protocol_paused", "_high_water", "_low_water"],
+            true,
+        )?;
     class.setattr("max_size", 256 * 1024)?;
     class.setattr("_start_tls_compatible", true)?;
     let mode = module
@@ -327,7 +330,7 @@ pub(crate) fn open_stream<'py>(
     // What still watches the number watched an earlier descriptor of it.
     let dropped =
         [Direction::Read, Direction::Write].map(|direction| Ok(this.engine()?.unwatch(fd, direction)));
-    let key = this.engine()?.open_stream(fd, transport.clone());
+    let key = this.engine()?.open_stream(fd);
     dropped.into_iter().collect::<PyResult<Vec<_>>>()?;
     transport.get(py).key.set(Some(key));
     let empty = call.rest(call.len());
@@ -441,25 +444,31 @@ impl<'py> It<'_, 'py> {
         let Some(key) = self.key.get() else { return Ok(()) };
         let mut scratch = event_loop.take_scratch();
         let received = event_loop.engine()?.receive(key, &mut scratch);
-        let data = received.map(|count| (count > 0).then(|| ffi::bytes_from(py, &scratch[..count])));
+        let outcome = match received {
+            Ok(0) => Err(Ok(())),
+            Ok(count) => {
+                let protocol_object = protocol.object.bind(py);
+                let fed = match protocol.kind {
+                    Kind::Reader => reader::feed(&protocol_object, &scratch[..count]),
+                    _ => Ok(false),
+                };
+                // Nothing foreign has run if this is false, so the scratch buffer is still this read's.
+                fed.map(|fed| (!fed).then(|| ffi::bytes_from(py, &scratch[..count])))
+                    .map_err(Err)
+            }
+            Err(error) => {
+                event_loop.return_scratch(scratch);
+                return self.read_failed(error);
+            }
+        };
         event_loop.return_scratch(scratch);
-        let data = match data {
-            Ok(Some(data)) => data,
-            Ok(None) => return self.receive_end(protocol),
-            Err(error) => return self.read_failed(error),
+        let told = match outcome {
+            Ok(None) => Ok(()),
+            Ok(Some(data)) => data_received(&protocol.object.bind(py), &data),
+            Err(Ok(())) => return self.receive_end(protocol),
+            Err(Err(error)) => Err(error),
         };
-        let protocol_object = protocol.object.bind(py);
-        let outcome = match protocol.kind {
-            Kind::Reader => reader::feed(&protocol_object, &data).and_then(|fed| {
-                if fed {
-                    Ok(())
-                } else {
-                    data_received(&protocol_object, &data)
-                }
-            }),
-            _ => data_received(&protocol_object, &data),
-        };
-        outcome.or_else(|error| self.fail(error, "Fatal error: protocol.data_received() call failed."))
+        told.or_else(|error| self.fail(error, "Fatal error: protocol.data_received() call failed."))
     }
 
     fn receive_into(self, event_loop: This<'_, 'py, Loop>, protocol: &Protocol) -> PyResult<()> {
@@ -509,7 +518,7 @@ impl<'py> It<'_, 'py> {
             .and_then(|keep_open| keep_open.is_truthy());
         match keep_open {
             Err(error) => self.fail(error, "Fatal error: protocol.eof_received() call failed."),
-            Ok(true) => self.set_reading(false),
+            Ok(true) => self.stop_reading(),
             Ok(false) => self.close(),
         }
     }
@@ -640,12 +649,11 @@ impl<'py> It<'_, 'py> {
                 ffi::call_method(&protocol.object.bind(py), name, [error.unwrap_or(&none)]).map(drop)
             }
         };
-        let released = self.release();
+        self.release();
         let closed = match self.socket.take() {
             None => Ok(()),
             Some(socket) => socket.bind(py).call_method0(pyo3::intern!(py, "close")).map(drop),
         };
-        drop(released);
         drop(self.protocol.take());
         drop(self.event_loop.take());
         drop((self.read_context.take(), self.write_context.take()));
@@ -659,22 +667,37 @@ impl<'py> It<'_, 'py> {
         told.and(closed).and(detached)
     }
 
-    /// Takes the stream from the engine. Drop the answer when nothing is borrowed.
-    fn release(self) -> Option<Instance<SocketTransport>> {
-        let key = self.key.take()?;
+    /// Takes the stream from the engine.
+    fn release(self) {
+        let Some(key) = self.key.take() else { return };
         self.closing.set(true);
-        let event_loop = self.event_loop.borrow().clone()?;
-        event_loop.get(self.py()).engine().ok()?.release(key)
+        let event_loop = self.event_loop.borrow().clone();
+        if let Some(event_loop) = event_loop
+            && let Ok(mut engine) = event_loop.get(self.py()).engine()
+        {
+            engine.release(key);
+        }
     }
 
-    /// Starts or stops receiving.
-    fn set_reading(self, reading: bool) -> PyResult<()> {
+    /// Starts to receive.
+    fn start_reading(self) -> PyResult<()> {
         let Some(key) = self.key.get() else { return Ok(()) };
-        if reading {
-            let old = self.read_context.replace(Some(self.current_context()?));
-            drop(old);
-        }
-        self.with_loop(|event_loop| Ok(event_loop.engine()?.set_reading(key, reading).map_err(os_error)?))?;
+        let old = self.read_context.replace(Some(self.current_context()?));
+        drop(old);
+        self.with_loop(|event_loop| {
+            event_loop
+                .engine()?
+                .start_reading(key, Instance::of(self))
+                .map_err(os_error)
+        })?;
+        Ok(())
+    }
+
+    /// Stops receiving.
+    fn stop_reading(self) -> PyResult<()> {
+        let Some(key) = self.key.get() else { return Ok(()) };
+        let kept = self.with_loop(|event_loop| Ok(event_loop.engine()?.stop_reading(key)))?;
+        drop(kept);
         Ok(())
     }
 
@@ -713,7 +736,8 @@ impl<'py> It<'_, 'py> {
             return Ok(());
         }
         let Some(key) = self.key.get() else { return Ok(()) };
-        let written = self.with_loop(|event_loop| Ok(event_loop.engine()?.write(key, bytes, own)))?;
+        let this = Instance::of(self);
+        let written = self.with_loop(|event_loop| Ok(event_loop.engine()?.write(key, bytes, own, &this)))?;
         match written {
             Some(Ok(written)) => {
                 if written.queued {
@@ -852,7 +876,7 @@ fn is_reading<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound<'p
 fn pause_reading<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     if !this.paused.get() && !this.is_closing()? {
         this.paused.set(true);
-        this.set_reading(false)?;
+        this.stop_reading()?;
     }
     none(this.py())
 }
@@ -860,14 +884,14 @@ fn pause_reading<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound
 fn resume_reading<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     if this.paused.get() && !this.is_closing()? {
         this.paused.set(false);
-        this.set_reading(true)?;
+        this.start_reading()?;
     }
     none(this.py())
 }
 
 fn begin_reading<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     if !this.paused.get() && !this.is_closing()? {
-        this.set_reading(true)?;
+        this.start_reading()?;
     }
     none(this.py())
 }

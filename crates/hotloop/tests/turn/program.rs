@@ -1,6 +1,7 @@
 //! The least that can be run on the engine: everything that it hands out is a label, and is noted.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::RawFd;
 use std::rc::Rc;
@@ -44,6 +45,7 @@ pub(crate) enum Seen {
     Sent(u32),
     Broken(u32, io::ErrorKind),
     Accept(u32),
+    Replaced(u32),
 }
 
 pub(crate) type Loop = EventLoop<Labels, Sim>;
@@ -55,6 +57,8 @@ pub(crate) struct Program {
     pub(crate) clock: Manual,
     /// The labels of the timers that were swept.
     pub(crate) swept: Vec<u32>,
+    /// The labels of the streams.
+    pub(crate) labels: HashMap<StreamKey, u32>,
 }
 
 impl Program {
@@ -65,6 +69,7 @@ impl Program {
             network,
             clock,
             swept: Vec::new(),
+            labels: HashMap::new(),
         }
     }
 
@@ -82,7 +87,14 @@ impl Program {
     /// Opens a connection, with room for so many bytes, and a stream labelled by its descriptor's number.
     pub(crate) fn stream(&mut self, fd: RawFd, room: usize) -> StreamKey {
         self.network.open(fd, room);
-        self.event_loop.open_stream(fd, fd.cast_unsigned())
+        let key = self.event_loop.open_stream(fd);
+        self.labels.insert(key, fd.cast_unsigned());
+        key
+    }
+
+    /// Starts to receive on a stream.
+    pub(crate) fn start_reading(&mut self, key: StreamKey) -> io::Result<()> {
+        self.event_loop.start_reading(key, self.labels[&key])
     }
 
     /// Ends the turn under way and answers how long the next wait may last.
@@ -110,6 +122,7 @@ impl Program {
                 Event::Stream(_, label, StreamEvent::Sent) => Seen::Sent(label),
                 Event::Stream(_, label, StreamEvent::Broken(error)) => Seen::Broken(label, error.kind()),
                 Event::Accept(_, label) => Seen::Accept(label),
+                Event::Replaced(label) => Seen::Replaced(label),
             });
         }
     }

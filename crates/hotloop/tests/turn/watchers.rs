@@ -117,6 +117,12 @@ fn a_refused_descriptor_is_not_watched() -> io::Result<()> {
         assert_eq!(program.event_loop.unwatch(fd, Read), None);
     }
     assert_eq!(program.event_loop.watching().count(), 0);
+    let back = [Seen::Replaced(1); 3];
+    assert_eq!(
+        program.turn()?,
+        back,
+        "handed back, since the engine drops nothing of the host's"
+    );
     assert_eq!(program.prepare(false), None);
     Ok(())
 }

@@ -18,10 +18,16 @@ enum Step {
     Flush,
 }
 
+/// How many bytes one write has at most: past the size up to which writes are gathered.
+const LARGEST: usize = 70_000;
+
+/// After how many bytes the pattern of what is written begins anew: no power of two, which buffers might share.
+const PERIOD: usize = 251;
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => (0usize..600).prop_map(Step::Write),
-        1 => (60_000usize..70_000).prop_map(Step::Write),
+        1 => (60_000..LARGEST).prop_map(Step::Write),
         3 => (1usize..2000).prop_map(Step::Room),
         1 => (5000usize..100_000).prop_map(Step::Room),
         3 => Just(Step::Turn),
@@ -38,6 +44,8 @@ proptest! {
         room in prop_oneof![0usize..1000, 50_000usize..100_000],
         high in prop_oneof![Just(None), (0usize..1000).prop_map(Some)],
     ) {
+        // Bytes that tell where they belong.
+        let pattern: Vec<u8> = (0..PERIOD as u8).cycle().take(PERIOD + LARGEST).collect();
         let mut program = Program::new();
         let key = program.stream(5, room);
         if let Some(state) = program.event_loop.stream(key) {
@@ -47,10 +55,10 @@ proptest! {
         for step in steps {
             match step {
                 Step::Write(size) => {
-                    // Bytes that tell where they belong.
-                    let bytes: Vec<u8> = (written.len()..).take(size).map(|index| (index % 251) as u8).collect();
-                    written.extend_from_slice(&bytes);
-                    let pause = program.write(key, &bytes);
+                    let start = written.len() % PERIOD;
+                    let bytes = &pattern[start..start + size];
+                    written.extend_from_slice(bytes);
+                    let pause = program.write(key, bytes);
                     prop_assert!(pause.is_ok());
                     let pause = pause.unwrap_or_default();
                     prop_assert!(!(pause && paused), "paused twice");

@@ -1,0 +1,81 @@
+//! `getaddrinfo` for address literals.
+
+use std::net::SocketAddr;
+
+use hotloop::address::{Port, Query, literal, text};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyInt, PyList, PyString};
+
+use crate::event_loop::{Loop, argument, none};
+use crate::ffi::{Call, This};
+
+/// `_literal_addresses(host, port, family, type, proto, flags)`: what `socket.getaddrinfo` answers, as a list of
+/// `(family, type, proto, canonname, address)` with plain numbers, if the host is an address; else `None`.
+pub(crate) fn literal_addresses<'py>(
+    this: This<'_, 'py, Loop>,
+    call: Call<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    let at = |index| argument(&call, index, "_literal_addresses");
+    let (host, port) = (at(0)?, at(1)?);
+    let numbers = [at(2)?, at(3)?, at(4)?, at(5)?];
+    // Whatever is not plainly text or a number is for the socket module to judge.
+    let Ok(numbers) = numbers
+        .iter()
+        .map(|number| number.extract::<i32>())
+        .collect::<PyResult<Vec<_>>>()
+    else {
+        return none(py);
+    };
+    let host = match (host.is_none(), text_of(&host)) {
+        (true, _) => None,
+        (false, Some(host)) => Some(host),
+        (false, None) => return none(py),
+    };
+    let port_text = text_of(&port);
+    let port = match &port_text {
+        Some(text) => Port::Text(text),
+        None if port.is_none() => Port::Unset,
+        None => match port.cast_exact::<PyInt>().map(|port| port.extract::<i64>()) {
+            Ok(Ok(port)) => Port::Number(port),
+            _ => return none(py),
+        },
+    };
+    let [family, socktype, proto, flags] = numbers[..] else {
+        return none(py);
+    };
+    let query = Query {
+        host: host.as_deref(),
+        port,
+        family,
+        socktype,
+        proto,
+        flags,
+    };
+    let Some(resolved) = literal(&query) else {
+        return none(py);
+    };
+    let entries = resolved.iter().map(|entry| {
+        let host = text(entry.address.ip());
+        let address = match entry.address {
+            SocketAddr::V4(address) => (host, address.port()).into_pyobject(py)?.into_any(),
+            SocketAddr::V6(address) => (host, address.port(), address.flowinfo(), address.scope_id())
+                .into_pyobject(py)?
+                .into_any(),
+        };
+        (entry.family, entry.socktype, entry.proto, "", address).into_pyobject(py)
+    });
+    Ok(PyList::new(py, entries.collect::<PyResult<Vec<_>>>()?)?.into_any())
+}
+
+/// The text of a `str` or of ASCII `bytes`; nothing of anything else.
+fn text_of(value: &Bound<'_, PyAny>) -> Option<String> {
+    if let Ok(text) = value.cast_exact::<PyString>() {
+        return text.to_str().ok().map(str::to_owned);
+    }
+    let bytes = value.cast_exact::<PyBytes>().ok()?.as_bytes();
+    std::str::from_utf8(bytes)
+        .ok()
+        .filter(|text| text.is_ascii())
+        .map(str::to_owned)
+}

@@ -1,0 +1,106 @@
+"""The benchmarks measure what they say: servers echo, rows run, ratios are right."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from benchmarks import loops, network, process, scheduling
+from benchmarks.report import Ratio, table
+from benchmarks.rounds import interleave
+from benchmarks.servers import KINDS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("loop", ["asyncio", "hotloop"])
+def test_an_echo_server_of_each_kind_echoes(loop: str, kind: str) -> None:
+    message = bytes(range(256)) * 100
+    with (
+        process.server(["-m", "benchmarks.servers", "--loop", loop, "--kind", kind]) as (_, port),
+        socket.create_connection(("127.0.0.1", port), timeout=60) as connection,
+        connection.makefile("rb") as answer,
+    ):
+        connection.sendall(message)
+        assert answer.read(len(message)) == message
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "hotloop"])
+def test_scheduling_rows_run_on_a_loop(loop: str) -> None:
+    made = loops.factory(loop)()
+    try:
+        assert scheduling.call_later_cancel(made) == 100_000
+        assert scheduling.call_soon_from_thread(made) == 100_000
+        assert scheduling.getaddrinfo_literal(made) == 2_000
+        made.run_until_complete(made.shutdown_default_executor())
+    finally:
+        made.close()
+
+
+def test_a_server_that_does_not_start_is_an_error() -> None:
+    with pytest.raises(process.NotServing, match="did not start"), process.server(["-c", "pass"]):
+        pass
+    with pytest.raises(process.NotServing, match="ended at once"), process.server(["-c", "pass"], process.free_port()):
+        pass
+
+
+def test_loops_that_are_not_installed_are_named() -> None:
+    names, missing = loops.installed(["asyncio", "no_such_loop"])
+    assert names == ["asyncio"]
+    assert len(missing) == 1
+    assert missing[0].startswith("no_such_loop is left out: ModuleNotFoundError")
+    assert loops.factory("asyncio") is asyncio.SelectorEventLoop
+
+
+def test_rounds_are_interleaved(capsys: pytest.CaptureFixture[str]) -> None:
+    order: list[str] = []
+
+    def measure(row: str, loop: str) -> int:
+        order.append(loop)
+        return len(order)
+
+    assert interleave(["row"], ["a", "b"], 2, measure, str) == ({"row": {"a": [1, 4], "b": [2, 3]}}, [])
+    assert order == ["a", "b", "b", "a"]
+    assert capsys.readouterr().err.splitlines()[-1] == "row, round 2 of 2, a: 4"
+
+
+def test_a_loop_that_fails_has_no_figures_and_the_control_may_not() -> None:
+    def measure(row: str, loop: str) -> int:
+        if loop == row:
+            raise process.WrongAnswer("why")
+        return 1
+
+    figures, failures = interleave(["other"], ["asyncio", "other"], 3, measure, str)
+    assert figures == {"other": {"asyncio": [1, 1, 1]}}
+    assert failures == ["other fails at other: why"]
+    with pytest.raises(SystemExit, match="asyncio fails at asyncio: why"):
+        interleave(["asyncio"], ["asyncio", "other"], 3, measure, str)
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    ratio = Ratio.of([1.0, 20.0, 3.0], [2.0, 10.0, 3.0])
+    assert (ratio.median, ratio.lowest, ratio.highest) == (1.0, 0.5, 2.0)
+    assert str(ratio) == "1.00 (0.50-2.00)"
+
+
+def test_results_compare_with_the_control() -> None:
+    rounds = {
+        "row": {
+            "asyncio": [process.Load(100, 1.0, 100.0, 10.0, 20.0, 8.0, 0)],
+            "other": [process.Load(300, 1.0, 300.0, 5.0, 9.0, 2.0, 0)],
+        }
+    }
+    last = network.to_markdown(rounds).splitlines()[-1]
+    assert [cell.strip() for cell in last.strip("|").split("|")] == [
+        *["row", "other", "300", "5", "9", "2.00"],
+        *["3.00 (3.00-3.00)", "0.25 (0.25-0.25)", ""],
+    ]
+
+
+def test_a_table_lines_up() -> None:
+    assert table(["a", "b", "figure"], [["long", "b", "1"]]).splitlines() == [
+        "| a    | b | figure |",
+        "| ---- | - | -----: |",
+        "| long | b |      1 |",
+    ]

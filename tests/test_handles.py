@@ -1,0 +1,241 @@
+"""Handles: real ones of asyncio, that may be cancelled, kept, patched and looked at at any time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import pickle
+import weakref
+
+import pytest
+from harness import normalised, same_trace_as_stock, stock_loop, turns
+
+
+@pytest.fixture(params=["call_soon", "call_later", "call_at", "call_soon_threadsafe"])
+def schedule(request, loop):
+    """One of the calls that give a handle, in the shape of call_soon."""
+    return {
+        "call_soon": lambda loop, *args, **options: loop.call_soon(*args, **options),
+        "call_later": lambda loop, *args, **options: loop.call_later(0, *args, **options),
+        "call_at": lambda loop, *args, **options: loop.call_at(loop.time() - 1, *args, **options),
+        "call_soon_threadsafe": lambda loop, *args, **options: loop.call_soon_threadsafe(*args, **options),
+    }[request.param]
+
+
+def test_a_cancelled_callback_does_not_run(loop, schedule):
+    seen = []
+    handle = schedule(loop, seen.append, 1)
+    assert not handle.cancelled()
+    handle.cancel()
+    assert handle.cancelled()
+    handle.cancel()
+    turns(loop, 2)
+    assert seen == []
+
+
+def test_cancelling_lets_callback_and_arguments_go(loop, schedule):
+    class Thing:
+        pass
+
+    thing = Thing()
+    gone = weakref.ref(thing)
+    handle = schedule(loop, print, thing)
+    del thing
+    handle.cancel()
+    assert gone() is None
+    assert handle._callback is None
+    assert handle._args is None
+    turns(loop, 2)
+
+
+def test_a_callback_may_cancel_its_own_handle(loop, schedule):
+    """uvloop#76, uvloop#83, zuvloop#64"""
+    seen = []
+
+    def callback(*args):
+        handle.cancel()
+        seen.append((handle.cancelled(), args))
+
+    handle = schedule(loop, callback, "argument")
+    turns(loop, 2)
+    assert seen == [(True, ("argument",))]
+
+
+def test_a_callback_may_cancel_the_next_one_of_the_turn(loop):
+    def scenario(loop, trace):
+        handles = []
+        loop.call_soon(lambda: handles[0].cancel())
+        handles.append(loop.call_soon(trace.append, "cancelled"))
+        loop.call_soon(trace.append, "behind")
+        turns(loop)
+
+    assert same_trace_as_stock(loop, scenario) == ["behind"]
+
+
+def test_cancelling_after_the_run_is_harmless(loop, schedule):
+    """uvloop#76, uvloop#83"""
+    handle = schedule(loop, int)
+    turns(loop, 2)
+    assert not handle.cancelled()
+    handle.cancel()
+    assert handle.cancelled()
+    turns(loop)
+
+
+def test_when_after_the_run_and_after_cancelling(loop):
+    """uvloop#83: reading a timer that is over must not crash."""
+    fired, cancelled = loop.call_later(0, int), loop.call_later(1000, int)
+    whens = fired.when(), cancelled.when()
+    cancelled.cancel()
+    turns(loop, 2)
+    assert (fired.when(), cancelled.when()) == whens
+
+
+def test_a_handle_of_another_run_is_not_reused_while_it_is_held(loop):
+    """A free list must not give out a handle that somebody still holds."""
+    held = [loop.call_soon(int) for _ in range(100)]
+    turns(loop)
+    seen = []
+    new = [loop.call_soon(seen.append, number) for number in range(100)]
+    assert not {id(handle) for handle in held} & {id(handle) for handle in new}
+    for handle in held:
+        handle.cancel()
+    turns(loop)
+    assert seen == list(range(100))
+
+
+def test_a_replaced_run_method_is_called(loop, schedule, monkeypatch):
+    """logfire#2186: tools that time callbacks replace `asyncio.events.Handle._run`."""
+    seen, ran = [], []
+    run = asyncio.events.Handle._run
+
+    def watched(handle):
+        seen.append(handle._callback)
+        run(handle)
+
+    monkeypatch.setattr(asyncio.events.Handle, "_run", watched)
+    schedule(loop, ran.append, 1)
+    turns(loop, 2)
+    assert ran == [1]
+    assert any(getattr(callback, "__self__", None) is ran for callback in seen)
+    monkeypatch.undo()
+    seen.clear()
+    schedule(loop, ran.append, 2)
+    turns(loop, 2)
+    assert (ran, seen) == ([1, 2], [])
+
+
+def test_get_context_is_the_context_of_the_run(loop, schedule):
+    if not hasattr(asyncio.Handle, "get_context"):
+        assert not hasattr(loop.call_soon(int), "get_context")
+        turns(loop)
+        return
+    word = contextvars.ContextVar("word")
+    handle = schedule(loop, word.set, "written")
+    context = handle.get_context()
+    assert isinstance(context, contextvars.Context)
+    assert handle.get_context() is context
+    turns(loop, 2)
+    assert context[word] == "written"
+
+
+def test_get_context_is_the_context_given(loop, schedule):
+    if not hasattr(asyncio.Handle, "get_context"):
+        assert not hasattr(loop.call_soon(int), "get_context")
+        turns(loop)
+        return
+    context = contextvars.copy_context()
+    handle = schedule(loop, int, context=context)
+    assert handle.get_context() is context
+    turns(loop, 2)
+
+
+def callback(*args):
+    """Something with a name for the texts below."""
+
+
+@pytest.mark.parametrize("debug", [False, True], ids=["plain", "debug"])
+@pytest.mark.parametrize("state", ["waiting", "cancelled", "over"])
+def test_repr_is_that_of_stock_asyncio(loop, schedule, debug, state):
+    def text(loop):
+        loop.set_debug(debug)
+        handle = schedule(loop, callback, 1, "two")
+        if state == "cancelled":
+            handle.cancel()
+        found = repr(handle) if state != "over" else ""
+        turns(loop, 2)
+        found = found or repr(handle)
+        return normalised(found).split(" when=")[0].replace("_ThreadSafeHandle", "Handle")
+
+    with stock_loop() as stock:
+        expected = text(stock)
+    assert text(loop) == expected
+
+
+def test_repr_of_a_timer_tells_its_time(loop):
+    handle = loop.call_at(123456.5, callback)
+    assert "when=123456.5" in repr(handle)
+    assert "callback()" in repr(handle)
+    handle.cancel()
+
+
+def test_is_weakly_referenced_and_gone_after_the_run(loop, schedule):
+    """zuvloop: handles take weak references."""
+    handle = schedule(loop, int)
+    gone = weakref.ref(handle)
+    assert gone() is handle
+    del handle
+    gc.disable()
+    try:
+        turns(loop, 2)
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_a_cycle_through_a_handle_is_collected(new_loop):
+    """The collector sees through handle, loop and callback."""
+
+    class Owner:
+        def __init__(self, loop):
+            self.loop = loop
+            self.timer = loop.call_later(1e6, self.tick)
+            self.soon = loop.call_soon(self.tick)
+
+        def tick(self):
+            pass
+
+    loop = new_loop()
+    owner = Owner(loop)
+    gone = weakref.ref(owner)
+    loop.close()
+    del loop, owner
+    gc.collect()
+    assert gone() is None
+
+
+def test_pickling_is_refused(loop, schedule):
+    handle = schedule(loop, int)
+    with pytest.raises((TypeError, pickle.PicklingError, AttributeError)):
+        pickle.dumps(handle)
+    turns(loop, 2)
+
+
+def test_source_traceback_is_kept_in_debug_mode_only(loop, schedule):
+    assert schedule(loop, int)._source_traceback is None
+    loop.set_debug(True)
+    traceback = schedule(loop, int)._source_traceback
+    assert traceback[-1].filename == __file__
+    loop.set_debug(False)
+    turns(loop, 2)
+
+
+def test_a_handle_made_by_hand_can_be_run(loop):
+    """asyncio.Handle is public: libraries make their own."""
+    seen = []
+    asyncio.Handle(seen.append, (1,), loop)._run()
+    timer = asyncio.TimerHandle(5, seen.append, (2,), loop)
+    timer._run()
+    timer.cancel()
+    assert seen == [1, 2]
