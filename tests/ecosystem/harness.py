@@ -8,6 +8,7 @@ import gc
 import importlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +26,9 @@ T = TypeVar("T")
 DEADLINE = 60.0
 
 SERVERS = Path(__file__).parent / "servers"
+
+#: What to run a program by that must not outlive a test run which is killed: nothing else would end it then.
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
 
 
 def package_of(loop: asyncio.AbstractEventLoop) -> str:
@@ -109,13 +113,14 @@ class ServerProcess:
         self._lines: list[str] = []
         self._ended = False
         self._process = subprocess.Popen(
-            argv,
+            [*DIES_WITH_US, *argv],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
             env=environment,
+            start_new_session=True,
             **popen,
         )
         self._reader = threading.Thread(target=self._read, name=f"output of {argv[0]}", daemon=True)
@@ -178,8 +183,7 @@ class ServerProcess:
         try:
             code = self._process.wait(DEADLINE)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self.kill()
             raise AssertionError(f"the program did not end; it printed:\n{self.output}") from None
         self._reader.join(DEADLINE)
         return code
@@ -197,9 +201,12 @@ class ServerProcess:
         return code
 
     def kill(self) -> None:
-        """End it whatever it does, for tear-down after a failure. Does nothing where it has ended."""
+        """End it and the processes it started, whatever they do, for tear-down after a failure.
+
+        Does nothing where it has ended: its group's number could be another's then.
+        """
         if self._process.poll() is None:
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._reader.join(DEADLINE)
 

@@ -132,6 +132,7 @@ def test_passes_descriptors_over_a_unix_socket(run: Run, short_tmp: str, tmp_pat
         async def serve(stream: anyio.abc.UNIXSocketStream) -> None:
             async with stream:
                 assert await send_and_receive(stream, payload(MIB)) == payload(MIB)
+                await stream.send(b"ready")
                 _, (descriptor,) = await stream.receive_fds(10, 1)
                 with os.fdopen(descriptor) as file:
                     await stream.send(file.read().encode())
@@ -148,6 +149,8 @@ def test_passes_descriptors_over_a_unix_socket(run: Run, short_tmp: str, tmp_pat
                     received += piece
                     await stream.send(piece)
                 assert received == payload(MIB)
+                # Sent any earlier, they could come together with the end of what is echoed.
+                assert await stream.receive() == b"ready"
                 async with await anyio.open_file(tmp_path / "file") as file:
                     await stream.send_fds(b"here", [file.fileno()])
                 assert await stream.receive() == b"passed"

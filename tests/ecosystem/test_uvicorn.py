@@ -6,12 +6,14 @@ The clients here are blocking ones, with no loop: what is tested is the server.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import http.client
 import json
 import signal
 import socket
 import ssl
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
@@ -46,6 +48,16 @@ def connect(server: Uvicorn) -> socket.socket:
     sock = socket.create_connection(("127.0.0.1", server.port), DEADLINE)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
+
+
+def wait_until_listening(server: Uvicorn) -> None:
+    """Wait for workers, which print nothing when they listen: the socket was bound before, by their parent."""
+    deadline = time.monotonic() + DEADLINE
+    while time.monotonic() < deadline:
+        with contextlib.suppress(ConnectionRefusedError):
+            connect(server).close()
+            return
+    raise AssertionError(f"nobody listens; printed:\n{server.output}")
 
 
 def client(server: Uvicorn) -> closing[http.client.HTTPConnection]:
