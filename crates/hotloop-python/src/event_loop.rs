@@ -94,27 +94,27 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(c"call_soon_threadsafe", c"call_soon_threadsafe($self, /, callback, *args, context=None)\n--\n\nLike call_soon(), from any thread.", call_soon_threadsafe)
         .method(c"call_later", c"call_later($self, /, delay, callback, *args, context=None)\n--\n\nArrange for a callback to be called after a delay in seconds.", call_later)
         .method(c"call_at", c"call_at($self, /, when, callback, *args, context=None)\n--\n\nArrange for a callback to be called at a time of the loop's clock.", call_at)
-        .method(c"time", c"time($self, /)\n--\n\nThe loop's time in seconds: a float, the same as time.monotonic().", time)
-        .method(c"stop", c"stop($self, /)\n--\n\nEnd run_forever() after this turn.", stop)
-        .method(c"is_closed", c"is_closed($self, /)\n--\n\nWhether the loop was closed.", is_closed)
-        .method(c"get_debug", c"get_debug($self, /)\n--\n\nWhether the loop is in debug mode.", get_debug)
-        .method(c"_run_once", c"_run_once($self, /)\n--\n\nRun one turn; inside run_forever(), all turns until stop().", run_once)
-        .method(c"_begin_running", c"_begin_running($self, /)\n--\n\nLet the next _run_once() go on until stop().", begin_running)
-        .method(c"_end_running", c"_end_running($self, /)\n--\n\nUndo _begin_running() and send what is still gathered.", end_running)
+        .no_args(c"time", c"time($self, /)\n--\n\nThe loop's time in seconds: a float, the same as time.monotonic().", time)
+        .no_args(c"stop", c"stop($self, /)\n--\n\nEnd run_forever() after this turn.", stop)
+        .no_args(c"is_closed", c"is_closed($self, /)\n--\n\nWhether the loop was closed.", is_closed)
+        .no_args(c"get_debug", c"get_debug($self, /)\n--\n\nWhether the loop is in debug mode.", get_debug)
+        .no_args(c"_run_once", c"_run_once($self, /)\n--\n\nRun one turn; inside run_forever(), all turns until stop().", run_once)
+        .no_args(c"_begin_running", c"_begin_running($self, /)\n--\n\nLet the next _run_once() go on until stop().", begin_running)
+        .no_args(c"_end_running", c"_end_running($self, /)\n--\n\nUndo _begin_running() and send what is still gathered.", end_running)
         .method(c"_timer_handle_cancelled", c"_timer_handle_cancelled($self, handle, /)\n--\n\nNotification that a TimerHandle was cancelled.", timer_handle_cancelled)
         .method(c"_add_callback", c"_add_callback($self, handle, /)\n--\n\nAdd a Handle to the ready callbacks.", add_callback)
         .method(c"_add_callback_signalsafe", c"_add_callback_signalsafe($self, handle, /)\n--\n\nLike _add_callback(), and wake the loop.", add_callback_signalsafe)
-        .method(c"_write_to_self", c"_write_to_self($self, /)\n--\n\nWake the loop.", write_to_self)
+        .no_args(c"_write_to_self", c"_write_to_self($self, /)\n--\n\nWake the loop.", write_to_self)
         .method(c"_watch_read", c"_watch_read($self, fd, handle, /)\n--\n\nHave a handle run while a descriptor is readable; answer the one it replaces.", watch_read)
         .method(c"_watch_write", c"_watch_write($self, fd, handle, /)\n--\n\nHave a handle run while a descriptor is writable; answer the one it replaces.", watch_write)
         .method(c"_unwatch_read", c"_unwatch_read($self, fd, /)\n--\n\nEnd _watch_read(); answer its handle or None.", unwatch_read)
         .method(c"_unwatch_write", c"_unwatch_write($self, fd, /)\n--\n\nEnd _watch_write(); answer its handle or None.", unwatch_write)
         .method(c"_watchers", c"_watchers($self, fd, /)\n--\n\nThe handles that watch a descriptor: reader and writer, each a handle or None.", watchers)
-        .method(c"_watched", c"_watched($self, /)\n--\n\nThe numbers of all watched descriptors, as a list.", watched)
+        .no_args(c"_watched", c"_watched($self, /)\n--\n\nThe numbers of all watched descriptors, as a list.", watched)
         .method(c"_new_handle", c"_new_handle($self, callback, args, context=None, /)\n--\n\nA Handle of this loop for a callback and a tuple of arguments.", new_handle)
-        .method(c"_ready_handles", c"_ready_handles($self, /)\n--\n\nThe ready callbacks, as a list.", ready_handles)
-        .method(c"_scheduled_handles", c"_scheduled_handles($self, /)\n--\n\nThe timers, as a list in heap order.", scheduled_handles)
-        .method(c"_ready_popleft", c"_ready_popleft($self, /)\n--\n\nTake the oldest ready callback, or None.", ready_popleft)
+        .no_args(c"_ready_handles", c"_ready_handles($self, /)\n--\n\nThe ready callbacks, as a list.", ready_handles)
+        .no_args(c"_scheduled_handles", c"_scheduled_handles($self, /)\n--\n\nThe timers, as a list in heap order.", scheduled_handles)
+        .no_args(c"_ready_popleft", c"_ready_popleft($self, /)\n--\n\nTake the oldest ready callback, or None.", ready_popleft)
         .method(c"_ready_appendleft", c"_ready_appendleft($self, handle, /)\n--\n\nPut a handle before all ready callbacks.", ready_appendleft)
         .method(c"_clear_scheduled", c"_clear_scheduled($self, timers, /)\n--\n\nDrop all timers, or else all ready callbacks.", clear_scheduled)
         .method(c"_try_recv", c"_try_recv($self, sock, nbytes, /)\n--\n\nReceive, or a future for it.", sockets::try_recv)
@@ -124,8 +124,8 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(c"_wait_connected", c"_wait_connected($self, sock, address, /)\n--\n\nA future for the end of a connection attempt.", sockets::wait_connected)
         .method(c"_forget_operation", c"_forget_operation($self, sock, /)\n--\n\nStop waiting for what was given up on a socket.", sockets::forget)
         .method(c"_literal_addresses", c"_literal_addresses($self, host, port, family, type, proto, flags, /)\n--\n\nWhat getaddrinfo() answers for an address literal, or None.", addresses::literal_addresses)
-        .method(c"create_future", c"create_future($self, /)\n--\n\nA future of this loop.", create_future)
-        .method(c"_release", c"_release($self, /)\n--\n\nLet go of the kernel and of everything scheduled, for good.", release)
+        .no_args(c"create_future", c"create_future($self, /)\n--\n\nA future of this loop.", create_future)
+        .no_args(c"_release", c"_release($self, /)\n--\n\nLet go of the kernel and of everything scheduled, for good.", release)
         .method(c"_open_stream", c"_open_stream($self, sock, protocol, waiter, extra, server, context=None, /)\n--\n\nA transport over a connected socket.", transports::open_stream)
         .property(c"_stopping", c"Whether the loop ends after this turn.", |this: This<'_, '_, Loop>| bool_object(this.py(), this.stopping.get()), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_bool(&this.stopping, value))
         .property(c"_closed", c"Whether the loop was closed.", |this: This<'_, '_, Loop>| bool_object(this.py(), this.closed.get()), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_bool(&this.closed, value))
@@ -300,7 +300,7 @@ impl Drop for EngineGuard<'_> {
     }
 }
 
-impl This<'_, '_, Loop> {
+impl<'py> This<'_, 'py, Loop> {
     /// Schedules a callback for the next turn.
     ///
     /// # Errors
@@ -328,6 +328,32 @@ impl This<'_, '_, Loop> {
             Err(_) => self.push(handle.clone()),
         }
         Ok(handle)
+    }
+
+    /// Schedules a callback for a time of the loop's clock, and answers its handle.
+    fn schedule_at(
+        self,
+        when: &Bound<'py, PyAny>,
+        callback: &Bound<'py, PyAny>,
+        arguments: Object,
+        context: Option<Object>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = self.py();
+        self.check_closed()?;
+        // Stock asyncio's `call_later` goes through `call_at`, which is the name that its check reports.
+        check_in_debug(self, callback, "call_at", true)?;
+        let due = seconds(when)?;
+        let timer = handles::new_timer(
+            py,
+            self.object(),
+            when.into(),
+            callback.into(),
+            arguments,
+            context,
+            self.debug.get(),
+        )?;
+        self.engine()?.call_at(due, timer.clone());
+        Ok(timer.into_bound(py))
     }
 
     /// Looks whether a subclass or the instance has a `time()` of its own.
@@ -377,8 +403,8 @@ fn construct(_py: Python<'_>) -> PyResult<Loop> {
 
 /// The context keyword of a scheduling call.
 #[inline]
-fn context(call: &Call<'_, '_>, function: &str) -> PyResult<Option<Object>> {
-    Ok(call.keyword(function, "context")?.map(Object::from))
+fn context(call: &Call<'_, '_>, function: &str, positional: &[&str]) -> PyResult<Option<Object>> {
+    Ok(call.keyword(function, positional, "context")?.map(Object::from))
 }
 
 fn missing(function: &str, names: &[&str], given: usize) -> PyErr {
@@ -413,10 +439,10 @@ fn check_in_debug(
 }
 
 fn call_soon<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let Some(callback) = call.get(0) else {
+    let Some(callback) = call.named(0, "callback") else {
         return Err(missing("BaseEventLoop.call_soon", &["callback"], 0));
     };
-    let context = context(&call, "BaseEventLoop.call_soon")?;
+    let context = context(&call, "BaseEventLoop.call_soon", &["callback"])?;
     this.check_closed()?;
     check_in_debug(this, &callback, "call_soon", true)?;
     Ok(this
@@ -426,10 +452,10 @@ fn call_soon<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bo
 
 fn call_soon_threadsafe<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
-    let Some(callback) = call.get(0) else {
+    let Some(callback) = call.named(0, "callback") else {
         return Err(missing("BaseEventLoop.call_soon_threadsafe", &["callback"], 0));
     };
-    let context = context(&call, "BaseEventLoop.call_soon_threadsafe")?;
+    let context = context(&call, "BaseEventLoop.call_soon_threadsafe", &["callback"])?;
     this.check_closed()?;
     check_in_debug(this, &callback, "call_soon_threadsafe", false)?;
     let handle = handles::new_threadsafe(
@@ -445,13 +471,11 @@ fn call_soon_threadsafe<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> 
 }
 
 fn call_later<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let (Some(delay), Some(_)) = (call.get(0), call.get(1)) else {
-        return Err(missing(
-            "BaseEventLoop.call_later",
-            &["delay", "callback"],
-            call.len(),
-        ));
+    const PARAMETERS: [&str; 2] = ["delay", "callback"];
+    let (Some(delay), Some(callback)) = (call.named(0, PARAMETERS[0]), call.named(1, PARAMETERS[1])) else {
+        return Err(missing("BaseEventLoop.call_later", &PARAMETERS, call.len()));
     };
+    let context = context(&call, "BaseEventLoop.call_later", &PARAMETERS)?;
     if delay.is_none() {
         return Err(PyTypeError::new_err("delay must not be None"));
     }
@@ -460,54 +484,19 @@ fn call_later<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<B
         Ok(delay) => PyFloat::new(this.py(), now.value() + delay.value()).into_any(),
         Err(_) => now.add(delay)?,
     };
-    schedule_at(this, &when, &call, "call_later")
+    this.schedule_at(&when, &callback, call.rest(2), context)
 }
 
 fn call_at<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let (Some(when), Some(_)) = (call.get(0), call.get(1)) else {
-        return Err(missing(
-            "BaseEventLoop.call_at",
-            &["when", "callback"],
-            call.len(),
-        ));
+    const PARAMETERS: [&str; 2] = ["when", "callback"];
+    let (Some(when), Some(callback)) = (call.named(0, PARAMETERS[0]), call.named(1, PARAMETERS[1])) else {
+        return Err(missing("BaseEventLoop.call_at", &PARAMETERS, call.len()));
     };
+    let context = context(&call, "BaseEventLoop.call_at", &PARAMETERS)?;
     if when.is_none() {
         return Err(PyTypeError::new_err("when cannot be None"));
     }
-    schedule_at(this, &when, &call, "call_at")
-}
-
-/// Schedules the callback of `call`, whose first argument stands for `when`.
-fn schedule_at<'py>(
-    this: This<'_, 'py, Loop>,
-    when: &Bound<'py, PyAny>,
-    call: &Call<'_, 'py>,
-    method: &str,
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = this.py();
-    let Some(callback) = call.get(1) else {
-        return Err(missing(method, &["when", "callback"], call.len()));
-    };
-    let context = match call.has_keywords() {
-        true => context(call, &format!("BaseEventLoop.{method}"))?,
-        false => None,
-    };
-    this.check_closed()?;
-    // Stock asyncio's `call_later` goes through `call_at`, which is the name that its check reports.
-    check_in_debug(this, &callback, "call_at", true)?;
-    let due = seconds(when)?;
-    let debug = this.debug.get();
-    let timer = handles::new_timer(
-        py,
-        this.object(),
-        when.into(),
-        (&*callback).into(),
-        call.rest(2),
-        context,
-        debug,
-    )?;
-    this.engine()?.call_at(due, timer.clone());
-    Ok(timer.into_bound(py))
+    this.schedule_at(&when, &callback, call.rest(2), context)
 }
 
 /// A due time in seconds. Whole numbers beyond all floats are as far away as can be.
@@ -522,24 +511,24 @@ fn seconds(when: &Bound<'_, PyAny>) -> PyResult<f64> {
     }
 }
 
-fn time<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn time<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
     Ok(PyFloat::new(this.py(), Monotonic.now()).into_any())
 }
 
-fn stop<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn stop<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
     this.stopping.set(true);
     none(this.py())
 }
 
-fn is_closed<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn is_closed<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
     bool_object(this.py(), this.closed.get())
 }
 
-fn get_debug<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn get_debug<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
     bool_object(this.py(), this.debug.get())
 }
 
-fn create_future<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn create_future<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     let class = py
         .import(pyo3::intern!(py, "asyncio.futures"))?
@@ -547,17 +536,17 @@ fn create_future<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResu
     ffi::call_with_keyword(&class, pyo3::intern!(py, "loop"), this.object())
 }
 
-fn release<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn release<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
     this.release();
     none(this.py())
 }
 
-fn begin_running<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn begin_running<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
     this.running.set(true);
     none(this.py())
 }
 
-fn end_running<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn end_running<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
     this.running.set(false);
     // A callback may have closed the loop as far as asyncio lets it.
     if let Ok(mut engine) = this.engine() {
@@ -566,7 +555,7 @@ fn end_running<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult
     none(this.py())
 }
 
-fn run_once<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn run_once<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
     this.find_own_time()?;
     dispatch::run(this)?;
     none(this.py())
@@ -607,7 +596,7 @@ fn add_callback_signalsafe<'py>(
     Ok(result)
 }
 
-fn write_to_self<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn write_to_self<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
     this.wake();
     none(this.py())
 }
@@ -664,7 +653,7 @@ fn watchers<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bou
         .into_any())
 }
 
-fn watched<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn watched<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
     let watched: Vec<RawFd> = this
         .engine()
         .map(|engine| engine.watched().collect())
@@ -680,7 +669,7 @@ fn new_handle<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<B
     Ok(handles::new(py, this.object(), callback, arguments, context, this.debug.get())?.into_bound(py))
 }
 
-fn ready_handles<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn ready_handles<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
     let handles: Vec<Object> = this
         .engine()
         .map(|mut engine| engine.ready().iter().cloned().collect())
@@ -688,7 +677,7 @@ fn ready_handles<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResu
     list(this.py(), handles)
 }
 
-fn scheduled_handles<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn scheduled_handles<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
     let handles: Vec<Object> = this
         .engine()
         .map(|mut engine| engine.timers().iter().cloned().collect())
@@ -696,7 +685,7 @@ fn scheduled_handles<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> Py
     list(this.py(), handles)
 }
 
-fn ready_popleft<'py>(this: This<'_, 'py, Loop>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn ready_popleft<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
     let handle = this.engine()?.ready().pop_front();
     Ok(object_or_none(this.py(), handle))
 }

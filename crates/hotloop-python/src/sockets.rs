@@ -88,12 +88,12 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .getattr("object")?
         .cast_into::<PyType>()?;
     let class = ClassBuilder::<SocketOperation>::new()
-        .method(
+        .no_args(
             c"cancel",
             c"cancel($self, /)\n--\n\nForget the operation.",
             cancel,
         )
-        .method(
+        .no_args(
             c"cancelled",
             c"cancelled($self, /)\n--\n\nWhether the operation is over.",
             cancelled,
@@ -420,12 +420,12 @@ impl SocketOperation {
     }
 }
 
-fn cancel<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn cancel<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     drop((this.future.take(), this.socket.take()));
     none(this.py())
 }
 
-fn cancelled<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn cancelled<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let over = this.future.borrow().is_none();
     bool_object(this.py(), over)
 }

@@ -89,11 +89,6 @@ impl<'py> WriteBuffer<'py> {
         View::new(object, ffi::PyBUF_WRITABLE).map(Self)
     }
 
-    /// How many bytes there is room for.
-    pub(crate) fn len(&self) -> usize {
-        self.0.view.len.unsigned_abs()
-    }
-
     /// The room, for the kernel to fill.
     pub(crate) fn as_mut_slice(&mut self) -> &mut [MaybeUninit<u8>] {
         if self.0.view.len == 0 {

@@ -88,39 +88,87 @@ impl<'a, 'py> Call<'a, 'py> {
         }
     }
 
-    /// The value of the one keyword that `function` knows, if it was given and is not `None`.
+    /// A parameter that may be given by position or by name.
+    #[inline]
+    pub(crate) fn named(&self, index: usize, name: &str) -> Option<Borrowed<'a, 'py, PyAny>> {
+        match self.get(index) {
+            None if self.has_keywords() => self.by_name(name),
+            argument => argument,
+        }
+    }
+
+    /// The value of the keyword-only parameter `name`, if it was given and is not `None`. Besides it, `function` has
+    /// the parameters `positional`, which may be given by name too.
     ///
     /// # Errors
-    /// `TypeError` for any other keyword, in the words that a Python function has for it.
+    /// `TypeError` for any other keyword and for a parameter given twice, in the words that a Python function has.
     #[inline]
-    pub(crate) fn keyword(&self, function: &str, name: &str) -> PyResult<Option<Borrowed<'a, 'py, PyAny>>> {
+    pub(crate) fn keyword(
+        &self,
+        function: &str,
+        positional: &[&str],
+        name: &str,
+    ) -> PyResult<Option<Borrowed<'a, 'py, PyAny>>> {
         if !self.has_keywords() {
             return Ok(None);
         }
-        self.find_keyword(function, name)
+        self.check_keywords(function, positional, name)?;
+        Ok(self.by_name(name).filter(|value| !value.is_none()))
     }
 
-    fn find_keyword(&self, function: &str, name: &str) -> PyResult<Option<Borrowed<'a, 'py, PyAny>>> {
-        let mut found = None;
-        // SAFETY: `names` is a tuple of strings, since there are keyword arguments.
-        let names = unsafe { Borrowed::from_ptr(self.py, self.names) };
-        for (given, &value) in names
-            .cast::<PyTuple>()?
-            .iter()
-            .zip(&self.arguments[self.positional..])
-        {
-            if given.cast::<PyString>()? != name {
+    /// The one parameter of a function, by position or by name.
+    ///
+    /// # Errors
+    /// `TypeError` if it is missing, or if there is more than it.
+    pub(crate) fn only(&self, function: &str, name: &str) -> PyResult<Borrowed<'a, 'py, PyAny>> {
+        self.check_keywords(function, &[name], name)?;
+        if self.positional > 1 {
+            let given = self.positional + 1;
+            let message = format!("{function}() takes 2 positional arguments but {given} were given");
+            return Err(PyTypeError::new_err(message));
+        }
+        self.named(0, name).ok_or_else(|| {
+            PyTypeError::new_err(format!(
+                "{function}() missing 1 required positional argument: '{name}'"
+            ))
+        })
+    }
+
+    fn keywords(&self) -> impl Iterator<Item = (Bound<'py, PyString>, *mut ffi::PyObject)> {
+        let names = (!self.names.is_null()).then(|| {
+            // SAFETY: not null, so it is the tuple of the names of the keyword arguments.
+            unsafe { Borrowed::from_ptr(self.py, self.names) }.to_owned()
+        });
+        let names = names.and_then(|names| names.cast_into::<PyTuple>().ok());
+        let names = names
+            .into_iter()
+            .flat_map(|names| names.iter().collect::<Vec<_>>());
+        let names = names.filter_map(|name| name.cast_into::<PyString>().ok());
+        names.zip(self.arguments[self.positional..].iter().copied())
+    }
+
+    fn by_name(&self, name: &str) -> Option<Borrowed<'a, 'py, PyAny>> {
+        let (_, value) = self.keywords().find(|(given, _)| given == name)?;
+        // SAFETY: as in `get`.
+        Some(unsafe { Borrowed::from_ptr(self.py, value) })
+    }
+
+    fn check_keywords(&self, function: &str, positional: &[&str], name: &str) -> PyResult<()> {
+        for (given, _) in self.keywords() {
+            let known = positional.iter().position(|positional| given == *positional);
+            if known.is_none() && given != name {
                 let message = format!(
                     "{function}() got an unexpected keyword argument {}",
                     given.repr()?
                 );
                 return Err(PyTypeError::new_err(message));
             }
-            // SAFETY: as in `get`.
-            let value = unsafe { Borrowed::from_ptr(self.py, value) };
-            found = (!value.is_none()).then_some(value);
+            if known.is_some_and(|index| index < self.positional) {
+                let message = format!("{function}() got multiple values for argument {}", given.repr()?);
+                return Err(PyTypeError::new_err(message));
+            }
         }
-        Ok(found)
+        Ok(())
     }
 
     /// All arguments again, for a call of `callee` with them.

@@ -265,6 +265,23 @@ impl<T: Class> ClassBuilder<T> {
         self
     }
 
+    /// Adds a method without arguments; CPython refuses any. `function` must be a plain function.
+    pub(crate) fn no_args<F>(mut self, name: &'static CStr, doc: &'static CStr, _function: F) -> Self
+    where
+        F: for<'a, 'py> Fn(This<'a, 'py, T>) -> PyResult<Bound<'py, PyAny>> + Copy + 'static,
+    {
+        const { assert!(size_of::<F>() == 0, "a method is a plain function") };
+        self.methods.push(ffi::PyMethodDef {
+            ml_name: name.as_ptr(),
+            ml_meth: ffi::PyMethodDefPointer {
+                PyCFunction: no_args::<T, F>,
+            },
+            ml_flags: ffi::METH_NOARGS,
+            ml_doc: doc.as_ptr(),
+        });
+        self
+    }
+
     /// Adds an attribute that can be read and, through `set`, assigned. Both must be plain functions.
     pub(crate) fn property<G, S>(mut self, name: &'static CStr, doc: &'static CStr, _get: G, _set: S) -> Self
     where
@@ -577,6 +594,18 @@ where
         )
         .map(Bound::into_ptr)
     })
+}
+
+unsafe extern "C" fn no_args<T, F>(
+    this: *mut ffi::PyObject,
+    _nothing: *mut ffi::PyObject,
+) -> *mut ffi::PyObject
+where
+    T: Class,
+    F: for<'a, 'py> Fn(This<'a, 'py, T>) -> PyResult<Bound<'py, PyAny>> + Copy + 'static,
+{
+    // SAFETY: called with an instance of the class, as an accessor is.
+    unsafe { get::<T, F>(this, std::ptr::null_mut()) }
 }
 
 unsafe extern "C" fn get<T, F>(this: *mut ffi::PyObject, _closure: *mut c_void) -> *mut ffi::PyObject

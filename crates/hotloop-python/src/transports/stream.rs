@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use hotloop::driver::Direction;
 use hotloop::transport::{Close, Stream};
 use hotloop::{StreamEvent, StreamKey};
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyImportError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyType};
 
@@ -106,7 +106,10 @@ impl Finalize for SocketTransport {
         let reported = py
             .import("hotloop._reports")
             .and_then(|reports| reports.call_method1("transport_unclosed", (this.object(), socket.bind(py))));
-        if let Err(error) = reported {
+        // At the interpreter's exit there may be nothing left to warn with.
+        if let Err(error) = reported
+            && !error.is_instance_of::<PyImportError>(py)
+        {
             error.write_unraisable(py, Some(this.object()));
         }
         this.release();
@@ -136,34 +139,34 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
             c"writelines($self, /, list_of_data)\n--\n\nSend a list of bytes, without waiting.",
             writelines,
         )
-        .method(
+        .no_args(
             c"write_eof",
             c"write_eof($self, /)\n--\n\nEnd the sending half after what was written.",
             write_eof,
         )
-        .method(c"can_write_eof", c"can_write_eof($self, /)\n--\n\nTrue.", can_write_eof)
-        .method(
+        .no_args(c"can_write_eof", c"can_write_eof($self, /)\n--\n\nTrue.", can_write_eof)
+        .no_args(
             c"close",
             c"close($self, /)\n--\n\nEnd the connection after what was written.",
             close,
         )
-        .method(c"abort", c"abort($self, /)\n--\n\nEnd the connection at once.", abort)
-        .method(
+        .no_args(c"abort", c"abort($self, /)\n--\n\nEnd the connection at once.", abort)
+        .no_args(
             c"is_closing",
             c"is_closing($self, /)\n--\n\nWhether the connection is ending or has ended.",
             is_closing,
         )
-        .method(
+        .no_args(
             c"is_reading",
             c"is_reading($self, /)\n--\n\nWhether data is being received.",
             is_reading,
         )
-        .method(
+        .no_args(
             c"pause_reading",
             c"pause_reading($self, /)\n--\n\nReceive nothing until resume_reading().",
             pause_reading,
         )
-        .method(
+        .no_args(
             c"resume_reading",
             c"resume_reading($self, /)\n--\n\nUndo pause_reading().",
             resume_reading,
@@ -173,17 +176,17 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
             c"set_protocol($self, /, protocol)\n--\n\nSet the protocol.",
             set_protocol,
         )
-        .method(
+        .no_args(
             c"get_protocol",
             c"get_protocol($self, /)\n--\n\nThe protocol.",
             get_protocol,
         )
-        .method(
+        .no_args(
             c"get_write_buffer_size",
             c"get_write_buffer_size($self, /)\n--\n\nHow many bytes wait to be sent.",
             get_write_buffer_size,
         )
-        .method(
+        .no_args(
             c"get_write_buffer_limits",
             c"get_write_buffer_limits($self, /)\n--\n\nThe low and the high mark of flow control, in bytes.",
             get_write_buffer_limits,
@@ -193,7 +196,7 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
             c"set_write_buffer_limits($self, /, high=None, low=None)\n--\n\nSet the marks of flow control, in bytes.",
             set_write_buffer_limits,
         )
-        .method(
+        .no_args(
             c"_begin_reading",
             c"_begin_reading($self, /)\n--\n\nReceive from now on, unless paused.",
             begin_reading,
@@ -213,12 +216,12 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
             c"_fatal_error($self, exc, message='Fatal error on transport', /)\n--\n\nReport an exception and end the connection.",
             fatal_error,
         )
-        .method(
+        .no_args(
             c"_make_empty_waiter",
             c"_make_empty_waiter($self, /)\n--\n\nA future for the moment when nothing is queued.",
             make_empty_waiter,
         )
-        .method(
+        .no_args(
             c"_reset_empty_waiter",
             c"_reset_empty_waiter($self, /)\n--\n\nForget that future.",
             reset_empty_waiter,
@@ -824,10 +827,10 @@ fn repr<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 
 fn write<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
-    let Some(data) = call.get(0) else {
-        return Err(PyTypeError::new_err(
-            "_SelectorSocketTransport.write() missing 1 required positional argument: 'data'",
-        ));
+    // The one call in a thousand with a keyword is worth the check.
+    let data = match call.get(0) {
+        Some(data) if call.len() == 1 && !call.has_keywords() => data,
+        _ => call.only("_SelectorSocketTransport.write", "data")?,
     };
     if let Ok(bytes) = data.cast_exact::<PyBytes>() {
         this.check_write("write")?;
@@ -851,7 +854,7 @@ fn write<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyA
 
 fn writelines<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
-    let list = argument(&call, 0, "writelines")?;
+    let list = call.only("_SelectorSocketTransport.writelines", "list_of_data")?;
     let join = || {
         let joined = PyBytes::new(py, b"").call_method1(pyo3::intern!(py, "join"), (&*list,))?;
         Ok::<_, PyErr>(joined.cast_into::<PyBytes>()?)
@@ -869,37 +872,37 @@ fn writelines<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py
     none(py)
 }
 
-fn write_eof<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn write_eof<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     if let Some(key) = this.key.get() {
         this.with_loop(|event_loop| event_loop.engine()?.write_eof(key).map_err(os_error))?;
     }
     none(this.py())
 }
 
-fn can_write_eof<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn can_write_eof<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     bool_object(this.py(), true)
 }
 
-fn close<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn close<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     this.close()?;
     none(this.py())
 }
 
-fn abort<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn abort<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     this.force_close(&py.None().into_bound(py))?;
     none(py)
 }
 
-fn is_closing<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn is_closing<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     bool_object(this.py(), this.is_closing()?)
 }
 
-fn is_reading<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn is_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     bool_object(this.py(), !this.paused.get() && !this.is_closing()?)
 }
 
-fn pause_reading<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn pause_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     if !this.paused.get() && !this.is_closing()? {
         this.paused.set(true);
         this.stop_reading()?;
@@ -907,7 +910,7 @@ fn pause_reading<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound
     none(this.py())
 }
 
-fn resume_reading<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn resume_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     if this.paused.get() && !this.is_closing()? {
         this.paused.set(false);
         this.start_reading()?;
@@ -915,7 +918,7 @@ fn resume_reading<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Boun
     none(this.py())
 }
 
-fn begin_reading<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn begin_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     if !this.paused.get() && !this.is_closing()? {
         this.start_reading()?;
     }
@@ -923,7 +926,7 @@ fn begin_reading<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound
 }
 
 fn set_protocol<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let protocol = argument(&call, 0, "set_protocol")?;
+    let protocol = call.only("_SelectorTransport.set_protocol", "protocol")?;
     let kind = protocol::kind(&protocol)?;
     let old = this.protocol.replace(Some(Protocol {
         object: (&*protocol).into(),
@@ -933,14 +936,14 @@ fn set_protocol<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'
     none(this.py())
 }
 
-fn get_protocol<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn get_protocol<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     Ok(object_or_none(
         this.py(),
         this.protocol().map(|protocol| protocol.object),
     ))
 }
 
-fn get_write_buffer_size<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn get_write_buffer_size<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     if let Some(key) = this.key.get() {
         // What is only gathered would have been sent already by a loop that does not gather.
         this.with_loop(|event_loop| {
@@ -952,7 +955,7 @@ fn get_write_buffer_size<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResu
     Ok(size.into_pyobject(this.py())?.into_any())
 }
 
-fn get_write_buffer_limits<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn get_write_buffer_limits<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let limits = this.state(|stream| stream.flow.limits())?.unwrap_or_default();
     Ok(limits.into_pyobject(this.py())?.into_any())
 }
@@ -995,7 +998,7 @@ fn fatal_error<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'p
     none(py)
 }
 
-fn make_empty_waiter<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn make_empty_waiter<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     if this.empty_waiter.borrow().is_some() {
         return Err(PyRuntimeError::new_err("Empty waiter is already set"));
@@ -1015,7 +1018,7 @@ fn make_empty_waiter<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<B
     Ok(waiter)
 }
 
-fn reset_empty_waiter<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn reset_empty_waiter<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     drop(this.empty_waiter.take());
     none(this.py())
 }
