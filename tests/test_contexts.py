@@ -105,7 +105,7 @@ def test_a_handle_kept_by_its_own_callback_is_collected_after_it_ran(loop):
     assert alive() is None
 
 
-def test_an_abandoned_loop_is_collected_with_what_it_has_scheduled(loop):
+def test_a_closed_loop_is_collected_with_what_it_had_scheduled(loop):
     class Value:
         def callback(self):
             pass
