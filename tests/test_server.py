@@ -184,9 +184,8 @@ def test_the_life_of_a_server_is_that_of_stock_asyncio(loop, name):
 
         run(loop, steps())
 
-    text = same_as_stock(loop, live)
-    assert [line.replace(str(id(loop)), "") for line in traces[0]] == traces[1]
-    assert text[0] in ("returned", "RuntimeError", "CancelledError")
+    same_as_stock(loop, live)
+    assert traces[0] == traces[1]
 
 
 def test_wait_closed_waits_for_the_connections_as_on_stock_asyncio(loop, serve):
@@ -279,7 +278,7 @@ def test_a_factory_that_raises_does_not_end_the_server(loop, loop_name, unhandle
 async def reported(unhandled):
     """Wait for a call of the exception handler."""
     while not unhandled:
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
 
 
 def test_a_connection_lost_before_it_is_accepted_does_not_end_the_server(loop, serve):

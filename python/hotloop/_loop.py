@@ -7,7 +7,7 @@ import selectors
 import socket
 import sys
 from asyncio import base_events, constants, sslproto
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,24 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         if selector is not None:
             selector.close()
         super().__init__(LoopSelector(self))
+
+    if TYPE_CHECKING:
+        # What asyncio's classes have without telling the type checker.
+        _selector: LoopSelector
+        _transports: MutableMapping[int, asyncio.Transport]
+
+        def _check_closed(self) -> None: ...
+        def _ensure_fd_no_transport(self, fd: Any) -> None: ...
+        async def _ensure_resolved(
+            self,
+            address: Any,
+            *,
+            family: int = 0,
+            type: int = socket.SOCK_STREAM,
+            proto: int = 0,
+            flags: int = 0,
+            loop: asyncio.AbstractEventLoop,
+        ) -> list[Any]: ...
 
     # Running
 
@@ -111,14 +129,14 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         if not self._is_plain(sock):
             return await super().sock_recv(sock, n)
         data = self._try_recv(sock, n)
-        return data if type(data) is bytes else await self._outcome(sock, data)
+        return data if isinstance(data, bytes) else await self._outcome(sock, data)
 
     async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
         """Receive into a buffer; answer the number of bytes."""
         if not self._is_plain(sock):
             return await super().sock_recv_into(sock, buf)
         count = self._try_recv_into(sock, buf)
-        return count if type(count) is int else await self._outcome(sock, count)
+        return count if isinstance(count, int) else await self._outcome(sock, count)
 
     async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
         """Send all bytes."""
@@ -134,7 +152,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         if not self._is_plain(sock):
             return await super().sock_accept(sock)
         accepted = self._try_accept(sock)
-        if type(accepted) is not tuple:
+        if not isinstance(accepted, tuple):
             accepted = await self._outcome(sock, accepted)
         fd, address = accepted
         conn = socket.socket(sock.family, sock.type, sock.proto, fileno=fd)
@@ -183,7 +201,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         type: int = 0,
         proto: int = 0,
         flags: int = 0,
-    ) -> list[tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]]:
+    ) -> list[Any]:
         """Resolve a host and a port: an address at once, a name on the executor."""
         answer = None if self._debug else self._literal_addresses(host, port, family, type, proto, flags)
         if answer is None:
@@ -225,10 +243,10 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
             self,
             protocol,
             sslcontext,
-            waiter,
+            waiter,  # type: ignore[arg-type]
             server_side,
             server_hostname,
-            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_handshake_timeout=ssl_handshake_timeout,  # type: ignore[arg-type]
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
         make_socket_transport(self, rawsock, ssl_protocol, None, extra, server, context)

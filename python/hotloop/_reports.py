@@ -13,7 +13,7 @@ from typing import Any
 
 def callback_failed(loop: asyncio.AbstractEventLoop, handle: Any, *, exception: BaseException) -> None:
     """Report an exception of a handle's callback, as ``Handle._run`` does."""
-    source = format_helpers._format_callback_source(handle._callback, handle._args)  # type: ignore[attr-defined]
+    source = format_helpers._format_callback_source(handle._callback, handle._args)
     context = {"message": f"Exception in callback {source}", "exception": exception, "handle": handle}
     if handle._source_traceback:
         context["source_traceback"] = handle._source_traceback
@@ -24,7 +24,7 @@ def handle_ran(loop: Any, handle: Any, seconds: float) -> None:
     """Warn of a callback that held the loop up, in debug mode."""
     if seconds >= loop.slow_callback_duration:
         name = base_events._format_handle(handle)  # type: ignore[attr-defined]
-        base_events.logger.warning("Executing %s took %.3f seconds", name, seconds)
+        base_events.logger.warning("Executing %s took %.3f seconds", name, seconds)  # type: ignore[attr-defined]
 
 
 def transport_event_failed(loop: asyncio.AbstractEventLoop, transport: Any, exception: BaseException) -> None:
@@ -41,7 +41,7 @@ def transport_failed(transport: Any, exception: BaseException, message: str) -> 
         return
     if isinstance(exception, OSError):
         if loop.get_debug():
-            selector_events.logger.debug("%r: %s", transport, message, exc_info=exception)
+            selector_events.logger.debug("%r: %s", transport, message, exc_info=exception)  # type: ignore[attr-defined]
         return
     loop.call_exception_handler(
         {"message": message, "exception": exception, "transport": transport, "protocol": transport._protocol}
@@ -62,7 +62,7 @@ def flow_control_failed(transport: Any, exception: BaseException, method: str) -
 
 def write_to_lost() -> None:
     """Warn of a program that goes on writing to a lost connection."""
-    selector_events.logger.warning("socket.send() raised exception.")
+    selector_events.logger.warning("socket.send() raised exception.")  # type: ignore[attr-defined]
 
 
 def transport_unclosed(transport: Any, sock: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from asyncio import trsock
 from contextvars import Context
@@ -45,11 +46,9 @@ def make_socket_transport(
 def set_nodelay(sock: socket.socket) -> None:
     """Send small packets at once on TCP, by what the socket is: ``sock.proto`` is 0 on most."""
     if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM:
-        try:
+        # A stream over IP that is not TCP (SCTP, MPTCP on old kernels) has no such option, nor the need.
+        with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except OSError:
-            # A stream over IP that is not TCP (SCTP, MPTCP on old kernels) has no such option, nor the need.
-            pass
 
 
 def attach(server: Any, transport: asyncio.Transport) -> None:

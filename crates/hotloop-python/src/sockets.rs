@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use std::sync::OnceLock;
 
 use hotloop::driver::{Direction, Driver};
-use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyMemoryError, PyOSError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
@@ -88,10 +88,14 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .getattr("object")?
         .cast_into::<PyType>()?;
     let class = ClassBuilder::<SocketOperation>::new()
-        .method(c"cancel", c"cancel()\n--\n\nForget the operation.", cancel)
+        .method(
+            c"cancel",
+            c"cancel($self, /)\n--\n\nForget the operation.",
+            cancel,
+        )
         .method(
             c"cancelled",
-            c"cancelled()\n--\n\nWhether the operation is over.",
+            c"cancelled($self, /)\n--\n\nWhether the operation is over.",
             cancelled,
         )
         .getter(c"_cancelled", c"Whether the operation is over.", |this| {
@@ -123,9 +127,12 @@ pub(crate) fn run(event_loop: This<'_, '_, Loop>, handle: &Object) -> PyResult<(
 
 /// `_try_recv(sock, nbytes)`: the bytes, or a future for them.
 pub(crate) fn try_recv<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let limit: isize = argument(&call, 1, "sock_recv")?.extract()?;
-    let limit = usize::try_from(limit).map_err(|_| PyValueError::new_err("negative buffersize in recv"))?;
-    begin(this, &call, Action::Receive { limit })
+    let limit = argument(&call, 1, "sock_recv")?;
+    match limit.extract::<usize>() {
+        Ok(limit) => begin(this, &call, Action::Receive { limit }),
+        // The socket says what is wrong with the number.
+        Err(_) => argument(&call, 0, "sock_recv")?.call_method1(pyo3::intern!(this.py(), "recv"), (&*limit,)),
+    }
 }
 
 /// `_try_recv_into(sock, buffer)`: how many bytes, or a future for that.
@@ -133,7 +140,12 @@ pub(crate) fn try_recv_into<'py>(
     this: This<'_, 'py, Loop>,
     call: Call<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let buffer = argument(&call, 1, "sock_recv_into")?.into();
+    let buffer = argument(&call, 1, "sock_recv_into")?;
+    if WriteBuffer::new(&buffer).is_err() {
+        let socket = argument(&call, 0, "sock_recv_into")?;
+        return socket.call_method1(pyo3::intern!(this.py(), "recv_into"), (&*buffer,));
+    }
+    let buffer = buffer.into();
     begin(this, &call, Action::ReceiveInto { buffer })
 }
 
@@ -142,7 +154,12 @@ pub(crate) fn try_sendall<'py>(
     this: This<'_, 'py, Loop>,
     call: Call<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let data = argument(&call, 1, "sock_sendall")?.into();
+    let data = argument(&call, 1, "sock_sendall")?;
+    if ReadBuffer::new(&data).is_err() {
+        let socket = argument(&call, 0, "sock_sendall")?;
+        return socket.call_method1(pyo3::intern!(this.py(), "send"), (&*data,));
+    }
+    let data = data.into();
     begin(
         this,
         &call,
@@ -265,6 +282,11 @@ impl Action {
             Self::Receive { limit } => {
                 let mut scratch = event_loop.take_scratch();
                 if scratch.len() < *limit {
+                    let more = *limit - scratch.len();
+                    if scratch.try_reserve_exact(more).is_err() {
+                        event_loop.return_scratch(scratch);
+                        return Err(PyMemoryError::new_err(()));
+                    }
                     scratch.resize(*limit, std::mem::MaybeUninit::uninit());
                 }
                 let received = event_loop
@@ -289,7 +311,8 @@ impl Action {
             }
             Self::Send { data, sent } => {
                 let data = ReadBuffer::new(&data.bind(py))?;
-                let rest = &data.as_slice()[sent.get()..];
+                // A bytearray may have shrunk meanwhile.
+                let rest = data.as_slice().get(sent.get()..).unwrap_or_default();
                 match event_loop.engine()?.driver_mut().send(fd, &[IoSlice::new(rest)]) {
                     Ok(count) if count == rest.len() => Ok(py.None().into_bound(py)),
                     Ok(count) => {

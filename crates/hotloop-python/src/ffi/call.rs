@@ -34,10 +34,11 @@ impl<'a, 'py> Call<'a, 'py> {
             unsafe { ffi::PyTuple_GET_SIZE(names) }
         };
         let count = (positional + keywords).unsigned_abs();
-        // SAFETY: the caller passes that many arguments; the pointer may be null when there are none.
+        // The pointer may be null when there are no arguments.
         let arguments = if count == 0 {
             &[]
         } else {
+            // SAFETY: the caller passes that many arguments.
             unsafe { std::slice::from_raw_parts(arguments, count) }
         };
         Self {
@@ -46,12 +47,6 @@ impl<'a, 'py> Call<'a, 'py> {
             positional: positional.unsigned_abs(),
             names,
         }
-    }
-
-    /// The interpreter lock's token.
-    #[inline]
-    pub(crate) fn py(&self) -> Python<'py> {
-        self.py
     }
 
     /// How many positional arguments there are.
@@ -219,5 +214,21 @@ pub(crate) fn call_with_keyword<'py>(
     unsafe {
         let result = ffi::PyObject_Vectorcall(callee.as_ptr(), stack.as_ptr(), 0, names.as_ptr());
         Bound::from_owned_ptr_or_err(callee.py(), result)
+    }
+}
+
+// Parts of CPython's public interface that PyO3 does not name.
+unsafe extern "C" {
+    static mut PyMethod_Type: ffi::PyTypeObject;
+    fn PyMethod_Function(method: *mut ffi::PyObject) -> *mut ffi::PyObject;
+}
+
+/// Whether a bound method is that of `function`.
+#[inline]
+pub(crate) fn is_method_of(method: &Bound<'_, PyAny>, function: &Object) -> bool {
+    // SAFETY: the type is checked before the method's function is asked for, which is a borrowed reference.
+    unsafe {
+        ffi::Py_TYPE(method.as_ptr()) == &raw mut PyMethod_Type
+            && PyMethod_Function(method.as_ptr()) == function.pointer()
     }
 }

@@ -545,8 +545,8 @@ fn guard<R>(failed: R, act: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
 #[inline]
 unsafe fn conjure<F: Copy>() -> F {
     const { assert!(size_of::<F>() == 0) };
-    // SAFETY: a value without a size has no bytes to be wrong, and one such value existed.
-    unsafe { std::mem::MaybeUninit::<F>::uninit().assume_init() }
+    // SAFETY: a value without a size has no bytes to be read or to be wrong, and one such value existed.
+    unsafe { std::ptr::NonNull::<F>::dangling().read() }
 }
 
 unsafe extern "C" fn method<T, F>(

@@ -16,7 +16,7 @@ mod object;
 mod slots;
 
 pub(crate) use buffer::{Bytes, ReadBuffer, WriteBuffer, append, bytes_from};
-pub(crate) use call::{Call, call_method, call_no_args, call_tuple, call_with_keyword};
+pub(crate) use call::{Call, call_method, call_no_args, call_tuple, call_with_keyword, is_method_of};
 pub(crate) use class::{
     Class, ClassBuilder, Finalize, Instance, Layout, This, Visit, alloc_plain, plain_class,
 };

@@ -56,12 +56,6 @@ impl Object {
     pub(crate) fn is(&self, other: &Bound<'_, PyAny>) -> bool {
         self.0.as_ptr() == other.as_ptr()
     }
-
-    /// How many references there are to the object.
-    pub(crate) fn refcount(&self) -> isize {
-        // SAFETY: the object is alive.
-        unsafe { ffi::Py_REFCNT(self.pointer()) }
-    }
 }
 
 impl Clone for Object {

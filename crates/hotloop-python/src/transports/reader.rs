@@ -83,12 +83,28 @@ pub(super) fn feed(protocol: &Bound<'_, PyAny>, data: &[MaybeUninit<u8>]) -> PyR
     let Ok(buffer) = buffer.cast_exact::<PyByteArray>() else {
         return Ok(false);
     };
-    if reader.getattr(pyo3::intern!(py, "_eof"))?.is_truthy()? {
+    if !is_unpatched(protocol, &reader, stock)? || reader.getattr(pyo3::intern!(py, "_eof"))?.is_truthy()? {
         return Ok(false);
     }
     ffi::append(buffer, data)?;
     wake(&reader)?;
     pause_if_full(&reader, buffer.len())?;
+    Ok(true)
+}
+
+/// Whether nobody has put methods of his own into the place of those that are done natively here.
+fn is_unpatched(protocol: &Bound<'_, PyAny>, reader: &Bound<'_, PyAny>, stock: &Stock) -> PyResult<bool> {
+    let py = protocol.py();
+    let names = [
+        pyo3::intern!(py, "data_received"),
+        pyo3::intern!(py, "feed_data"),
+        pyo3::intern!(py, "_wakeup_waiter"),
+    ];
+    for ((name, owner), original) in names.iter().zip([protocol, reader, reader]).zip(&stock.methods) {
+        if !ffi::is_method_of(&owner.getattr(*name)?, original) {
+            return Ok(false);
+        }
+    }
     Ok(true)
 }
 

@@ -70,6 +70,7 @@ impl Class for SocketTransport {
         let event_loop = self.event_loop.borrow();
         visit.objects(event_loop.iter().map(Instance::object));
         visit.objects(self.protocol.borrow().iter().map(|protocol| &protocol.object));
+        visit.objects(&self.context);
         for held in [
             &self.socket,
             &self.server,
@@ -127,99 +128,99 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .repr(repr)
         .method(
             c"write",
-            c"write(data)\n--\n\nSend bytes, without waiting.",
+            c"write($self, /, data)\n--\n\nSend bytes, without waiting.",
             write,
         )
         .method(
             c"writelines",
-            c"writelines(list_of_data)\n--\n\nSend a list of bytes, without waiting.",
+            c"writelines($self, /, list_of_data)\n--\n\nSend a list of bytes, without waiting.",
             writelines,
         )
         .method(
             c"write_eof",
-            c"write_eof()\n--\n\nEnd the sending half after what was written.",
+            c"write_eof($self, /)\n--\n\nEnd the sending half after what was written.",
             write_eof,
         )
-        .method(c"can_write_eof", c"can_write_eof()\n--\n\nTrue.", can_write_eof)
+        .method(c"can_write_eof", c"can_write_eof($self, /)\n--\n\nTrue.", can_write_eof)
         .method(
             c"close",
-            c"close()\n--\n\nEnd the connection after what was written.",
+            c"close($self, /)\n--\n\nEnd the connection after what was written.",
             close,
         )
-        .method(c"abort", c"abort()\n--\n\nEnd the connection at once.", abort)
+        .method(c"abort", c"abort($self, /)\n--\n\nEnd the connection at once.", abort)
         .method(
             c"is_closing",
-            c"is_closing()\n--\n\nWhether the connection is ending or has ended.",
+            c"is_closing($self, /)\n--\n\nWhether the connection is ending or has ended.",
             is_closing,
         )
         .method(
             c"is_reading",
-            c"is_reading()\n--\n\nWhether data is being received.",
+            c"is_reading($self, /)\n--\n\nWhether data is being received.",
             is_reading,
         )
         .method(
             c"pause_reading",
-            c"pause_reading()\n--\n\nReceive nothing until resume_reading().",
+            c"pause_reading($self, /)\n--\n\nReceive nothing until resume_reading().",
             pause_reading,
         )
         .method(
             c"resume_reading",
-            c"resume_reading()\n--\n\nUndo pause_reading().",
+            c"resume_reading($self, /)\n--\n\nUndo pause_reading().",
             resume_reading,
         )
         .method(
             c"set_protocol",
-            c"set_protocol(protocol)\n--\n\nSet the protocol.",
+            c"set_protocol($self, /, protocol)\n--\n\nSet the protocol.",
             set_protocol,
         )
         .method(
             c"get_protocol",
-            c"get_protocol()\n--\n\nThe protocol.",
+            c"get_protocol($self, /)\n--\n\nThe protocol.",
             get_protocol,
         )
         .method(
             c"get_write_buffer_size",
-            c"get_write_buffer_size()\n--\n\nHow many bytes wait to be sent.",
+            c"get_write_buffer_size($self, /)\n--\n\nHow many bytes wait to be sent.",
             get_write_buffer_size,
         )
         .method(
             c"get_write_buffer_limits",
-            c"get_write_buffer_limits()\n--\n\nThe low and the high mark of flow control, in bytes.",
+            c"get_write_buffer_limits($self, /)\n--\n\nThe low and the high mark of flow control, in bytes.",
             get_write_buffer_limits,
         )
         .method(
             c"set_write_buffer_limits",
-            c"set_write_buffer_limits(high=None, low=None)\n--\n\nSet the marks of flow control, in bytes.",
+            c"set_write_buffer_limits($self, /, high=None, low=None)\n--\n\nSet the marks of flow control, in bytes.",
             set_write_buffer_limits,
         )
         .method(
             c"_begin_reading",
-            c"_begin_reading()\n--\n\nReceive from now on, unless paused.",
+            c"_begin_reading($self, /)\n--\n\nReceive from now on, unless paused.",
             begin_reading,
         )
         .method(
             c"_call_connection_lost",
-            c"_call_connection_lost(exc)\n--\n\nTell the protocol and close the socket.",
+            c"_call_connection_lost($self, exc, /)\n--\n\nTell the protocol and close the socket.",
             call_connection_lost,
         )
         .method(
             c"_force_close",
-            c"_force_close(exc)\n--\n\nEnd the connection at once, for a reason.",
+            c"_force_close($self, exc, /)\n--\n\nEnd the connection at once, for a reason.",
             force_close,
         )
         .method(
             c"_fatal_error",
-            c"_fatal_error(exc, message)\n--\n\nReport an exception and end the connection.",
+            c"_fatal_error($self, exc, message='Fatal error on transport', /)\n--\n\nReport an exception and end the connection.",
             fatal_error,
         )
         .method(
             c"_make_empty_waiter",
-            c"_make_empty_waiter()\n--\n\nA future for the moment when nothing is queued.",
+            c"_make_empty_waiter($self, /)\n--\n\nA future for the moment when nothing is queued.",
             make_empty_waiter,
         )
         .method(
             c"_reset_empty_waiter",
-            c"_reset_empty_waiter()\n--\n\nForget that future.",
+            c"_reset_empty_waiter($self, /)\n--\n\nForget that future.",
             reset_empty_waiter,
         )
         .getter(c"_sock", c"The socket, or None.", |this: It<'_, '_>| {
@@ -481,13 +482,15 @@ impl<'py> It<'_, 'py> {
                 if buffer.len()? == 0 {
                     return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
                 }
-                WriteBuffer::new(&buffer)
+                Ok(buffer)
             });
-        let mut buffer = match buffer {
+        let buffer = match buffer {
             Ok(buffer) => buffer,
             Err(error) => return self.fail(error, "Fatal error: protocol.get_buffer() call failed."),
         };
-        debug_assert!(buffer.len() > 0);
+        let Ok(mut buffer) = WriteBuffer::new(&buffer) else {
+            return self.refuse_buffer(&buffer);
+        };
         let received = event_loop.engine()?.receive(key, buffer.as_mut_slice());
         drop(buffer);
         match received {
@@ -499,6 +502,19 @@ impl<'py> It<'_, 'py> {
                     .or_else(|error| self.fail(error, "Fatal error: protocol.buffer_updated() call failed."))
             }
             Err(error) => self.read_failed(error),
+        }
+    }
+
+    /// Ends the connection over something that cannot be received into; the socket says why.
+    fn refuse_buffer(self, buffer: &Bound<'py, PyAny>) -> PyResult<()> {
+        let socket = self.socket.borrow().clone();
+        let Some(socket) = socket else { return Ok(()) };
+        match socket
+            .bind(self.py())
+            .call_method1(pyo3::intern!(self.py(), "recv_into"), (buffer,))
+        {
+            Ok(_) => Ok(()),
+            Err(error) => self.fail(error, "Fatal read error on socket transport"),
         }
     }
 
@@ -552,7 +568,7 @@ impl<'py> It<'_, 'py> {
             return self.connection_lost(None);
         }
         if eof && let Some(key) = self.key.get() {
-            self.with_loop(|event_loop| Ok(event_loop.engine()?.shutdown_write(key).map_err(os_error)?))?;
+            self.with_loop(|event_loop| event_loop.engine()?.shutdown_write(key).map_err(os_error))?;
         }
         Ok(())
     }
@@ -836,16 +852,26 @@ fn write<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyA
 fn writelines<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     let list = argument(&call, 0, "writelines")?;
-    this.check_write("writelines")?;
-    let joined = PyBytes::new(py, b"").call_method1(pyo3::intern!(py, "join"), (&*list,))?;
-    let joined = joined.cast_into::<PyBytes>()?;
+    let join = || {
+        let joined = PyBytes::new(py, b"").call_method1(pyo3::intern!(py, "join"), (&*list,))?;
+        Ok::<_, PyErr>(joined.cast_into::<PyBytes>()?)
+    };
+    // Up to Python 3.11 this is a join and a write, in that order and by that name.
+    let joined = if cfg!(Py_3_12) {
+        this.check_write("writelines")?;
+        join()?
+    } else {
+        let joined = join()?;
+        this.check_write("write")?;
+        joined
+    };
     this.send(joined.as_bytes(), || Bytes::new(&joined))?;
     none(py)
 }
 
 fn write_eof<'py>(this: It<'_, 'py>, _call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     if let Some(key) = this.key.get() {
-        this.with_loop(|event_loop| Ok(event_loop.engine()?.write_eof(key).map_err(os_error)?))?;
+        this.with_loop(|event_loop| event_loop.engine()?.write_eof(key).map_err(os_error))?;
     }
     none(this.py())
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 
+use hotloop::StreamKey;
 use hotloop::driver::Direction;
 use hotloop::transport::Close;
 
@@ -312,4 +313,66 @@ fn what_a_stream_has_queued_does_not_reach_the_next_one_of_its_number() -> io::R
     program.event_loop.release(old);
     assert_eq!(program.turn()?, [Seen::Readable(5)]);
     Ok(())
+}
+
+#[test]
+fn a_stream_is_kept_only_while_something_is_awaited_for_it() -> io::Result<()> {
+    let mut program = Program::new();
+    let key = program.stream(5, 1);
+    let kept = |program: &Program| program.event_loop.streaming().count();
+    assert_eq!(kept(&program), 0, "open, but nobody waits for anything");
+    program.start_reading(key)?;
+    assert_eq!(kept(&program), 1);
+    program.write(key, b"abc")?;
+    assert_eq!(kept(&program), 2, "bytes and room");
+    assert_eq!(program.event_loop.stop_reading(key), Some(5));
+    program.network.make_room(5, PLENTY);
+    assert_eq!(program.turn()?, [Seen::Sent(5)]);
+    assert_eq!(kept(&program), 0, "all is sent");
+    assert_eq!(
+        program.event_loop.take_discarded(),
+        [5],
+        "what was kept comes back"
+    );
+    Ok(())
+}
+
+#[test]
+fn whatever_was_kept_of_a_stream_comes_back() -> io::Result<()> {
+    // Each way to the end, with one object kept to receive, one to send, one for the end of the turn.
+    for end in [Program::abort, Program::release, Program::take_all] {
+        let mut program = Program::new();
+        let (key, gathering) = (program.stream(5, 0), program.stream(6, PLENTY));
+        program.start_reading(key)?;
+        program.write(key, b"a")?;
+        let mut back = 0;
+        program.in_a_turn(|program| {
+            assert!(program.write(gathering, b"a").is_ok());
+            assert!(program.write(gathering, b"b").is_ok());
+            assert_eq!(program.event_loop.streaming().count(), 3);
+            back = end(program, key) + end(program, gathering);
+        })?;
+        assert_eq!(back, 3);
+        assert_eq!(program.event_loop.streaming().count(), 0);
+    }
+    Ok(())
+}
+
+impl Program {
+    /// How many objects come back when a stream is aborted.
+    fn abort(&mut self, key: StreamKey) -> usize {
+        self.event_loop.abort(key);
+        self.event_loop.take_discarded().len()
+    }
+
+    /// How many objects come back when a stream is released.
+    fn release(&mut self, key: StreamKey) -> usize {
+        self.event_loop.release(key);
+        self.event_loop.take_discarded().len()
+    }
+
+    /// How many objects come back when the loop ends.
+    fn take_all(&mut self, _key: StreamKey) -> usize {
+        self.event_loop.take_io().1.len()
+    }
 }
