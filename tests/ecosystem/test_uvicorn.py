@@ -324,8 +324,8 @@ def test_serves_a_unix_socket(loop_under_test: LoopUnderTest, http_parser: str, 
 def test_workers_share_a_socket(loop_under_test: LoopUnderTest, http_parser: str) -> None:
     """``--workers``: the loop is made in spawned processes, on a socket that the parent bound."""
     with stopping(Uvicorn(loop_under_test, "asgi_app:app", "--http", http_parser, "--workers", "2")) as server:
-        for _ in range(2):
-            server.wait_for("Application startup complete")
+        server.wait_for_times("Application startup complete", 2)
+        wait_until_listening(server)
         for _ in range(10):
             with client(server) as connection:
                 assert json.loads(get(connection, "/which"))["loop"].partition(".")[0] == loop_under_test.package
