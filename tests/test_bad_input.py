@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import socket
 
@@ -96,10 +97,8 @@ def test_a_wrong_call_ends_as_on_stock_asyncio(loop, call, debug):
 
     def text(loop):
         name, message = outcome(lambda: cancelled(loop))
-        # Python says the class of the object itself, and on some versions the class where a method was found.
-        for kind in type(loop).__mro__:
-            message = message.replace(f"{kind.__name__}.", "Loop.").replace(f"'{kind.__name__}'", "'Loop'")
-        return name, message.replace("Loop.Loop", "Loop")
+        # Python names the class where it found the method, which is no business of the caller's.
+        return name, re.sub(r"\b\w*Loop(?=[.'])", "Loop", message)
 
     with stock_loop() as stock:
         stock.set_debug(debug)
@@ -203,19 +202,10 @@ def test_a_closed_loop_does_not_touch_descriptors_of_its_numbers(new_loop):
         os.close(write)
 
 
-@pytest.mark.parametrize("arguments", [(5,), ("text",), (None, None), (object(),)], ids=["int", "str", "two", "object"])
-def test_a_wrong_selector_is_refused(new_loop, arguments):
-    loop = new_loop()
-    kind = type(loop)
-    loop.close()
-    with pytest.raises((TypeError, AttributeError)):
-        kind(*arguments)
-
-
 def test_internal_types_cannot_be_made_into_an_unsafe_state(loop):
     """uvloop#760: fuzzers find what can be constructed."""
     kinds = {type(loop), type(loop.call_soon(int)), type(loop.call_later(0, int)), type(loop.call_soon_threadsafe(int))}
-    native = [base for kind in kinds for base in kind.__mro__ if base.__module__.split(".")[0] == "hotloop"]
+    native = [base for kind in kinds for base in kind.__mro__ if base.__module__.endswith("_hotloop")]
     for kind in native:
         try:
             made = kind.__new__(kind)
