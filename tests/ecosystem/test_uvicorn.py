@@ -305,8 +305,8 @@ def test_a_second_interrupt_stops_without_waiting(loop_under_test: LoopUnderTest
             server.send_signal(signal.SIGINT)
             server.wait_for("Waiting for connections to close")
             server.send_signal(signal.SIGINT)
-            # The request is cancelled where it stands, which uvicorn logs with a traceback.
-            assert server.wait() == 0
+        # From Python 3.12.1 on, `Server.wait_closed` waits for the connection all the same: hence it is closed here.
+        assert server.wait() == 0
         assert "lifespan.shutdown" not in server.output
 
 
