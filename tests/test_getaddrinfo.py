@@ -36,7 +36,6 @@ FLAGS = [
 ]  # fmt: skip
 
 
-
 def answer_of_the_module(*args, **options):
     """What `socket.getaddrinfo` returns, or type and arguments of what it raises."""
     try:
@@ -123,8 +122,12 @@ def test_errors_are_those_of_the_platform(loop):
     assert caught.value.args == expected.value.args
 
 
-@pytest.mark.parametrize("address", [("127.0.0.1", 80), ("::1", 80), ("::1", 80, 0, 0), ("127.0.0.1", 0), ("127.0.0.1", 70000)])
-@pytest.mark.parametrize("flags", [0, socket.NI_NUMERICHOST, socket.NI_NUMERICSERV, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV])
+@pytest.mark.parametrize(
+    "address", [("127.0.0.1", 80), ("::1", 80), ("::1", 80, 0, 0), ("127.0.0.1", 0), ("127.0.0.1", 70000)]
+)
+@pytest.mark.parametrize(
+    "flags", [0, socket.NI_NUMERICHOST, socket.NI_NUMERICSERV, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV]
+)
 def test_getnameinfo_agrees_with_the_socket_module(loop, address, flags):
     """zuvloop#20"""
     flags |= socket.NI_NUMERICHOST
