@@ -8,6 +8,7 @@ import gc
 import weakref
 
 import pytest
+
 from harness import same_trace_as_stock, turns
 
 WORD = contextvars.ContextVar("WORD", default="none")
@@ -150,7 +151,7 @@ def test_the_context_copy_is_let_go_once_it_ran(loop):
     gone = weakref.ref(thing)
 
     def schedule():
-        WORD.set(thing)
+        WORD.set(thing)  # noqa: F821
         loop.call_soon(int)
 
     gc.disable()

@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+
 from harness import normalised, outcome, run, same_as_stock, stock_loop, turns
 
 

@@ -8,6 +8,7 @@ import socket
 import threading
 
 import pytest
+
 from harness import PATIENCE, Recorder, close, python, run, same_as_stock, turns
 
 HOSTS = [

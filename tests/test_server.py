@@ -13,6 +13,7 @@ import time
 import warnings
 
 import pytest
+
 from harness import PATIENCE, Recorder, close, descriptors, outcome, run, same_as_stock, stock_loop, tcp_pair, turns
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 
 import pytest
+
 from harness import LOOPS, PATIENCE, outcome, python, run, run_until_called, same_as_stock, stock_loop, turns
 
 

@@ -11,6 +11,7 @@ import socket
 import threading
 
 import pytest
+
 from harness import (
     PATIENCE,
     descriptors,

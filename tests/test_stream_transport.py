@@ -16,6 +16,7 @@ import threading
 import warnings
 
 import pytest
+
 from harness import (
     PATIENCE,
     Recorder,

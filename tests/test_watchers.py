@@ -10,6 +10,7 @@ import time
 import weakref
 
 import pytest
+
 from harness import (
     attach,
     close,
