@@ -42,7 +42,8 @@ LOOPS: dict[str, Callable[[], Loop]] = {"asyncio": asyncio_loop, "selector": sel
 
 #: How a script of its own process makes the loop of that id.
 FACTORIES = {"asyncio": "import asyncio\nnew_loop = asyncio.SelectorEventLoop\n"} | {
-    name: f"import hotloop\nnew_loop = hotloop.{class_name}\n" for name, class_name in [("selector", "SelectorEventLoop")]
+    name: f"import hotloop\nnew_loop = hotloop.{class_name}\n"
+    for name, class_name in [("selector", "SelectorEventLoop")]
 }
 
 

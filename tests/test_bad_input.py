@@ -8,6 +8,7 @@ import signal
 import socket
 
 import pytest
+
 from harness import outcome, run, same_as_stock, stock_loop, turns
 
 
@@ -192,7 +193,7 @@ def test_a_closed_loop_does_not_touch_descriptors_of_its_numbers(new_loop):
     loop.close()
     pairs = [os.pipe() for _ in range(4)]
     loop.close()
-    outcome(lambda: loop.call_soon_threadsafe(int))
+    outcome(lambda: loop.call_soon_threadsafe(int))  # noqa: F821
     del loop
     for read, write in pairs:
         os.set_blocking(read, False)

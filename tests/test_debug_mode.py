@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+
 from harness import normalised, outcome, run, same_as_stock, stock_loop, turns
 
 
@@ -69,7 +70,9 @@ def test_a_call_of_the_wrong_thread_is_refused(debug_loop, method):
     arguments = (int,) if method == "call_soon" else (1, int)
 
     def inside():
-        thread = threading.Thread(target=lambda: outcomes.append(outcome(lambda: getattr(debug_loop, method)(*arguments))))
+        thread = threading.Thread(
+            target=lambda: outcomes.append(outcome(lambda: getattr(debug_loop, method)(*arguments)))
+        )
         thread.start()
         thread.join()
 

@@ -12,6 +12,7 @@ import sys
 import warnings
 
 import pytest
+
 from harness import Recorder, attach, close, descriptors, python, run, tcp_pair, turns
 
 
@@ -257,4 +258,4 @@ def test_sockets_passed_in_stay_the_callers_where_asyncio_says_so(loop, unix):
     run(loop, use())
     assert far.recv(1) == b"x"
     assert near.fileno() >= 0
-    assert socket.SOCK_STREAM == near.type
+    assert near.type == socket.SOCK_STREAM

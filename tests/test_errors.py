@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from harness import normalised, outcome, run, same_trace_as_stock, stock_loop, turns
 
 

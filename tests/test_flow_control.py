@@ -7,6 +7,7 @@ import socket
 import threading
 
 import pytest
+
 from harness import (
     Recorder,
     attach,
@@ -30,7 +31,15 @@ def test_the_default_limits(loop, connection):
 
 @pytest.mark.parametrize(
     "limits",
-    [{}, {"high": 0}, {"high": 100}, {"low": 100}, {"high": 100, "low": 50}, {"high": 5, "low": 5}, {"high": 1, "low": 0}],
+    [
+        {},
+        {"high": 0},
+        {"high": 100},
+        {"low": 100},
+        {"high": 100, "low": 50},
+        {"high": 5, "low": 5},
+        {"high": 1, "low": 0},
+    ],
     ids=repr,
 )
 def test_limits_are_as_on_stock_asyncio(loop, limits):
@@ -50,7 +59,9 @@ def test_limits_are_as_on_stock_asyncio(loop, limits):
 
 
 @pytest.mark.parametrize(
-    "limits", [{"high": 1, "low": 2}, {"low": -1}, {"high": -1}, {"high": "1"}, {"low": "1"}, {"high": 1.5, "low": 1}], ids=repr
+    "limits",
+    [{"high": 1, "low": 2}, {"low": -1}, {"high": -1}, {"high": "1"}, {"low": "1"}, {"high": 1.5, "low": 1}],
+    ids=repr,
 )
 def test_wrong_limits_are_refused_as_on_stock_asyncio(loop, limits):
     """zuvloop#79"""

@@ -8,6 +8,7 @@ import socket
 import threading
 
 import pytest
+
 from harness import PATIENCE, Recorder, close, python, run, same_as_stock, turns
 
 HOSTS = [
@@ -34,7 +35,6 @@ FLAGS = [
     socket.AI_NUMERICHOST | socket.AI_NUMERICSERV, socket.AI_PASSIVE | socket.AI_NUMERICSERV, socket.AI_V4MAPPED,
     socket.AI_V4MAPPED | socket.AI_ALL, socket.AI_ADDRCONFIG, socket.AI_NUMERICHOST | socket.AI_CANONNAME, 1 << 20,
 ]  # fmt: skip
-
 
 
 def answer_of_the_module(*args, **options):
@@ -123,8 +123,12 @@ def test_errors_are_those_of_the_platform(loop):
     assert caught.value.args == expected.value.args
 
 
-@pytest.mark.parametrize("address", [("127.0.0.1", 80), ("::1", 80), ("::1", 80, 0, 0), ("127.0.0.1", 0), ("127.0.0.1", 70000)])
-@pytest.mark.parametrize("flags", [0, socket.NI_NUMERICHOST, socket.NI_NUMERICSERV, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV])
+@pytest.mark.parametrize(
+    "address", [("127.0.0.1", 80), ("::1", 80), ("::1", 80, 0, 0), ("127.0.0.1", 0), ("127.0.0.1", 70000)]
+)
+@pytest.mark.parametrize(
+    "flags", [0, socket.NI_NUMERICHOST, socket.NI_NUMERICSERV, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV]
+)
 def test_getnameinfo_agrees_with_the_socket_module(loop, address, flags):
     """zuvloop#20"""
     flags |= socket.NI_NUMERICHOST

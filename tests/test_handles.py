@@ -9,6 +9,7 @@ import pickle
 import weakref
 
 import pytest
+
 from harness import normalised, same_trace_as_stock, stock_loop, turns
 
 

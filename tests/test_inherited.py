@@ -11,6 +11,7 @@ import threading
 
 import pytest
 import trustme
+
 from harness import PATIENCE, Recorder, attach, close, received_in_thread, run, turns
 
 

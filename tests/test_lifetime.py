@@ -10,6 +10,7 @@ import sys
 import weakref
 
 import pytest
+
 from harness import Recorder, attach, close, python, run, turns, unix_pair
 
 

@@ -8,6 +8,7 @@ import socket
 import threading
 
 import pytest
+
 from harness import (
     Recorder,
     attach,

@@ -7,6 +7,7 @@ import sys
 import threading
 
 import pytest
+
 from harness import outcome, python, run, same_as_stock, same_trace_as_stock, turns
 
 

@@ -13,6 +13,7 @@ import time
 import warnings
 
 import pytest
+
 from harness import PATIENCE, Recorder, close, descriptors, outcome, run, same_as_stock, stock_loop, tcp_pair, turns
 
 
@@ -298,7 +299,8 @@ def test_a_server_that_cannot_bind_every_address_closes_what_it_bound(loop, no_l
         port = busy.getsockname()[1]
         before = descriptors()
         result = same_as_stock(
-            loop, lambda loop: run(loop, loop.create_server(Echo, ["127.0.0.1", "127.0.0.2"], port, reuse_address=False))
+            loop,
+            lambda loop: run(loop, loop.create_server(Echo, ["127.0.0.1", "127.0.0.2"], port, reuse_address=False)),
         )
         assert result[0] == "OSError"
         assert "address already in use" in result[1].lower()

@@ -11,6 +11,7 @@ import threading
 import time
 
 import pytest
+
 from harness import LOOPS, PATIENCE, outcome, python, run, run_until_called, same_as_stock, stock_loop, turns
 
 
@@ -350,13 +351,15 @@ OCCUPATIONS = {
     """,
 }
 
+
 @pytest.mark.parametrize("occupation", OCCUPATIONS)
 def test_an_interrupt_ends_the_program_as_on_stock_asyncio(loop_name, occupation):
     """uvloop#295, uvloop#296, asyncio#407, cpython#101166: status and output the same."""
 
     def ended(name):
         process = python(
-            "import warnings\nwarnings.simplefilter('ignore', ResourceWarning)\n" + textwrap.dedent(OCCUPATIONS[occupation]),
+            "import warnings\nwarnings.simplefilter('ignore', ResourceWarning)\n"
+            + textwrap.dedent(OCCUPATIONS[occupation]),
             factory=name,
             send=signal.SIGINT,
         )

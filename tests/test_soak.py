@@ -7,6 +7,7 @@ import gc
 import resource
 
 import pytest
+
 from harness import Recorder, descriptors, resident_bytes, run, turns
 
 CONNECTIONS = 5000

@@ -11,6 +11,7 @@ import socket
 import threading
 
 import pytest
+
 from harness import (
     PATIENCE,
     descriptors,
@@ -69,7 +70,9 @@ def test_recv_what_is_there_and_what_comes(loop, pair):
     assert run(loop, loop.sock_recv(near, 4)) == b""
 
 
-@pytest.mark.parametrize("make", [lambda: bytearray(8), lambda: memoryview(bytearray(8)), lambda: array.array("I", [0, 0])])
+@pytest.mark.parametrize(
+    "make", [lambda: bytearray(8), lambda: memoryview(bytearray(8)), lambda: array.array("I", [0, 0])]
+)
 @pytest.mark.parametrize("waits", [False, True], ids=["at once", "waits"])
 def test_recv_into_a_buffer(loop, pair, make, waits):
     near, far = pair
@@ -262,7 +265,9 @@ def test_udp_with_addresses(loop, no_leaks):
         assert run(loop, loop.sock_recvfrom_into(one, buffer, 4)) == (4, two.getsockname())
 
 
-@pytest.mark.parametrize("method", ["sock_recv", "sock_recv_into", "sock_recvfrom", "sock_recvfrom_into", "sock_accept"])
+@pytest.mark.parametrize(
+    "method", ["sock_recv", "sock_recv_into", "sock_recvfrom", "sock_recvfrom_into", "sock_accept"]
+)
 def test_cancelling_what_reads_leaves_no_watcher(loop, unix, listener, method):
     """uvloop#653"""
     near, far = unix

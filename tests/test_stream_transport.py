@@ -11,10 +11,12 @@ import os
 import random
 import socket
 import struct
+import sys
 import threading
 import warnings
 
 import pytest
+
 from harness import (
     PATIENCE,
     Recorder,
@@ -183,6 +185,12 @@ def test_writes_of_every_kind_arrive_in_order(loop, connection):
     assert received == [bytes(expected)]
 
 
+def skip_where_stock_asyncio_keeps_views(loop_name):
+    """Skip the oracle where it has the defect that a test is about."""
+    if loop_name == "asyncio" and sys.version_info >= (3, 12):
+        pytest.skip("from 3.12 on stock asyncio queues a view of a mutable buffer, not a copy")
+
+
 class Subclass(bytearray):
     """A buffer that is not exactly a bytearray."""
 
@@ -192,8 +200,9 @@ class Subclass(bytearray):
 )
 @pytest.mark.parametrize("queued", [False, True], ids=["first", "queued"])
 @pytest.mark.parametrize("many", [False, True], ids=["write", "writelines"])
-def test_a_buffer_changed_after_write_is_sent_as_it_was(loop, connection, make, queued, many):
+def test_a_buffer_changed_after_write_is_sent_as_it_was(loop, loop_name, connection, make, queued, many):
     """zuvloop#61: whatever is sent later was copied before write returned."""
+    skip_where_stock_asyncio_keeps_views(loop_name)
     transport, _, far = connection
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     head = bytes(3_000_000) if queued else b""
@@ -221,8 +230,9 @@ def test_a_buffer_changed_after_write_is_sent_as_it_was(loop, connection, make, 
     assert received == [head + payload + payload]
 
 
-def test_a_bytearray_can_be_resized_after_write(loop, connection):
+def test_a_bytearray_can_be_resized_after_write(loop, loop_name, connection):
     """A buffer export that outlives write() would make this a BufferError."""
+    skip_where_stock_asyncio_keeps_views(loop_name)
     transport, _, _ = connection
     buffer = bytearray(3_000_000)
     transport.write(buffer)
@@ -964,14 +974,14 @@ def test_create_connection_to_a_name(loop, no_leaks):
 def test_create_connection_with_a_local_address(loop, no_leaks):
     """zuvloop#183"""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        transport, _ = run(
-            loop, loop.create_connection(Recorder, *listener.getsockname(), local_addr=("127.0.0.2", 0))
-        )
+        transport, _ = run(loop, loop.create_connection(Recorder, *listener.getsockname(), local_addr=("127.0.0.2", 0)))
         assert transport.get_extra_info("sockname")[0] == "127.0.0.2"
         close(loop, transport)
 
 
-@pytest.mark.parametrize("options", [{}, {"happy_eyeballs_delay": 0.25}, {"interleave": 1}], ids=["plain", "eyeballs", "interleave"])
+@pytest.mark.parametrize(
+    "options", [{}, {"happy_eyeballs_delay": 0.25}, {"interleave": 1}], ids=["plain", "eyeballs", "interleave"]
+)
 def test_create_connection_tries_each_address(loop, no_leaks, monkeypatch, options):
     """zuvloop#28"""
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as unused:

@@ -7,6 +7,7 @@ import sys
 import threading
 
 import pytest
+
 from harness import PATIENCE, python, run, turns
 
 

@@ -12,6 +12,7 @@ import time
 import weakref
 
 import pytest
+
 from harness import run, same_as_stock, same_trace_as_stock, turns
 
 

@@ -9,6 +9,7 @@ import socket
 import sys
 
 import pytest
+
 from harness import PATIENCE, Recorder, close, run, same_as_stock, turns
 
 

@@ -10,7 +10,18 @@ import time
 import weakref
 
 import pytest
-from harness import attach, close, fill, run_until_called, same_as_stock, same_trace_as_stock, tcp_pair, turns, unix_pair
+
+from harness import (
+    attach,
+    close,
+    fill,
+    run_until_called,
+    same_as_stock,
+    same_trace_as_stock,
+    tcp_pair,
+    turns,
+    unix_pair,
+)
 
 
 def assert_idle(loop):
