@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export VIRTUAL_ENV := $(abspath $(VENV))
 export PYO3_PYTHON := $(abspath $(BIN))/python
 
-.PHONY: demo test lint build load bench bench-quick clean
+.PHONY: demo test conformance lint build load bench bench-quick clean
 
 # FastAPI under uvicorn and aiohttp on hotloop, asyncio and uvloop: about a minute behind the set-up.
 demo: build load $(VENV)/demo.installed $(VENV)/peers.installed
@@ -19,6 +19,14 @@ demo: build load $(VENV)/demo.installed $(VENV)/peers.installed
 test: lint
 	cargo test -p hotloop -p hotloop-load
 	$(BIN)/python -m pytest
+
+# CPython's own asyncio tests, those of $(PYTHON), on the selector loop; with a version, in an interpreter of its own.
+conformance: build
+	$(BIN)/python tests/conformance --loop hotloop --json target/conformance.json
+
+conformance-3.%:
+	scripts/interpreters.sh
+	scripts/in-interpreter --build 3.$* python tests/conformance --loop hotloop --json target/conformance-3.$*.json
 
 lint: build $(VENV)/demo.installed $(VENV)/ecosystem.installed
 	cargo fmt --all --check

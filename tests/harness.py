@@ -186,9 +186,9 @@ def python(script: str, *, factory: str, send: signal.Signals | None = None) -> 
                 process.kill()
                 raise AssertionError(f"the script did not start: {head}{process.communicate()[1]}")
             process.send_signal(send)
-        out, err = process.communicate(timeout=3 * PATIENCE)
+        out, err = process.communicate(timeout=PATIENCE)
     except BaseException:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # its children too: they hold the pipes
         process.communicate()
         raise
     return subprocess.CompletedProcess(process.args, process.returncode, head + out, err)

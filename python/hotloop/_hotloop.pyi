@@ -16,7 +16,9 @@ _Ts = TypeVarTuple("_Ts")
 
 __version__: Final[str]
 
+@disjoint_base
 class Handle(asyncio.Handle): ...
+@disjoint_base
 class TimerHandle(asyncio.TimerHandle): ...
 
 @disjoint_base

@@ -46,7 +46,11 @@ def main(arguments: list[str] | None = None) -> int:
     _limit_resources()
     # Before any test module is imported: some keep a loop class in a class attribute.
     census = loops.install(loops.resolve(options.loop))
-    tests, module_skips = _load()
+    try:
+        tests, module_skips = _load()
+    except ModuleNotFoundError as missing:
+        print(f"this interpreter is installed without its own tests: {missing}", file=sys.stderr)
+        return 2
     try:
         assigned = registry.assign([entry for name in REGISTRIES for entry in registry.load(name, options.loop)], tests)
     except registry.RegistryError as problems:

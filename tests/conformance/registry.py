@@ -8,8 +8,9 @@ A registry is a TOML file of `[[entry]]` tables:
   or its helpers; the entry goes stale, and the run fails, when CPython's test no longer has any
 - `python` (optional): where the entry applies, as in `">=3.12,<3.14"`
 - `loops` (optional): the loop classes it applies to, as the runner's `--loop` names them
+- `may_be_absent` (optional): whether some patch releases lack the tests
 
-Every entry must match a test of the running interpreter and no test may be in two entries.
+Every other entry must match a test of the running interpreter, and no test may be in two entries.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Entry:
     tests: tuple[str, ...]
     reason: str
     evidence: tuple[str, ...] = ()
+    may_be_absent: bool = False
 
 
 class RegistryError(Exception):
@@ -62,7 +64,7 @@ def assign(entries: Iterable[Entry], tests: Mapping[str, unittest.TestCase]) -> 
     for entry in entries:
         for pattern in entry.tests:
             matched = fnmatch.filter(tests, pattern)
-            if not matched:
+            if not matched and not entry.may_be_absent:
                 problems.append(f"{entry.registry}: no test matches {pattern!r}")
             for test_id in matched:
                 if assigned.setdefault(test_id, entry) is not entry:
@@ -93,9 +95,10 @@ def _entry(registry: str, table: dict[str, Any]) -> Entry:
     fields = {"tests", "reason"} | ({"evidence"} if registry == "white_box" else set())
     if missing := fields - table.keys():
         raise RegistryError(f"{registry}: {table.get('tests')} lacks {sorted(missing)}")
-    if unknown := table.keys() - fields - {"python", "loops"}:
+    if unknown := table.keys() - fields - {"python", "loops", "may_be_absent"}:
         raise RegistryError(f"{registry}: {table['tests']} has unknown fields {sorted(unknown)}")
-    return Entry(registry, tuple(table["tests"]), table["reason"], tuple(table.get("evidence", ())))
+    evidence = tuple(table.get("evidence", ()))
+    return Entry(registry, tuple(table["tests"]), table["reason"], evidence, table.get("may_be_absent", False))
 
 
 def _applies(table: dict[str, Any], loop: str) -> bool:

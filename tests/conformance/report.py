@@ -74,7 +74,8 @@ def counts(verdicts: dict[str, Verdict]) -> dict[str, int]:
 def summary(loop: str, verdicts: dict[str, Verdict]) -> Iterator[str]:
     """The lines that end a run; the last is `N passed, N failed, N skipped`."""
     for verdict in ("white-box", "environment", "divergence", "skipped"):
-        reasons = Counter(v.reason.strip().partition("\n")[0] for v in verdicts.values() if v.verdict == verdict)
+        alike = [v.reason.partition("\n")[0] for v in verdicts.values() if v.verdict == verdict]
+        reasons = Counter(" ".join(reason.split()) for reason in alike)
         if reasons:
             yield f"{verdict}: {reasons.total()}"
         for reason, count in reasons.most_common():

@@ -40,10 +40,16 @@ fn turn(this: This<'_, '_, Loop>) -> PyResult<()> {
         let event = this.engine()?.next_event();
         match event {
             None => return Ok(()),
-            Some(Event::Callback(handle)) => run_handle(this, &handle, natively)?,
+            Some(Event::Callback(handle)) => {
+                let outcome = run_handle(this, &handle, natively);
+                handles::done(&handle);
+                outcome?;
+            }
             Some(Event::Timer(timer)) => {
                 handles::unschedule(this.py(), &timer)?;
-                run_handle(this, &timer, natively)?;
+                let outcome = run_handle(this, &timer, natively);
+                handles::done(&timer);
+                outcome?;
             }
             Some(Event::Stream(_, transport, news)) => {
                 transport.with(this.py(), |it| transports::on_event(it, this, news))?
@@ -59,6 +65,7 @@ fn turn(this: This<'_, '_, Loop>) -> PyResult<()> {
 /// How long the turn may wait.
 fn prepare(this: This<'_, '_, Loop>) -> PyResult<Timeout> {
     let py = this.py();
+    this.drop_snapshot();
     let mut swept = Vec::new();
     let now = if this.engine()?.timers().is_empty() {
         0.0
@@ -70,6 +77,7 @@ fn prepare(this: This<'_, '_, Loop>) -> PyResult<Timeout> {
         .prepare_wait(|| now, this.is_stopping(), &mut swept);
     for timer in swept {
         handles::unschedule(py, &timer)?;
+        handles::done(&timer);
     }
     Ok(timeout)
 }
@@ -98,7 +106,7 @@ fn run_handle(this: This<'_, '_, Loop>, handle: &Object, natively: bool) -> PyRe
     if !natively {
         return run_in_python(this, handle);
     }
-    match handles::callback(handle) {
+    match handles::callback(this.py(), handle) {
         None => run_in_python(this, handle),
         Some(callback) => {
             let py = this.py();

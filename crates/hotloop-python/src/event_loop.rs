@@ -14,7 +14,7 @@ use pyo3::types::{PyFloat, PyList, PyString, PyType};
 
 use crate::errors::os_error;
 use crate::ffi::{self, Call, Class, ClassBuilder, Instance, Layout, Object, This, Visit};
-use crate::handles;
+use crate::handles::{self, Context};
 use crate::host::{Engine, Inbox};
 use crate::{addresses, dispatch, sockets, transports};
 
@@ -44,6 +44,9 @@ pub(crate) struct Loop {
     own_time: RefCell<Option<Object>>,
     /// `_clock_resolution`, in seconds: a timer due within it is due now.
     resolution: Cell<f64>,
+    /// What the callbacks scheduled in this turn without a context of their own take a copy of. Renewed when the
+    /// current variables have changed, and dropped with the turn, so that it keeps no value alive.
+    snapshot: RefCell<Option<Object>>,
     /// `_current_handle`: what runs now, in debug mode.
     current: RefCell<Option<Object>>,
 }
@@ -62,7 +65,7 @@ impl Class for Loop {
             && let Some(engine) = &*engine
         {
             let (ready, timers) = engine.scheduled();
-            visit.objects(ready.chain(timers));
+            ready.chain(timers).for_each(|handle| visit.owned(handle));
             visit.objects(engine.watching());
             visit.objects(engine.streaming().map(Instance::object));
         }
@@ -194,6 +197,9 @@ impl Loop {
             .map(|engine| (engine.take_scheduled(), engine.take_io()));
         drop(self.inbox.take());
         drop(engine);
+        if let Some(((ready, timers), _)) = &scheduled {
+            ready.iter().chain(timers).for_each(handles::done);
+        }
         drop(scheduled);
     }
 
@@ -222,6 +228,32 @@ impl Loop {
     /// Notes what runs now, for debug mode.
     pub(crate) fn set_current(&self, handle: Option<Object>) {
         let old = self.current.replace(handle);
+        drop(old);
+    }
+
+    /// The context of a callback that is scheduled now.
+    #[inline]
+    fn context(&self, py: Python<'_>, given: Option<Object>) -> PyResult<Context> {
+        if let Some(context) = given {
+            return Ok(Context::Given(context));
+        }
+        let copy = ffi::copy_context(py)?;
+        let mut snapshot = self.snapshot.borrow_mut();
+        match &*snapshot {
+            Some(held) if ffi::same_variables(py, held, &copy) => Ok(Context::Snapshot(held.clone())),
+            _ => {
+                let old = snapshot.replace(copy.clone());
+                drop(snapshot);
+                drop(old);
+                Ok(Context::Snapshot(copy))
+            }
+        }
+    }
+
+    /// Drops what callbacks of the turn have shared.
+    #[inline]
+    pub(crate) fn drop_snapshot(&self) {
+        let old = self.snapshot.take();
         drop(old);
     }
 
@@ -313,6 +345,7 @@ impl<'py> This<'_, 'py, Loop> {
         context: Option<Object>,
     ) -> PyResult<Object> {
         let py = self.py();
+        let context = self.context(py, context)?;
         let handle = handles::new(
             py,
             self.object(),
@@ -321,6 +354,7 @@ impl<'py> This<'_, 'py, Loop> {
             context,
             self.debug.get(),
         )?;
+        ffi::untrack(&handle);
         match self.engine() {
             Ok(mut engine) => engine.call_soon(handle.clone()),
             // The loop waits in the kernel and this is another thread. Stock asyncio appends to its queue too, where
@@ -343,6 +377,7 @@ impl<'py> This<'_, 'py, Loop> {
         // Stock asyncio's `call_later` goes through `call_at`, which is the name that its check reports.
         check_in_debug(self, callback, "call_at", true)?;
         let due = seconds(when)?;
+        let context = self.context(py, context)?;
         let timer = handles::new_timer(
             py,
             self.object(),
@@ -352,6 +387,7 @@ impl<'py> This<'_, 'py, Loop> {
             context,
             self.debug.get(),
         )?;
+        ffi::untrack(&timer);
         self.engine()?.call_at(due, timer.clone());
         Ok(timer.into_bound(py))
     }
@@ -397,6 +433,7 @@ fn construct(_py: Python<'_>) -> PyResult<Loop> {
         running: Cell::new(false),
         own_time: RefCell::default(),
         resolution: Cell::new(1e-9),
+        snapshot: RefCell::default(),
         current: RefCell::default(),
     })
 }
@@ -458,6 +495,11 @@ fn call_soon_threadsafe<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> 
     let context = context(&call, "BaseEventLoop.call_soon_threadsafe", &["callback"])?;
     this.check_closed()?;
     check_in_debug(this, &callback, "call_soon_threadsafe", false)?;
+    let context = match context {
+        Some(context) => context,
+        None => ffi::copy_context(py)?,
+    };
+    let context = Context::Given(context);
     let handle = handles::new_threadsafe(
         py,
         this.object(),
@@ -666,6 +708,12 @@ fn new_handle<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<B
     let callback = argument(&call, 0, "_new_handle")?.into();
     let arguments = argument(&call, 1, "_new_handle")?.into();
     let context = call.get(2).filter(|context| !context.is_none()).map(Object::from);
+    let context = match context {
+        Some(context) => context,
+        // A watcher's handle runs many times, each time in the same context.
+        None => ffi::copy_context(py)?,
+    };
+    let context = Context::Given(context);
     Ok(handles::new(py, this.object(), callback, arguments, context, this.debug.get())?.into_bound(py))
 }
 
@@ -687,6 +735,8 @@ fn scheduled_handles<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAn
 
 fn ready_popleft<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
     let handle = this.engine()?.ready().pop_front();
+    let given = handle.clone();
+    given.iter().for_each(handles::done);
     Ok(object_or_none(this.py(), handle))
 }
 
@@ -707,7 +757,9 @@ fn clear_scheduled<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyRes
         }
     }
     // Only now, when the engine is free again: a finalizer may call the loop.
-    drop::<(VecDeque<Object>, Vec<Object>)>(dropped);
+    let dropped: (VecDeque<Object>, Vec<Object>) = dropped;
+    dropped.0.iter().chain(&dropped.1).for_each(handles::done);
+    drop(dropped);
     none(this.py())
 }
 

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
 
-use crate::ffi::{self, Object, Slot};
+use crate::ffi::{self, Flag, Object, Slot};
 
 /// The handle classes and where their instances keep what.
 #[derive(Debug)]
@@ -14,6 +14,10 @@ pub(crate) struct Handles {
     handle: Object,
     /// The native class below `asyncio.TimerHandle`.
     timer: Object,
+    /// Whether a handle's context is a snapshot, of which the callback gets a copy of its own.
+    handle_deferred: Flag,
+    /// The same of a timer handle.
+    timer_deferred: Flag,
     callback: Slot,
     arguments: Slot,
     cancelled: Slot,
@@ -35,6 +39,15 @@ pub(crate) struct Handles {
 /// Made with the module; classes live as long as the process.
 static HANDLES: OnceLock<Handles> = OnceLock::new();
 
+/// What a handle's callback runs in.
+pub(crate) enum Context {
+    /// This very context.
+    Given(Object),
+    /// A copy of this one, which others may hold too and nobody ever enters. Taken when the callback runs: most
+    /// callbacks scheduled together see the same variables, and a copy for each that waits is what costs.
+    Snapshot(Object),
+}
+
 /// A callback and how to run it.
 pub(crate) struct Callback {
     /// What is called.
@@ -54,14 +67,28 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let events = py.import("asyncio.events")?;
     let base = events.getattr("Handle")?.cast_into::<PyType>()?;
     let timer_base = events.getattr("TimerHandle")?.cast_into::<PyType>()?;
-    let handle = ffi::plain_class(&base, c"hotloop._hotloop.Handle")?;
-    let timer = ffi::plain_class(&timer_base, c"hotloop._hotloop.TimerHandle")?;
+    let (handle, handle_deferred) = ffi::plain_class(
+        &base,
+        c"hotloop._hotloop.Handle",
+        c"_context",
+        own_context,
+        set_context,
+    )?;
+    let (timer, timer_deferred) = ffi::plain_class(
+        &timer_base,
+        c"hotloop._hotloop.TimerHandle",
+        c"_context",
+        own_context,
+        set_context,
+    )?;
     module.add("Handle", &handle)?;
     module.add("TimerHandle", &timer)?;
     let slot = |name| Slot::find(&base, name);
     let handles = Handles {
         handle: handle.into_any().into(),
         timer: timer.into_any().into(),
+        handle_deferred,
+        timer_deferred,
         callback: slot("_callback")?,
         arguments: slot("_args")?,
         cancelled: slot("_cancelled")?,
@@ -105,7 +132,7 @@ pub(crate) fn new(
     event_loop: &Bound<'_, PyAny>,
     function: Object,
     arguments: Object,
-    context: Option<Object>,
+    context: Context,
     debug: bool,
 ) -> PyResult<Object> {
     let handles = handles();
@@ -128,13 +155,17 @@ pub(crate) fn new_threadsafe(
     event_loop: &Bound<'_, PyAny>,
     function: Object,
     arguments: Object,
-    context: Option<Object>,
+    context: Context,
     debug: bool,
 ) -> PyResult<Object> {
     let Some(class) = &handles().threadsafe else {
         return new(py, event_loop, function, arguments, context, debug);
     };
-    let context = context.map(|context| context.into_bound(py));
+    let context = match context {
+        Context::Given(context) => context,
+        Context::Snapshot(context) => ffi::copy_of(py, &context)?,
+    };
+    let context = context.into_bound(py);
     let arguments = (
         function.into_bound(py),
         arguments.into_bound(py),
@@ -160,7 +191,7 @@ pub(crate) fn new_timer(
     when: Object,
     function: Object,
     arguments: Object,
-    context: Option<Object>,
+    context: Context,
     debug: bool,
 ) -> PyResult<Object> {
     let handles = handles();
@@ -182,7 +213,7 @@ fn fill(
     event_loop: &Bound<'_, PyAny>,
     function: Object,
     arguments: Object,
-    context: Option<Object>,
+    context: Context,
     debug: bool,
 ) -> PyResult<()> {
     handles.callback.set(handle, function);
@@ -191,8 +222,11 @@ fn fill(
     handles.event_loop.set(handle, event_loop.into());
     handles.repr.set(handle, handles.none.clone());
     let context = match context {
-        Some(context) => context,
-        None => ffi::copy_context(py)?,
+        Context::Given(context) => context,
+        Context::Snapshot(context) => {
+            deferred(handles, handle).set(handle, true);
+            context
+        }
     };
     handles.context.set(handle, context);
     let traceback = if debug {
@@ -252,7 +286,7 @@ pub(crate) fn unschedule(py: Python<'_>, timer: &Object) -> PyResult<()> {
 
 /// The callback of a native handle; `None` if the handle is of another class, or was cancelled meanwhile.
 #[inline]
-pub(crate) fn callback(handle: &Object) -> Option<Callback> {
+pub(crate) fn callback(py: Python<'_>, handle: &Object) -> Option<Callback> {
     let handles = handles();
     if !is_native(handles, handle) {
         return None;
@@ -260,7 +294,7 @@ pub(crate) fn callback(handle: &Object) -> Option<Callback> {
     Some(Callback {
         function: handles.callback.get(handle)?,
         arguments: handles.arguments.get(handle)?,
-        context: handles.context.get(handle)?,
+        context: run_context(py, handles, handle)?,
     })
 }
 
@@ -299,4 +333,52 @@ pub(crate) fn report(
 #[inline]
 fn is_native(handles: &Handles, handle: &Object) -> bool {
     ffi::same_type(handle, &handles.handle) || ffi::same_type(handle, &handles.timer)
+}
+
+/// The flag of a native handle that says whether its context is a snapshot.
+#[inline]
+fn deferred(handles: &Handles, handle: &Object) -> Flag {
+    if ffi::same_type(handle, &handles.timer) {
+        handles.timer_deferred
+    } else {
+        handles.handle_deferred
+    }
+}
+
+/// The context for the one run of a handle: of a snapshot that others hold too, a copy.
+#[inline]
+fn run_context(py: Python<'_>, handles: &Handles, handle: &Object) -> Option<Object> {
+    let context = handles.context.get(handle)?;
+    // Two references: the slot's and this one.
+    if deferred(handles, handle).get(handle) && context.refcount() > 2 {
+        return ffi::copy_of(py, &context).ok();
+    }
+    Some(context)
+}
+
+/// `handle._context`: whoever asks gets the handle's own context.
+fn own_context(py: Python<'_>, handle: &Object) -> PyResult<Object> {
+    let handles = handles();
+    let missing = || pyo3::exceptions::PyAttributeError::new_err("_context");
+    let context = handles.context.get(handle).ok_or_else(missing)?;
+    if !is_native(handles, handle) || !deferred(handles, handle).get(handle) {
+        return Ok(context);
+    }
+    let own = ffi::copy_of(py, &context)?;
+    set_context(py, handle, own.clone());
+    Ok(own)
+}
+
+fn set_context(_py: Python<'_>, handle: &Object, context: Object) {
+    let handles = handles();
+    if is_native(handles, handle) {
+        deferred(handles, handle).set(handle, false);
+    }
+    handles.context.set(handle, context);
+}
+
+/// Lets the collector see a handle that the loop has done with, if somebody else keeps it.
+#[inline]
+pub(crate) fn done(handle: &Object) {
+    ffi::track_if_shared(handle);
 }

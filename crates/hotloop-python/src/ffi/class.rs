@@ -86,6 +86,23 @@ impl Visit {
         }
     }
 
+    /// Shows an object to the collector, and if it is out of its sight and the caller's alone, what it refers to.
+    pub(crate) fn owned(&mut self, object: &Object) {
+        self.object(object);
+        // SAFETY: a living object of a collectable type is traversed as the collector would, during a traversal.
+        unsafe {
+            let pointer = object.pointer();
+            if self.result == 0
+                && ffi::Py_REFCNT(pointer) == 1
+                && ffi::PyObject_IS_GC(pointer) != 0
+                && ffi::PyObject_GC_IsTracked(pointer) == 0
+                && let Some(traverse) = (*ffi::Py_TYPE(pointer)).tp_traverse
+            {
+                self.result = traverse(pointer, self.visit, self.argument);
+            }
+        }
+    }
+
     /// Shows objects to the collector.
     pub(crate) fn objects<'a>(&mut self, objects: impl IntoIterator<Item = &'a Object>) {
         for object in objects {
@@ -226,6 +243,27 @@ pub(crate) fn alloc_plain(py: Python<'_>, class: &Object) -> PyResult<Object> {
             Err(PyErr::fetch(py))
         } else {
             Ok(Object::from_owned(object))
+        }
+    }
+}
+
+/// Takes an object out of the collector's sight, for as long as its owner answers for it by [`Visit::owned`].
+#[inline]
+pub(crate) fn untrack(object: &Object) {
+    // SAFETY: the object is collectable and alive; untracking twice is harmless.
+    unsafe { ffi::PyObject_GC_UnTrack(object.pointer().cast()) };
+}
+
+/// Shows an object to the collector again, if anybody but the caller holds it: its owner no longer answers for it.
+#[inline]
+pub(crate) fn track_if_shared(object: &Object) {
+    // SAFETY: the object is alive; it is tracked only if it is collectable and not tracked yet, with its fields whole.
+    unsafe {
+        if ffi::Py_REFCNT(object.pointer()) > 1
+            && ffi::PyObject_IS_GC(object.pointer()) != 0
+            && ffi::PyObject_GC_IsTracked(object.pointer()) == 0
+        {
+            ffi::PyObject_GC_Track(object.pointer().cast());
         }
     }
 }
@@ -437,10 +475,23 @@ impl<T: Class> ClassBuilder<T> {
 ///
 /// # Errors
 /// What CPython raises if the class cannot be.
-pub(crate) fn plain_class<'py>(
+pub(crate) fn plain_class<'py, G, S>(
     base: &Bound<'py, PyType>,
     name: &'static CStr,
-) -> PyResult<Bound<'py, PyType>> {
+    property: &'static CStr,
+    _get: G,
+    _set: S,
+) -> PyResult<(Bound<'py, PyType>, Flag)>
+where
+    G: for<'a> Fn(Python<'a>, &Object) -> PyResult<Object> + Copy + 'static,
+    S: for<'a> Fn(Python<'a>, &Object, Object) + Copy + 'static,
+{
+    const {
+        assert!(
+            size_of::<G>() == 0 && size_of::<S>() == 0,
+            "an accessor is a plain function"
+        )
+    };
     // SAFETY: the base is alive.
     let (size, traverse, clear) = unsafe {
         let base = &*base.as_type_ptr();
@@ -452,13 +503,83 @@ pub(crate) fn plain_class<'py>(
         traverse.map(|traverse| slot(ffi::Py_tp_traverse, traverse as *mut c_void)),
         clear.map(|clear| slot(ffi::Py_tp_clear, clear as *mut c_void)),
     ];
-    make_type(
+    let property = ffi::PyGetSetDef {
+        name: property.as_ptr(),
+        get: Some(plain_get::<G>),
+        set: Some(plain_set::<S>),
+        ..Default::default()
+    };
+    let properties = slot(
+        ffi::Py_tp_getset,
+        leak(vec![property, ffi::PyGetSetDef::default()]).cast(),
+    );
+    let class = make_type(
         base,
         name,
-        size,
+        // Room for the flag, and for the alignment of what a class below may add.
+        size + 8,
         ffi::Py_TPFLAGS_BASETYPE,
-        slots.into_iter().flatten().collect(),
-    )
+        slots.into_iter().flatten().chain([properties]).collect(),
+    )?;
+    Ok((class, Flag { offset: size }))
+}
+
+/// A yes or no of its own that each instance of a plain class has; no at first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flag {
+    offset: isize,
+}
+
+impl Flag {
+    /// Whether it is set in `instance`, which must be of the class that the flag came with.
+    #[inline]
+    pub(crate) fn get(self, instance: &Object) -> bool {
+        // SAFETY: the class has this byte behind its base's fields, zero at first; callers check the class.
+        unsafe { *instance.pointer().byte_offset(self.offset).cast::<u8>() != 0 }
+    }
+
+    /// Sets it in `instance`.
+    #[inline]
+    pub(crate) fn set(self, instance: &Object, value: bool) {
+        // SAFETY: as in `get`.
+        unsafe { *instance.pointer().byte_offset(self.offset).cast::<u8>() = value.into() }
+    }
+}
+
+unsafe extern "C" fn plain_get<G>(this: *mut ffi::PyObject, _closure: *mut c_void) -> *mut ffi::PyObject
+where
+    G: for<'a> Fn(Python<'a>, &Object) -> PyResult<Object> + Copy + 'static,
+{
+    guard(std::ptr::null_mut(), |py| {
+        // SAFETY: CPython calls an accessor with a living instance of its class.
+        let (object, function) = unsafe { (Borrowed::from_ptr(py, this), conjure::<G>()) };
+        Ok(function(py, &object.into())?.into_bound(py).into_ptr())
+    })
+}
+
+unsafe extern "C" fn plain_set<S>(
+    this: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+    _closure: *mut c_void,
+) -> c_int
+where
+    S: for<'a> Fn(Python<'a>, &Object, Object) + Copy + 'static,
+{
+    guard(-1, |py| {
+        if value.is_null() {
+            return Err(PyTypeError::new_err("the attribute cannot be deleted"));
+        }
+        // SAFETY: as in `plain_get`, with a living value.
+        let (object, value, function) = unsafe {
+            (
+                Borrowed::from_ptr(py, this),
+                Borrowed::from_ptr(py, value),
+                conjure::<S>(),
+            )
+        };
+        function(py, &object.into(), value.into());
+        Ok(0)
+    })
 }
 
 fn make_type<'py>(

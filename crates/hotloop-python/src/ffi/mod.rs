@@ -18,8 +18,9 @@ mod slots;
 pub(crate) use buffer::{Bytes, ReadBuffer, WriteBuffer, append, bytes_from};
 pub(crate) use call::{Call, call_method, call_no_args, call_tuple, call_with_keyword, is_method_of};
 pub(crate) use class::{
-    Class, ClassBuilder, Finalize, Instance, Layout, This, Visit, alloc_plain, plain_class,
+    Class, ClassBuilder, Finalize, Flag, Instance, Layout, This, Visit, alloc_plain, plain_class,
+    track_if_shared, untrack,
 };
-pub(crate) use context::{copy_context, enter, exit, gil_is_held};
+pub(crate) use context::{copy_context, copy_of, enter, exit, gil_is_held, same_variables};
 pub(crate) use object::Object;
 pub(crate) use slots::{Slot, same_type};

@@ -51,6 +51,13 @@ impl Object {
         unsafe { Bound::from_owned_ptr(py, pointer) }
     }
 
+    /// How many references there are to the object.
+    #[inline]
+    pub(crate) fn refcount(&self) -> isize {
+        // SAFETY: the object is alive.
+        unsafe { ffi::Py_REFCNT(self.pointer()) }
+    }
+
     /// Whether both are one object.
     #[inline]
     pub(crate) fn is(&self, other: &Bound<'_, PyAny>) -> bool {

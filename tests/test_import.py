@@ -1,0 +1,82 @@
+"""Importing hotloop changes nothing in the program that imports it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+
+def run_script(script):
+    """Run a script in a fresh interpreter; its output, of a run without a complaint."""
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return ended.stdout
+
+
+def test_importing_changes_nothing():
+    output = run_script(
+        """
+        import asyncio, gc, os, selectors, signal, socket, ssl, sys, threading, warnings
+
+        def functions(module):
+            found = {}
+            for name, value in vars(module).items():
+                found[name] = id(value)
+                if isinstance(value, type):
+                    found.update({f"{name}.{key}": id(member) for key, member in vars(value).items()
+                                  if not key.startswith(("__", "_abc_"))})
+            return found
+
+        def state():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                policy = asyncio.events._event_loop_policy
+            modules = [asyncio, *(module for name, module in sorted(sys.modules.items()) if name.startswith("asyncio."))]
+            return {
+                "policy": policy,
+                "modules": {module.__name__: functions(module) for module in [*modules, socket, ssl, selectors, signal]},
+                "signals": {number: signal.getsignal(number) for number in signal.valid_signals()},
+                "wakeup": signal.set_wakeup_fd(-1),
+                "threads": [thread.name for thread in threading.enumerate()],
+                "descriptors": sorted(os.listdir("/proc/self/fd")),
+                "hooks": (sys.get_asyncgen_hooks(), sys.excepthook, sys.unraisablehook, threading.excepthook),
+                "switch": sys.getswitchinterval(),
+                "recursion": sys.getrecursionlimit(),
+                "gc": (gc.isenabled(), gc.get_threshold()),
+                "tasks": len(os.listdir("/proc/self/task")),
+                "filters": list(warnings.filters),
+                "environment": dict(os.environ),
+            }
+
+        before = state()
+        import hotloop
+        after = state()
+        print([key for key in before if before[key] != after[key]])
+        """
+    )
+    assert output == "[]\n"
+
+
+def test_asyncio_run_stays_stock_after_the_import():
+    output = run_script(
+        """
+        import asyncio, hotloop
+
+        async def kind():
+            return type(asyncio.get_running_loop()).__module__.split(".")[0]
+
+        print(asyncio.run(kind()))
+        """
+    )
+    assert output == "asyncio\n"
+
+
+def test_the_public_names_are_there():
+    import hotloop
+
+    for name in ("SelectorEventLoop", "new_event_loop", "run", "install", "uninstall", "EventLoopPolicy"):
+        assert name in hotloop.__all__
+        assert hasattr(hotloop, name)
