@@ -9,8 +9,9 @@ import sys
 import textwrap
 import weakref
 
-import hotloop
 import pytest
+
+import hotloop
 from hotloop import _hotloop
 
 # What a crash would take down runs in a process of its own. Warnings of half-made loops and transports are no errors.

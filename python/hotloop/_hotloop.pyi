@@ -18,6 +18,7 @@ __version__: Final[str]
 
 @disjoint_base
 class Handle(asyncio.Handle): ...
+
 @disjoint_base
 class TimerHandle(asyncio.TimerHandle): ...
 

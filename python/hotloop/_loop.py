@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import selectors
+import signal
 import socket
 import sys
-from asyncio import base_events, constants, sslproto
+import threading
+from asyncio import base_events, constants, sslproto, trsock
 from collections.abc import Callable, Iterator, MutableMapping
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
@@ -19,6 +23,10 @@ if TYPE_CHECKING:
     import ssl
 
 __all__ = ["SelectorEventLoop"]
+
+
+# What the native answer for literals stands in for.
+_getaddrinfo = socket.getaddrinfo
 
 
 class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
@@ -37,6 +45,8 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         # What asyncio's classes have without telling the type checker.
         _selector: LoopSelector
         _transports: MutableMapping[int, asyncio.Transport]
+        _csock: socket.socket
+        _signal_handlers: dict[int, asyncio.Handle]
 
         def _check_closed(self) -> None: ...
         def _ensure_fd_no_transport(self, fd: Any) -> None: ...
@@ -57,9 +67,38 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         """Run until ``stop()`` is called."""
         self._begin_running()
         try:
-            super().run_forever()
+            with self._woken_by_signals():
+                super().run_forever()
         finally:
             self._end_running()
+
+    @contextlib.contextmanager
+    def _woken_by_signals(self) -> Iterator[None]:
+        """Have signals wake the loop, also one that arrives on the very way into the wait.
+
+        Without this such a signal would set Python's flag and go unnoticed until something else wakes the loop. Only
+        the main thread handles signals, and a wake-up descriptor that somebody else has set stays his.
+        """
+        if threading.current_thread() is not threading.main_thread() or self.is_closed():
+            yield
+            return
+        number = self._csock.fileno()
+        try:
+            before = signal.set_wakeup_fd(number, warn_on_full_buffer=False)
+        except ValueError:
+            # Not the main interpreter.
+            yield
+            return
+        if before != -1:
+            signal.set_wakeup_fd(before)
+        try:
+            yield
+        finally:
+            # A loop with signal handlers keeps it between runs, as asyncio's does.
+            if before == -1 and not self._signal_handlers:
+                now = signal.set_wakeup_fd(-1)
+                if now != number:
+                    signal.set_wakeup_fd(now)
 
     def close(self) -> None:
         """Close the loop, which must not be running."""
@@ -203,10 +242,89 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         flags: int = 0,
     ) -> list[Any]:
         """Resolve a host and a port: an address at once, a name on the executor."""
-        answer = None if self._debug else self._literal_addresses(host, port, family, type, proto, flags)
+        # A replaced `socket.getaddrinfo` (a proxy, a cache, a test) is asked for everything, as on stock asyncio.
+        by_resolver = self._debug or socket.getaddrinfo is not _getaddrinfo
+        answer = None if by_resolver else self._literal_addresses(host, port, family, type, proto, flags)
         if answer is None:
             return await super().getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags)
         return [(socket.AddressFamily(family), socket.SocketKind(kind), *rest) for family, kind, *rest in answer]
+
+    # Servers
+
+    def _start_serving(self, protocol_factory: Any, sock: socket.socket, *rest: Any) -> None:
+        # A server may be closed while its socket rests for lack of descriptors.
+        if sock.fileno() >= 0:
+            super()._start_serving(protocol_factory, sock, *rest)  # type: ignore[misc]
+
+    def _accept_connection(
+        self,
+        protocol_factory: Any,
+        sock: socket.socket,
+        sslcontext: Any = None,
+        server: Any = None,
+        backlog: int = 100,
+        *rest: Any,
+    ) -> None:
+        """Accept what waits, at most ``backlog`` connections; rest once where the system has run out of something.
+
+        ``rest`` is what the running Python passes on to ``_accept_connection2``: time limits, then (3.15) a context.
+        """
+        for _ in range(backlog):
+            try:
+                conn, address = sock.accept()
+            except ConnectionAbortedError:
+                continue
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    raise
+                self.call_exception_handler(
+                    {
+                        "message": "socket.accept() out of system resource",
+                        "exception": error,
+                        "socket": trsock.TransportSocket(sock),
+                    }
+                )
+                # The socket stays readable all the while: without a rest the loop would spin.
+                self._remove_reader(sock.fileno())
+                self.call_later(
+                    constants.ACCEPT_RETRY_DELAY,
+                    self._start_serving,
+                    *(protocol_factory, sock, sslcontext, server, backlog, *rest),
+                )
+                return
+            conn.setblocking(False)
+            *limits, context = rest if len(rest) > 2 else (*rest, None)
+            own = context.copy() if context is not None else None
+            given = {} if own is None else {"context": own}
+            accepted = self._accept_connection2(
+                protocol_factory, conn, {"peername": address}, sslcontext, server, *limits, **given
+            )
+            self.create_task(accepted, **given)
+
+    async def _accept_connection2(
+        self, protocol_factory: Any, conn: socket.socket, extra: Any, *rest: Any, **given: Any
+    ) -> None:
+        """Make the transport of an accepted connection; close the connection where that fails, and say so."""
+
+        def make_protocol() -> asyncio.BaseProtocol:
+            try:
+                return protocol_factory()  # type: ignore[no-any-return]
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                # asyncio reports this in debug mode only; a server that drops its clients silently helps nobody.
+                if not self._debug:
+                    message = "Error on transport creation for incoming connection"
+                    self.call_exception_handler({"message": message, "exception": error})
+                raise
+
+        try:
+            await super()._accept_connection2(make_protocol, conn, extra, *rest, **given)  # type: ignore[misc]
+        finally:
+            if conn.fileno() >= 0 and self._transports.get(conn.fileno()) is None:
+                conn.close()
 
     # Transports
 
