@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from harness import normalised, outcome, run, same_as_stock, stock_loop, turns
+from harness import Recorder, attach, close, normalised, outcome, run, same_as_stock, stock_loop, turns, unix_pair
 
 
 def busy():
@@ -138,3 +138,20 @@ def test_a_report_has_where_the_callback_was_scheduled(debug_loop, unhandled):
     turns(debug_loop)
     report = unhandled.pop()
     assert report["source_traceback"][-1].filename == __file__
+
+
+def test_a_slow_protocol_is_told(loop, caplog):
+    class Slow(Recorder):
+        def data_received(self, data):
+            busy()
+
+    near, far = unix_pair()
+    transport, _ = attach(loop, near, Slow)
+
+    def receive(loop):
+        far.send(b"x")
+        turns(loop, 3)
+
+    assert messages(loop, caplog, receive)
+    close(loop, transport)
+    far.close()

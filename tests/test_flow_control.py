@@ -377,3 +377,20 @@ def test_a_slow_reader_and_a_fast_writer_exchange_everything(loop, tcp):
         run(loop, echo())
     sender.join()
     assert received == [payload]
+
+
+def test_limits_below_what_was_just_written_do_not_pause_for_good(loop, unix):
+    near, far = unix
+    transport, protocol = attach(loop, near)
+    turns(loop, 2)
+
+    def write():
+        transport.write(b"one")
+        transport.write(b"two")
+        transport.set_write_buffer_limits(high=0)
+
+    loop.call_soon(write)
+    turns(loop, 3)
+    assert "pause_writing" not in protocol.trace
+    assert far.recv(6) == b"onetwo"
+    close(loop, transport)

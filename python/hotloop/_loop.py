@@ -437,8 +437,10 @@ def _cancel(removed: asyncio.Handle | None) -> bool:
 
 def _number(fileobj: Any, removing_from: SelectorEventLoop | None = None) -> int:
     """The descriptor number of a file object, with the exceptions of the ``selectors`` module."""
-    if type(fileobj) is int and fileobj >= 0:
+    if type(fileobj) is int and 0 <= fileobj <= 0x7FFFFFFF:
         return fileobj
+    if type(fileobj) is int and fileobj > 0:
+        raise OverflowError("Python int too large to convert to C int")
     try:
         return selectors._fileobj_to_fd(fileobj)  # type: ignore[attr-defined, no-any-return]
     except ValueError:

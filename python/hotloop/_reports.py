@@ -27,6 +27,12 @@ def handle_ran(loop: Any, handle: Any, seconds: float) -> None:
         base_events.logger.warning("Executing %s took %.3f seconds", name, seconds)  # type: ignore[attr-defined]
 
 
+def transport_ran(loop: Any, transport: Any, seconds: float) -> None:
+    """Warn of a protocol that held the loop up, in debug mode."""
+    if seconds >= loop.slow_callback_duration:
+        base_events.logger.warning("Executing %s took %.3f seconds", f"a method of {transport._protocol!r}", seconds)  # type: ignore[attr-defined]
+
+
 def transport_event_failed(loop: asyncio.AbstractEventLoop, transport: Any, exception: BaseException) -> None:
     """Report an exception out of a transport's event that no protocol method accounts for."""
     loop.call_exception_handler(
@@ -99,7 +105,8 @@ def write_buffer_limits(high: int | None = None, low: int | None = None) -> tupl
         low = high // 4
     if not high >= low >= 0:
         raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-    return high, low
+    # A fraction of a byte makes no difference to a comparison with a number of bytes.
+    return int(high // 1), int(low // 1)
 
 
 def detach(server: Any, transport: Any) -> None:

@@ -1,7 +1,7 @@
 //! The turns of a loop: what the engine hands out, run in Python.
 
 use hotloop::driver::Woken;
-use hotloop::{Event, Timeout};
+use hotloop::{Event, StreamEvent, Timeout};
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
 use std::time::Duration;
@@ -51,9 +51,13 @@ fn turn(this: This<'_, '_, Loop>) -> PyResult<()> {
                 handles::done(&timer);
                 outcome?;
             }
-            Some(Event::Stream(_, transport, news)) => {
-                transport.with(this.py(), |it| transports::on_event(it, this, news))?
-            }
+            Some(Event::Stream(_, transport, news)) => transport.with(this.py(), |transport| {
+                if this.is_debug() {
+                    timed(this, transport, news)
+                } else {
+                    transports::on_event(transport, this, news)
+                }
+            })?,
             Some(Event::Accept(..)) => {}
             Some(Event::Replaced(handle)) => {
                 ffi::call_method(&handle.bind(this.py()), pyo3::intern!(this.py(), "cancel"), [])?;
@@ -122,6 +126,21 @@ fn run_handle(this: This<'_, '_, Loop>, handle: &Object, natively: bool) -> PyRe
             })
         }
     }
+}
+
+/// Runs the news of a stream, and looks at the clock: a protocol may hold the loop up as a callback may.
+fn timed(
+    this: This<'_, '_, Loop>,
+    transport: This<'_, '_, transports::SocketTransport>,
+    news: StreamEvent,
+) -> PyResult<()> {
+    let py = this.py();
+    let start = this.now(py)?;
+    transports::on_event(transport, this, news)?;
+    let arguments = (this.object(), transport.object(), this.now(py)? - start);
+    py.import("hotloop._reports")?
+        .call_method1("transport_ran", arguments)
+        .map(drop)
 }
 
 /// Runs a handle through its own `_run`, and in debug mode looks at the clock.

@@ -686,6 +686,17 @@ impl<'py> It<'_, 'py> {
         told.and(closed).and(detached)
     }
 
+    /// Sends what is gathered in this turn.
+    fn flush_now(self) -> PyResult<()> {
+        if let Some(key) = self.key.get() {
+            self.with_loop(|event_loop| {
+                event_loop.engine()?.flush_now(key);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
     /// Takes the stream from the engine.
     fn release(self) {
         let Some(key) = self.key.take() else { return };
@@ -944,13 +955,8 @@ fn get_protocol<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 }
 
 fn get_write_buffer_size<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    if let Some(key) = this.key.get() {
-        // What is only gathered would have been sent already by a loop that does not gather.
-        this.with_loop(|event_loop| {
-            event_loop.engine()?.flush_now(key);
-            Ok(())
-        })?;
-    }
+    // What is only gathered would have been sent already by a loop that does not gather.
+    this.flush_now()?;
     let size = this.state(|stream| stream.queue.len())?.unwrap_or(0);
     Ok(size.into_pyobject(this.py())?.into_any())
 }
@@ -968,6 +974,8 @@ fn set_write_buffer_limits<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyRes
     this.state(|stream| stream.flow.set_limits(Some(high), Some(low)))?
         .transpose()
         .map_err(|error| PyValueError::new_err(error.to_string()))?;
+    // What is only gathered goes out at the end of the turn without further news: it must not count as waiting.
+    this.flush_now()?;
     let pause = this.state(|stream| {
         let queued = stream.queue.len();
         stream.flow.pause_at(queued)
