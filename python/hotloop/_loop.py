@@ -218,7 +218,8 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
         if self._debug and sock.gettimeout() != 0:
             raise ValueError("the socket must be non-blocking")
-        return type(sock) is socket.socket
+        # A closed loop has no driver any more; on asyncio it still does what needs no waiting.
+        return type(sock) is socket.socket and not self._closed
 
     async def _outcome(self, sock: socket.socket, future: asyncio.Future[Any]) -> Any:
         """Wait for an operation on a socket, and end it if the wait is given up."""

@@ -53,6 +53,7 @@ pub(crate) struct Loop {
 
 impl Class for Loop {
     const NAME: &'static std::ffi::CStr = c"hotloop._hotloop.Loop";
+    const ASYNCIO_NAME: &'static str = "BaseEventLoop";
 
     fn layout() -> &'static Layout {
         static LAYOUT: Layout = Layout::new();

@@ -54,6 +54,7 @@ static CLASS: OnceLock<Object> = OnceLock::new();
 
 impl Class for SocketOperation {
     const NAME: &'static std::ffi::CStr = c"hotloop._hotloop.SocketOperation";
+    const ASYNCIO_NAME: &'static str = "Handle";
 
     fn layout() -> &'static Layout {
         static LAYOUT: Layout = Layout::new();

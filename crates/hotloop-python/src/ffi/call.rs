@@ -116,6 +116,22 @@ impl<'a, 'py> Call<'a, 'py> {
         Ok(self.by_name(name).filter(|value| !value.is_none()))
     }
 
+    /// The `TypeError` of a function without parameters that was given some, in the words that a Python function has.
+    #[cold]
+    pub(crate) fn unwanted(&self, function: &str) -> PyErr {
+        let message = match self.keywords().next() {
+            Some((name, _)) if self.positional == 0 => {
+                let name = name.repr().map(|name| name.to_string()).unwrap_or_default();
+                format!("{function}() got an unexpected keyword argument {name}")
+            }
+            _ => format!(
+                "{function}() takes 1 positional argument but {} were given",
+                self.positional + 1
+            ),
+        };
+        PyTypeError::new_err(message)
+    }
+
     /// The one parameter of a function, by position or by name.
     ///
     /// # Errors

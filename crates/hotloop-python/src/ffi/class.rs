@@ -21,6 +21,9 @@ pub(crate) trait Class: Sized + 'static {
     /// The full name of the Python class, such as `hotloop._hotloop.Loop`.
     const NAME: &'static CStr;
 
+    /// What asyncio's class of this kind calls itself in its error messages.
+    const ASYNCIO_NAME: &'static str;
+
     /// Where things lie in an instance; a static of the implementing type, filled when the class is made.
     fn layout() -> &'static Layout;
 
@@ -303,7 +306,7 @@ impl<T: Class> ClassBuilder<T> {
         self
     }
 
-    /// Adds a method without arguments; CPython refuses any. `function` must be a plain function.
+    /// Adds a method without arguments, named as `function` is. `function` must be a plain function.
     pub(crate) fn no_args<F>(mut self, name: &'static CStr, doc: &'static CStr, _function: F) -> Self
     where
         F: for<'a, 'py> Fn(This<'a, 'py, T>) -> PyResult<Bound<'py, PyAny>> + Copy + 'static,
@@ -312,9 +315,9 @@ impl<T: Class> ClassBuilder<T> {
         self.methods.push(ffi::PyMethodDef {
             ml_name: name.as_ptr(),
             ml_meth: ffi::PyMethodDefPointer {
-                PyCFunction: no_args::<T, F>,
+                PyCFunctionFastWithKeywords: no_args::<T, F>,
             },
-            ml_flags: ffi::METH_NOARGS,
+            ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
             ml_doc: doc.as_ptr(),
         });
         self
@@ -719,14 +722,33 @@ where
 
 unsafe extern "C" fn no_args<T, F>(
     this: *mut ffi::PyObject,
-    _nothing: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    positional: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject
 where
     T: Class,
     F: for<'a, 'py> Fn(This<'a, 'py, T>) -> PyResult<Bound<'py, PyAny>> + Copy + 'static,
 {
-    // SAFETY: called with an instance of the class, as an accessor is.
-    unsafe { get::<T, F>(this, std::ptr::null_mut()) }
+    guard(std::ptr::null_mut(), |py| {
+        // SAFETY: CPython calls a method with an instance of its class, and with its arguments as a vectorcall's.
+        let (object, call, function) = unsafe {
+            (
+                Borrowed::from_ptr(py, this),
+                Call::new(py, arguments, positional, names),
+                conjure::<F>(),
+            )
+        };
+        if call.len() > 0 || call.has_keywords() {
+            let name = std::any::type_name::<F>().rsplit("::").next().unwrap_or_default();
+            return Err(call.unwanted(&format!("{}.{name}", T::ASYNCIO_NAME)));
+        }
+        function(This {
+            object: &object,
+            class: PhantomData,
+        })
+        .map(Bound::into_ptr)
+    })
 }
 
 unsafe extern "C" fn get<T, F>(this: *mut ffi::PyObject, _closure: *mut c_void) -> *mut ffi::PyObject

@@ -60,6 +60,7 @@ static CLASS: OnceLock<Object> = OnceLock::new();
 
 impl Class for SocketTransport {
     const NAME: &'static std::ffi::CStr = c"hotloop._hotloop.SocketTransport";
+    const ASYNCIO_NAME: &'static str = "_SelectorSocketTransport";
 
     fn layout() -> &'static Layout {
         static LAYOUT: Layout = Layout::new();
