@@ -254,7 +254,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
 
     def _start_serving(self, protocol_factory: Any, sock: socket.socket, *rest: Any) -> None:
         # A server may be closed while its socket rests for lack of descriptors.
-        if sock.fileno() >= 0:
+        if sock.fileno() != -1:
             super()._start_serving(protocol_factory, sock, *rest)  # type: ignore[misc]
 
     def _accept_connection(
@@ -264,12 +264,17 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         sslcontext: Any = None,
         server: Any = None,
         backlog: int = 100,
-        *rest: Any,
+        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+        *context: Context | None,
     ) -> None:
         """Accept what waits, at most ``backlog`` connections; rest once where the system has run out of something.
 
-        ``rest`` is what the running Python passes on to ``_accept_connection2``: time limits, then (3.15) a context.
+        Since Python 3.15 there is a ``context``, of which each connection gets a copy.
         """
+        if sys.version_info >= (3, 15) and not context:
+            context = (None,)
+        how = (sslcontext, server, backlog, ssl_handshake_timeout, ssl_shutdown_timeout, *context)
         for _ in range(backlog):
             try:
                 conn, address = sock.accept()
@@ -292,15 +297,17 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
                 self.call_later(
                     constants.ACCEPT_RETRY_DELAY,
                     self._start_serving,
-                    *(protocol_factory, sock, sslcontext, server, backlog, *rest),
+                    *(protocol_factory, sock, *how),
                 )
                 return
             conn.setblocking(False)
-            *limits, context = rest if len(rest) > 2 else (*rest, None)
-            own = context.copy() if context is not None else None
-            given = {} if own is None else {"context": own}
+            given: dict[str, Any] = {}
+            if context and context[0] is not None:
+                given["context"] = context[0].copy()
             accepted = self._accept_connection2(
-                protocol_factory, conn, {"peername": address}, sslcontext, server, *limits, **given
+                *(protocol_factory, conn, {"peername": address}, sslcontext, server),
+                *(ssl_handshake_timeout, ssl_shutdown_timeout),
+                **given,
             )
             self.create_task(accepted, **given)
 
@@ -324,7 +331,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         try:
             await super()._accept_connection2(make_protocol, conn, extra, *rest, **given)  # type: ignore[misc]
         finally:
-            if conn.fileno() >= 0 and self._transports.get(conn.fileno()) is None:
+            if conn.fileno() != -1 and self._transports.get(conn.fileno()) is None:
                 conn.close()
 
     # Transports
