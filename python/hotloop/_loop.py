@@ -252,10 +252,10 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
 
     # Servers
 
-    def _start_serving(self, protocol_factory: Any, sock: socket.socket, *rest: Any) -> None:
+    def _start_serving(self, protocol_factory: Any, sock: socket.socket, *rest: Any, **more: Any) -> None:
         # A server may be closed while its socket rests for lack of descriptors.
         if sock.fileno() != -1:
-            super()._start_serving(protocol_factory, sock, *rest)  # type: ignore[misc]
+            super()._start_serving(protocol_factory, sock, *rest, **more)  # type: ignore[misc]
 
     def _accept_connection(
         self,
