@@ -296,7 +296,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
                 self._remove_reader(sock.fileno())
                 self.call_later(
                     constants.ACCEPT_RETRY_DELAY,
-                    self._start_serving,
+                    self._start_serving,  # type: ignore[arg-type]
                     *(protocol_factory, sock, *how),
                 )
                 return
