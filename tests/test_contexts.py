@@ -120,3 +120,18 @@ def test_a_closed_loop_is_collected_with_what_it_had_scheduled(loop):
     del other, value
     gc.collect()
     assert alive() is None
+
+
+def test_a_closed_loop_that_a_context_refers_to_is_collected(loop):
+    other = type(loop)()
+    alive = weakref.ref(other)
+
+    def schedule(value):
+        var.set(value)
+        value.call_soon(lambda: None)
+
+    contextvars.copy_context().run(schedule, other)
+    other.close()
+    del other
+    gc.collect()
+    assert alive() is None

@@ -14,7 +14,6 @@ class LoopSelector(selectors.BaseSelector):
     """A selector's view of a loop's native driver. The loop itself does the waiting."""
 
     def __init__(self, loop: SelectorEventLoop) -> None:
-        self._keys: dict[int, selectors.SelectorKey] = {}
         self._loop: SelectorEventLoop | None = loop
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:

@@ -70,6 +70,9 @@ impl Class for Loop {
             visit.objects(engine.watching());
             visit.objects(engine.streaming().map(Instance::object));
         }
+        if let Ok(snapshot) = self.snapshot.try_borrow() {
+            visit.objects(&*snapshot);
+        }
         if let (Ok(time), Ok(current)) = (self.own_time.try_borrow(), self.current.try_borrow()) {
             visit.objects(time.iter().chain(current.iter()));
         }
@@ -196,6 +199,7 @@ impl Loop {
         let scheduled = engine
             .as_mut()
             .map(|engine| (engine.take_scheduled(), engine.take_io()));
+        self.drop_snapshot();
         drop(self.inbox.take());
         drop(engine);
         if let Some(((ready, timers), _)) = &scheduled {
