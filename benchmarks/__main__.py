@@ -44,7 +44,7 @@ def main() -> int:
         print(f"no row matches {options.rows}", file=sys.stderr)
         return 2
     if network_rows:
-        process.load_generator()
+        process.binary("hotloop-load")
     names, missing = loops.installed(options.loops.split(","))
     for line in missing:
         print(line, file=sys.stderr)
@@ -54,7 +54,7 @@ def main() -> int:
     )
     traffic, traffic_failures = interleave(
         network_rows,
-        names,
+        [*names, network.FLOOR],
         options.rounds,
         lambda row, loop: network.measure(network.ROWS[row], loop, options.duration),
         str,

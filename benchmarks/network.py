@@ -10,6 +10,9 @@ from benchmarks import loops, process
 from benchmarks.report import Ratio, table
 from benchmarks.rounds import Rounds
 
+# Stands among the loops in these rows: the same exchange on bare epoll, `crates/hotloop-load/src/floor.rs`.
+FLOOR = "floor"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -41,7 +44,11 @@ ROWS = {
 
 def measure(row: Row, loop: str, duration: float) -> process.Load:
     """One round of one loop, on a fresh server. Raises what `process` does when that fails."""
-    with process.server(["-m", "benchmarks.servers", "--loop", loop, "--kind", row.kind]) as (pid, port):
+    if loop == FLOOR:
+        command = [str(process.binary("hotloop-floor"))]
+    else:
+        command = process.python("-m", "benchmarks.servers", "--loop", loop, "--kind", row.kind)
+    with process.server(command) as (pid, port):
         arguments = ["echo", f"127.0.0.1:{port}", "--size", str(row.size), "--connections", str(row.connections)]
         return process.load(arguments, pid=pid, duration=duration)
 
@@ -49,7 +56,7 @@ def measure(row: Row, loop: str, duration: float) -> process.Load:
 def to_markdown(rounds: Rounds[process.Load]) -> str:
     """A line for each row and loop. CPU ratios below 1 are better, requests/s ratios above 1."""
     header = ["row", "loop", "requests/s", "p50 µs", "p99 µs", "server CPU µs/request"]
-    header += ["requests/s vs asyncio", "CPU vs asyncio", "CPU vs uvloop"]
+    header += ["requests/s vs asyncio", "CPU vs asyncio", "CPU vs uvloop", "CPU vs floor"]
     lines = []
     for row, by_loop in rounds.items():
         for loop, loads in by_loop.items():
@@ -65,7 +72,7 @@ def to_markdown(rounds: Rounds[process.Load]) -> str:
                     f"{statistics.median(cpu[loop]):.2f}",
                     str(Ratio.of(speed[loop], speed[loops.CONTROL])),
                     str(Ratio.of(cpu[loop], cpu[loops.CONTROL])),
-                    str(Ratio.of(cpu[loop], cpu["uvloop"])) if "uvloop" in cpu else "",
+                    *[str(Ratio.of(cpu[loop], cpu[other])) if other in cpu else "" for other in ("uvloop", FLOOR)],
                 ]
             )
     return table(header, lines)

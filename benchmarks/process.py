@@ -44,10 +44,10 @@ class Load:
         )
 
 
-def load_generator() -> Path:
-    """The built `hotloop-load`. Ends this process, with a message, where it is not built."""
+def binary(name: str) -> Path:
+    """A built binary of `crates/hotloop-load`. Ends this process, with a message, where it is not built."""
     target = Path(os.environ.get("CARGO_TARGET_DIR", Path(__file__).parent.parent / "target"))
-    binary = target / "release" / "hotloop-load"
+    binary = target / "release" / name
     if not binary.exists():
         sys.exit(f"{binary} is not built: run `make load`")
     return binary
@@ -70,16 +70,21 @@ def pinned(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+def python(*arguments: str) -> list[str]:
+    """The command that runs this interpreter with arguments."""
+    return [sys.executable, *arguments]
+
+
 @contextlib.contextmanager
-def server(arguments: list[str], port: int | None = None) -> Iterator[tuple[int, int]]:
-    """Runs `python ARGUMENTS` on the server's core and gives its process id and its port.
+def server(command: list[str], port: int | None = None) -> Iterator[tuple[int, int]]:
+    """Runs a command on the server's core and gives its process id and its port.
 
     A server that is not told its `port` prints it on its first line. Either is waited for until it accepts.
     Raises NotServing when that does not come.
     """
     with pinned(cores()[0]):
         process = subprocess.Popen(
-            [sys.executable, *arguments],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if port is None else None,
             text=True,
@@ -89,7 +94,7 @@ def server(arguments: list[str], port: int | None = None) -> Iterator[tuple[int,
             assert process.stdout is not None
             line = process.stdout.readline()
             if not line:
-                raise NotServing(f"the server did not start: {' '.join(arguments)}")
+                raise NotServing(f"the server did not start: {' '.join(command)}")
             port = int(line)
         wait_until_it_accepts(process, port)
         yield process.pid, port
@@ -123,7 +128,7 @@ def free_port() -> int:
 
 def load(arguments: list[str], *, pid: int, duration: float) -> Load:
     """Runs the load generator on the load's core. Raises WrongAnswer when an answer was wrong."""
-    command = [str(load_generator()), *arguments, "--pid", str(pid), "--duration", str(duration)]
+    command = [str(binary("hotloop-load")), *arguments, "--pid", str(pid), "--duration", str(duration)]
     with pinned(cores()[1]):
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:

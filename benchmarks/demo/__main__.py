@@ -51,7 +51,9 @@ class Servers:
         self.running = {}
         for loop in names:
             port = process.free_port()
-            self.running[loop] = stack.enter_context(process.server(program.arguments(loop, port), port))
+            self.running[loop] = stack.enter_context(
+                process.server(process.python(*program.arguments(loop, port)), port)
+            )
 
     def measure(self, _: str, loop: str) -> process.Load:
         """Loads the one on `loop`. Raises process.WrongAnswer when a response was wrong."""
@@ -67,7 +69,7 @@ def main() -> int:
     parser.add_argument("--duration", type=float, default=1.0, help="seconds a measurement (%(default)s)")
     options = parser.parse_args()
 
-    process.load_generator()
+    process.binary("hotloop-load")
     names, missing = loops.installed(options.loops.split(","))
     for line in missing:
         print(line, file=sys.stderr)
