@@ -151,9 +151,10 @@ impl<'py> It<'_, 'py> {
             .object()
             .getattr(pyo3::intern!(py, "_transports"))?
             .set_item(self.fd, self.object())?;
-        let is_internet = matches!(self.ends.borrow().0, Some(SocketAddress::Internet(_)));
-        // A stream over IP that is not TCP (SCTP, MPTCP on old kernels) has no such option, nor the need.
-        if is_internet && driver::set_nodelay(self.fd).is_err() {}
+        if matches!(self.ends.borrow().0, Some(SocketAddress::Internet(_))) {
+            // A stream over IP that is not TCP (SCTP, MPTCP on old kernels) has no such option, nor the need.
+            drop(driver::set_nodelay(self.fd));
+        }
         // What still watches the number watched an earlier descriptor of it.
         let dropped = [Direction::Read, Direction::Write]
             .map(|direction| Ok(event_loop.engine()?.unwatch(self.fd, direction)));
