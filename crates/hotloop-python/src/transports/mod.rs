@@ -4,4 +4,4 @@ mod protocol;
 mod reader;
 mod stream;
 
-pub(crate) use stream::{SocketTransport, add_to, on_event, open_stream};
+pub(crate) use stream::{SocketKind, SocketTransport, accepted, add_to, as_tuple, on_event, open_stream};
