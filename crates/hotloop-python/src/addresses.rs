@@ -6,7 +6,8 @@ use hotloop::address::{Port, Query, literal, text};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyList, PyString};
 
-use crate::event_loop::{Loop, argument, none};
+use crate::answers::{argument, none};
+use crate::event_loop::Loop;
 use crate::ffi::{Call, This};
 
 /// `_literal_addresses(host, port, family, type, proto, flags)`: what `socket.getaddrinfo` answers, as a list of

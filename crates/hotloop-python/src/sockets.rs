@@ -10,9 +10,10 @@ use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyMemoryError, PyO
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
+use crate::answers::{argument, bool_object, none};
 use crate::dispatch::is_fatal;
 use crate::errors::{is_transient, os_error};
-use crate::event_loop::{Loop, argument, bool_object, none};
+use crate::event_loop::Loop;
 use crate::ffi::{
     self, Call, Class, ClassBuilder, Instance, Layout, Object, ReadBuffer, This, Visit, WriteBuffer,
 };

@@ -1,0 +1,95 @@
+//! What Python sees of the native base: its class, methods and attributes.
+
+use std::cell::{Cell, RefCell};
+
+use pyo3::prelude::*;
+use pyo3::types::{PyFloat, PyString, PyType};
+
+use super::{
+    Loop, begin_running, construct, create_future, end_running, get_debug, is_closed, release, run_once,
+    scheduling, stop, watching, write_to_self,
+};
+use crate::answers::{bool_object, object_or_none};
+use crate::ffi::{ClassBuilder, Object, This};
+use crate::{addresses, sockets, transports};
+
+/// Makes the class and adds it to the module.
+///
+/// # Errors
+/// What CPython raises if the class cannot be.
+pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let base = module
+        .py()
+        .import("builtins")?
+        .getattr("object")?
+        .cast_into::<PyType>()?;
+    let class = ClassBuilder::<Loop>::new()
+        .constructor(construct)
+        .method(c"call_soon", c"call_soon($self, /, callback, *args, context=None)\n--\n\nArrange for a callback to be called on the next turn.", scheduling::call_soon)
+        .method(c"call_soon_threadsafe", c"call_soon_threadsafe($self, /, callback, *args, context=None)\n--\n\nLike call_soon(), from any thread.", scheduling::call_soon_threadsafe)
+        .method(c"call_later", c"call_later($self, /, delay, callback, *args, context=None)\n--\n\nArrange for a callback to be called after a delay in seconds.", scheduling::call_later)
+        .method(c"call_at", c"call_at($self, /, when, callback, *args, context=None)\n--\n\nArrange for a callback to be called at a time of the loop's clock.", scheduling::call_at)
+        .no_args(c"time", c"time($self, /)\n--\n\nThe loop's time in seconds: a float, the same as time.monotonic().", scheduling::time)
+        .no_args(c"stop", c"stop($self, /)\n--\n\nEnd run_forever() after this turn.", stop)
+        .no_args(c"is_closed", c"is_closed($self, /)\n--\n\nWhether the loop was closed.", is_closed)
+        .no_args(c"get_debug", c"get_debug($self, /)\n--\n\nWhether the loop is in debug mode.", get_debug)
+        .no_args(c"_run_once", c"_run_once($self, /)\n--\n\nRun one turn; inside run_forever(), all turns until stop().", run_once)
+        .no_args(c"_begin_running", c"_begin_running($self, /)\n--\n\nLet the next _run_once() go on until stop().", begin_running)
+        .no_args(c"_end_running", c"_end_running($self, /)\n--\n\nUndo _begin_running() and send what is still gathered.", end_running)
+        .method(c"_timer_handle_cancelled", c"_timer_handle_cancelled($self, handle, /)\n--\n\nNotification that a TimerHandle was cancelled.", scheduling::timer_handle_cancelled)
+        .method(c"_add_callback", c"_add_callback($self, handle, /)\n--\n\nAdd a Handle to the ready callbacks.", scheduling::add_callback)
+        .method(c"_add_callback_signalsafe", c"_add_callback_signalsafe($self, handle, /)\n--\n\nLike _add_callback(), and wake the loop.", scheduling::add_callback_signalsafe)
+        .no_args(c"_write_to_self", c"_write_to_self($self, /)\n--\n\nWake the loop.", write_to_self)
+        .method(c"_watch_read", c"_watch_read($self, fd, handle, /)\n--\n\nHave a handle run while a descriptor is readable; answer the one it replaces.", watching::watch_read)
+        .method(c"_watch_write", c"_watch_write($self, fd, handle, /)\n--\n\nHave a handle run while a descriptor is writable; answer the one it replaces.", watching::watch_write)
+        .method(c"_unwatch_read", c"_unwatch_read($self, fd, /)\n--\n\nEnd _watch_read(); answer its handle or None.", watching::unwatch_read)
+        .method(c"_unwatch_write", c"_unwatch_write($self, fd, /)\n--\n\nEnd _watch_write(); answer its handle or None.", watching::unwatch_write)
+        .method(c"_watchers", c"_watchers($self, fd, /)\n--\n\nThe handles that watch a descriptor: reader and writer, each a handle or None.", watching::watchers)
+        .no_args(c"_watched", c"_watched($self, /)\n--\n\nThe numbers of all watched descriptors, as a list.", watching::watched)
+        .method(c"_new_handle", c"_new_handle($self, callback, args, context=None, /)\n--\n\nA Handle of this loop for a callback and a tuple of arguments.", scheduling::new_handle)
+        .no_args(c"_ready_handles", c"_ready_handles($self, /)\n--\n\nThe ready callbacks, as a list.", scheduling::ready_handles)
+        .no_args(c"_scheduled_handles", c"_scheduled_handles($self, /)\n--\n\nThe timers, as a list in heap order.", scheduling::scheduled_handles)
+        .no_args(c"_ready_popleft", c"_ready_popleft($self, /)\n--\n\nTake the oldest ready callback, or None.", scheduling::ready_popleft)
+        .method(c"_ready_appendleft", c"_ready_appendleft($self, handle, /)\n--\n\nPut a handle before all ready callbacks.", scheduling::ready_appendleft)
+        .method(c"_clear_scheduled", c"_clear_scheduled($self, timers, /)\n--\n\nDrop all timers, or else all ready callbacks.", scheduling::clear_scheduled)
+        .method(c"_try_recv", c"_try_recv($self, sock, nbytes, /)\n--\n\nReceive, or a future for it.", sockets::try_recv)
+        .method(c"_try_recv_into", c"_try_recv_into($self, sock, buffer, /)\n--\n\nReceive into a buffer, or a future for it.", sockets::try_recv_into)
+        .method(c"_try_sendall", c"_try_sendall($self, sock, data, /)\n--\n\nSend all of it, or a future for that.", sockets::try_sendall)
+        .method(c"_try_accept", c"_try_accept($self, sock, /)\n--\n\nA new descriptor and the address of its peer, or a future for both.", sockets::try_accept)
+        .method(c"_wait_connected", c"_wait_connected($self, sock, address, /)\n--\n\nA future for the end of a connection attempt.", sockets::wait_connected)
+        .method(c"_forget_operation", c"_forget_operation($self, sock, /)\n--\n\nStop waiting for what was given up on a socket.", sockets::forget)
+        .method(c"_literal_addresses", c"_literal_addresses($self, host, port, family, type, proto, flags, /)\n--\n\nWhat getaddrinfo() answers for an address literal, or None.", addresses::literal_addresses)
+        .no_args(c"create_future", c"create_future($self, /)\n--\n\nA future of this loop.", create_future)
+        .no_args(c"_release", c"_release($self, /)\n--\n\nLet go of the kernel and of everything scheduled, for good.", release)
+        .method(c"_open_stream", c"_open_stream($self, sock, protocol, waiter, extra, server, context=None, /)\n--\n\nA transport over a connected socket.", transports::open_stream)
+        .property(c"_stopping", c"Whether the loop ends after this turn.", |this: This<'_, '_, Loop>| bool_object(this.py(), this.stopping.get()), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_bool(&this.stopping, value))
+        .property(c"_closed", c"Whether the loop was closed.", |this: This<'_, '_, Loop>| bool_object(this.py(), this.closed.get()), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_bool(&this.closed, value))
+        .property(c"_debug", c"Whether the loop is in debug mode.", |this: This<'_, '_, Loop>| bool_object(this.py(), this.debug.get()), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_bool(&this.debug, value))
+        .property(c"_thread_id", c"The thread that runs the loop, or None.", |this| Ok(optional(this.py(), &this.thread)), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| {
+            let old = this.thread.replace((!value.is_none()).then(|| value.into()));
+            drop(old);
+            Ok(())
+        })
+        .property(c"_clock_resolution", c"In seconds: a timer due within it is due now.", |this| Ok(PyFloat::new(this.py(), this.resolution.get()).into_any()), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| {
+            this.resolution.set(value.extract()?);
+            Ok(())
+        })
+        .property(c"_current_handle", c"What runs now, in debug mode.", |this| Ok(optional(this.py(), &this.current)), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| {
+            let old = this.current.replace((!value.is_none()).then(|| value.into()));
+            drop(old);
+            Ok(())
+        })
+        .getter(c"driver", c"The name of the kernel facility that the loop runs on.", |this| Ok(PyString::new(this.py(), "epoll").into_any()))
+        .build(&base, &[], false)?;
+    module.add("Loop", class)
+}
+
+fn set_bool(cell: &Cell<bool>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    cell.set(value.is_truthy()?);
+    Ok(())
+}
+
+fn optional<'py>(py: Python<'py>, held: &RefCell<Option<Object>>) -> Bound<'py, PyAny> {
+    let held = held.borrow().clone();
+    object_or_none(py, held)
+}

@@ -1,0 +1,316 @@
+//! `Loop`: the native base of the loop classes.
+
+mod class;
+mod guard;
+mod scheduling;
+mod watching;
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+
+use hotloop::clock::{Clock, Monotonic};
+use hotloop::driver::{Epoll, Selector};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+pub(crate) use self::class::add_to;
+pub(crate) use self::guard::EngineGuard;
+use crate::answers::{bool_object, none};
+use crate::dispatch;
+use crate::errors::os_error;
+use crate::ffi::{self, Class, Instance, Layout, Object, This, Visit};
+use crate::handles;
+use crate::host::{Engine, Inbox};
+
+/// Reads go through a buffer of this size, in bytes: asyncio's own limit for one read (`max_size`), so a protocol sees
+/// pieces of the sizes it is used to. Only the pages that reads have touched cost memory.
+const SCRATCH: usize = 256 * 1024;
+
+/// The native part of a loop.
+pub(crate) struct Loop {
+    /// `None` once the loop is closed.
+    engine: RefCell<Option<Engine>>,
+    /// The way into the engine for other threads; gone with it.
+    inbox: RefCell<Option<Arc<Inbox>>>,
+    /// Reads land here first. Empty while one is under way.
+    scratch: RefCell<Vec<MaybeUninit<u8>>>,
+    /// `_thread_id`: the thread that runs the loop, or `None`.
+    thread: RefCell<Option<Object>>,
+    /// `_stopping`: whether the loop ends after this turn.
+    stopping: Cell<bool>,
+    /// `_closed`.
+    closed: Cell<bool>,
+    /// `_debug`.
+    debug: Cell<bool>,
+    /// Whether `_run_once` goes on until the loop is stopped: within `run_forever`.
+    running: Cell<bool>,
+    /// `time`, where a subclass or an instance has replaced it. Looked up when a run begins.
+    own_time: RefCell<Option<Object>>,
+    /// `_clock_resolution`, in seconds: a timer due within it is due now.
+    resolution: Cell<f64>,
+    /// What the callbacks scheduled in this turn without a context of their own take a copy of. Renewed when the
+    /// current variables have changed, and dropped with the turn, so that it keeps no value alive.
+    snapshot: RefCell<Option<Object>>,
+    /// `_current_handle`: what runs now, in debug mode.
+    current: RefCell<Option<Object>>,
+}
+
+impl Class for Loop {
+    const NAME: &'static std::ffi::CStr = c"hotloop._hotloop.Loop";
+    const ASYNCIO_NAME: &'static str = "BaseEventLoop";
+
+    fn layout() -> &'static Layout {
+        static LAYOUT: Layout = Layout::new();
+        &LAYOUT
+    }
+
+    fn traverse(&self, visit: &mut Visit) {
+        // While another thread's collection finds this loop waiting, it is borrowed, and alive anyway.
+        if let Ok(engine) = self.engine.try_borrow()
+            && let Some(engine) = &*engine
+        {
+            let (ready, timers) = engine.scheduled();
+            ready.chain(timers).for_each(|handle| visit.owned(handle));
+            visit.objects(engine.watching());
+            visit.objects(engine.streaming().map(Instance::object));
+        }
+        if let Ok(snapshot) = self.snapshot.try_borrow() {
+            visit.objects(&*snapshot);
+        }
+        if let (Ok(time), Ok(current)) = (self.own_time.try_borrow(), self.current.try_borrow()) {
+            visit.objects(time.iter().chain(current.iter()));
+        }
+    }
+
+    fn clear(&self) {
+        self.release();
+        self.own_time.take();
+        self.current.take();
+    }
+}
+
+impl Loop {
+    /// The engine, for one call into it: nothing in Python may run while it is borrowed.
+    ///
+    /// # Errors
+    /// `RuntimeError` if the loop's own thread has it, waiting in the kernel: then this is another thread.
+    #[inline]
+    pub(crate) fn engine(&self) -> PyResult<EngineGuard<'_>> {
+        let engine = self.engine.try_borrow_mut().map_err(|_| {
+            PyRuntimeError::new_err(
+                "Non-thread-safe operation invoked on an event loop other than the current one; \
+                 use call_soon_threadsafe() from other threads",
+            )
+        })?;
+        match RefMut::filter_map(engine, Option::as_mut) {
+            Ok(engine) => Ok(EngineGuard(Some(engine))),
+            Err(_) => Err(PyRuntimeError::new_err("Event loop is closed")),
+        }
+    }
+
+    /// Hands a callback to the loop from wherever this is, and wakes it.
+    fn push(&self, handle: Object) {
+        let inbox = self.inbox.borrow().clone();
+        if let Some(inbox) = inbox {
+            inbox.push(handle);
+        }
+    }
+
+    /// Wakes the loop if it waits.
+    fn wake(&self) {
+        let inbox = self.inbox.borrow().clone();
+        if let Some(inbox) = inbox {
+            inbox.wake();
+        }
+    }
+
+    /// Lets go of the kernel and of everything scheduled. A loop that waits in another thread is left alone.
+    fn release(&self) {
+        let Ok(mut engine) = self.engine.try_borrow_mut().map(|mut engine| engine.take()) else {
+            return;
+        };
+        let scheduled = engine
+            .as_mut()
+            .map(|engine| (engine.take_scheduled(), engine.take_io()));
+        self.drop_snapshot();
+        drop(self.inbox.take());
+        drop(engine);
+        if let Some(((ready, timers), _)) = &scheduled {
+            ready.iter().chain(timers).for_each(handles::done);
+        }
+        drop(scheduled);
+    }
+
+    /// Whether `_run_once` goes on until the loop is stopped.
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.get()
+    }
+
+    /// Whether the loop ends after this turn.
+    #[inline]
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Whether the loop is in debug mode.
+    #[inline]
+    pub(crate) fn is_debug(&self) -> bool {
+        self.debug.get()
+    }
+
+    /// How close to its time a timer is due, in seconds.
+    pub(crate) fn resolution(&self) -> f64 {
+        self.resolution.get()
+    }
+
+    /// Notes what runs now, for debug mode.
+    pub(crate) fn set_current(&self, handle: Option<Object>) {
+        let old = self.current.replace(handle);
+        drop(old);
+    }
+
+    /// Drops what callbacks of the turn have shared.
+    #[inline]
+    pub(crate) fn drop_snapshot(&self) {
+        let old = self.snapshot.take();
+        drop(old);
+    }
+
+    /// Takes the scratch buffer for one read. Give it back with [`Self::return_scratch`].
+    #[inline]
+    pub(crate) fn take_scratch(&self) -> Vec<MaybeUninit<u8>> {
+        let mut scratch = self.scratch.take();
+        if scratch.len() < SCRATCH {
+            scratch.resize(SCRATCH, MaybeUninit::uninit());
+        }
+        scratch
+    }
+
+    /// Gives the scratch buffer back.
+    #[inline]
+    pub(crate) fn return_scratch(&self, scratch: Vec<MaybeUninit<u8>>) {
+        self.scratch.replace(scratch);
+    }
+
+    /// The loop's time, in seconds: a subclass's own `time()` where there is one.
+    ///
+    /// # Errors
+    /// What that raises.
+    #[inline]
+    pub(crate) fn now(&self, py: Python<'_>) -> PyResult<f64> {
+        let own_time = self.own_time.borrow().clone();
+        match own_time {
+            None => Ok(Monotonic.now()),
+            Some(own_time) => ffi::call_no_args(&own_time.bind(py))?.extract(),
+        }
+    }
+
+    /// Raises if the loop is closed.
+    #[inline]
+    pub(crate) fn check_closed(&self) -> PyResult<()> {
+        if self.closed.get() {
+            Err(PyRuntimeError::new_err("Event loop is closed"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl This<'_, '_, Loop> {
+    /// Looks whether a subclass or the instance has a `time()` of its own.
+    fn find_own_time(self) -> PyResult<()> {
+        let py = self.py();
+        let method = self.object().getattr(pyo3::intern!(py, "time"))?;
+        let native = py.get_type_loop()?.getattr(pyo3::intern!(py, "time"))?;
+        let class_level = self.object().get_type().getattr(pyo3::intern!(py, "time"))?;
+        let is_ours = class_level.is(&native)
+            && method
+                .getattr("__self__")
+                .is_ok_and(|owner| owner.is(self.object()));
+        let old = self.own_time.replace((!is_ours).then(|| method.into()));
+        drop(old);
+        Ok(())
+    }
+}
+
+/// Finding the class again.
+trait LoopType<'py> {
+    fn get_type_loop(self) -> PyResult<Bound<'py, PyAny>>;
+}
+
+impl<'py> LoopType<'py> for Python<'py> {
+    fn get_type_loop(self) -> PyResult<Bound<'py, PyAny>> {
+        self.import(pyo3::intern!(self, "hotloop._hotloop"))?
+            .getattr(pyo3::intern!(self, "Loop"))
+    }
+}
+
+fn construct(_py: Python<'_>) -> PyResult<Loop> {
+    let engine = Engine::new(Selector::new(Epoll::new().map_err(os_error)?));
+    Ok(Loop {
+        inbox: RefCell::new(Some(engine.inbox())),
+        engine: RefCell::new(Some(engine)),
+        scratch: RefCell::default(),
+        thread: RefCell::default(),
+        stopping: Cell::new(false),
+        closed: Cell::new(false),
+        debug: Cell::new(false),
+        running: Cell::new(false),
+        own_time: RefCell::default(),
+        resolution: Cell::new(1e-9),
+        snapshot: RefCell::default(),
+        current: RefCell::default(),
+    })
+}
+
+fn stop<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
+    this.stopping.set(true);
+    none(this.py())
+}
+
+fn is_closed<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
+    bool_object(this.py(), this.closed.get())
+}
+
+fn get_debug<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
+    bool_object(this.py(), this.debug.get())
+}
+
+fn create_future<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    let class = py
+        .import(pyo3::intern!(py, "asyncio.futures"))?
+        .getattr(pyo3::intern!(py, "Future"))?;
+    ffi::call_with_keyword(&class, pyo3::intern!(py, "loop"), this.object())
+}
+
+fn release<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
+    this.release();
+    none(this.py())
+}
+
+fn begin_running<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
+    this.running.set(true);
+    none(this.py())
+}
+
+fn end_running<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
+    this.running.set(false);
+    // A callback may have closed the loop as far as asyncio lets it.
+    if let Ok(mut engine) = this.engine() {
+        engine.end_turn();
+    }
+    none(this.py())
+}
+
+fn run_once<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
+    this.find_own_time()?;
+    dispatch::run(this)?;
+    none(this.py())
+}
+
+fn write_to_self<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
+    this.wake();
+    none(this.py())
+}

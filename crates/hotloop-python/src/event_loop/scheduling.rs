@@ -1,0 +1,325 @@
+//! Callbacks and timers: scheduling them, and showing them to who looks at asyncio's queues.
+
+use std::collections::VecDeque;
+
+use hotloop::clock::{Clock, Monotonic};
+use pyo3::exceptions::{PyOverflowError, PyTypeError};
+use pyo3::prelude::*;
+use pyo3::types::{PyFloat, PyList};
+
+use super::Loop;
+use crate::answers::{argument, none, object_or_none};
+use crate::ffi::{self, Call, Object, This};
+use crate::handles::{self, Context};
+
+impl Loop {
+    /// The context of a callback that is scheduled now.
+    #[inline]
+    fn context(&self, py: Python<'_>, given: Option<Object>) -> PyResult<Context> {
+        if let Some(context) = given {
+            return Ok(Context::Given(context));
+        }
+        let copy = ffi::copy_context(py)?;
+        let mut snapshot = self.snapshot.borrow_mut();
+        match &*snapshot {
+            Some(held) if ffi::same_variables(py, held, &copy) => Ok(Context::Snapshot(held.clone())),
+            _ => {
+                let old = snapshot.replace(copy.clone());
+                drop(snapshot);
+                drop(old);
+                Ok(Context::Snapshot(copy))
+            }
+        }
+    }
+}
+
+impl<'py> This<'_, 'py, Loop> {
+    /// Schedules a callback for the next turn.
+    ///
+    /// # Errors
+    /// Out of memory.
+    #[inline]
+    pub(crate) fn schedule(
+        self,
+        function: &Bound<'_, PyAny>,
+        arguments: Object,
+        context: Option<Object>,
+    ) -> PyResult<Object> {
+        let py = self.py();
+        let context = self.context(py, context)?;
+        let handle = handles::new(
+            py,
+            self.object(),
+            function.into(),
+            arguments,
+            context,
+            self.debug.get(),
+        )?;
+        ffi::untrack(&handle);
+        match self.engine() {
+            Ok(mut engine) => engine.call_soon(handle.clone()),
+            // The loop waits in the kernel and this is another thread. Stock asyncio appends to its queue too, where
+            // the callback runs once something else wakes the loop; here it wakes it.
+            Err(_) => self.push(handle.clone()),
+        }
+        Ok(handle)
+    }
+
+    /// Schedules a callback for a time of the loop's clock, and answers its handle.
+    fn schedule_at(
+        self,
+        when: &Bound<'py, PyAny>,
+        callback: &Bound<'py, PyAny>,
+        arguments: Object,
+        context: Option<Object>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = self.py();
+        self.check_closed()?;
+        // Stock asyncio's `call_later` goes through `call_at`, which is the name that its check reports.
+        check_in_debug(self, callback, "call_at", true)?;
+        let due = seconds(when)?;
+        let context = self.context(py, context)?;
+        let timer = handles::new_timer(
+            py,
+            self.object(),
+            when.into(),
+            callback.into(),
+            arguments,
+            context,
+            self.debug.get(),
+        )?;
+        ffi::untrack(&timer);
+        self.engine()?.call_at(due, timer.clone());
+        Ok(timer.into_bound(py))
+    }
+}
+
+pub(super) fn call_soon<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let Some(callback) = call.named(0, "callback") else {
+        return Err(missing("BaseEventLoop.call_soon", &["callback"], 0));
+    };
+    let context = context(&call, "BaseEventLoop.call_soon", &["callback"])?;
+    this.check_closed()?;
+    check_in_debug(this, &callback, "call_soon", true)?;
+    Ok(this
+        .schedule(&callback, call.rest(1), context)?
+        .into_bound(this.py()))
+}
+
+pub(super) fn call_soon_threadsafe<'py>(
+    this: This<'_, 'py, Loop>,
+    call: Call<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    let Some(callback) = call.named(0, "callback") else {
+        return Err(missing("BaseEventLoop.call_soon_threadsafe", &["callback"], 0));
+    };
+    let context = context(&call, "BaseEventLoop.call_soon_threadsafe", &["callback"])?;
+    this.check_closed()?;
+    check_in_debug(this, &callback, "call_soon_threadsafe", false)?;
+    let context = match context {
+        Some(context) => context,
+        None => ffi::copy_context(py)?,
+    };
+    let context = Context::Given(context);
+    let handle = handles::new_threadsafe(
+        py,
+        this.object(),
+        (&*callback).into(),
+        call.rest(1),
+        context,
+        this.debug.get(),
+    )?;
+    this.push(handle.clone());
+    Ok(handle.into_bound(py))
+}
+
+pub(super) fn call_later<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    const PARAMETERS: [&str; 2] = ["delay", "callback"];
+    let (Some(delay), Some(callback)) = (call.named(0, PARAMETERS[0]), call.named(1, PARAMETERS[1])) else {
+        return Err(missing("BaseEventLoop.call_later", &PARAMETERS, call.len()));
+    };
+    let context = context(&call, "BaseEventLoop.call_later", &PARAMETERS)?;
+    if delay.is_none() {
+        return Err(PyTypeError::new_err("delay must not be None"));
+    }
+    let now = PyFloat::new(this.py(), this.now(this.py())?);
+    let when = match delay.cast_exact::<PyFloat>() {
+        Ok(delay) => PyFloat::new(this.py(), now.value() + delay.value()).into_any(),
+        Err(_) => now.add(delay)?,
+    };
+    this.schedule_at(&when, &callback, call.rest(2), context)
+}
+
+pub(super) fn call_at<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    const PARAMETERS: [&str; 2] = ["when", "callback"];
+    let (Some(when), Some(callback)) = (call.named(0, PARAMETERS[0]), call.named(1, PARAMETERS[1])) else {
+        return Err(missing("BaseEventLoop.call_at", &PARAMETERS, call.len()));
+    };
+    let context = context(&call, "BaseEventLoop.call_at", &PARAMETERS)?;
+    if when.is_none() {
+        return Err(PyTypeError::new_err("when cannot be None"));
+    }
+    this.schedule_at(&when, &callback, call.rest(2), context)
+}
+
+pub(super) fn time<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
+    Ok(PyFloat::new(this.py(), Monotonic.now()).into_any())
+}
+
+pub(super) fn timer_handle_cancelled<'py>(
+    this: This<'_, 'py, Loop>,
+    call: Call<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    if let Some(timer) = call.get(0)
+        && handles::is_scheduled(&timer)?
+    {
+        // A closed loop has no timers to count.
+        if let Ok(mut engine) = this.engine() {
+            engine.timers().note_cancelled();
+        }
+    }
+    none(this.py())
+}
+
+pub(super) fn new_handle<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    let callback = argument(&call, 0, "_new_handle")?.into();
+    let arguments = argument(&call, 1, "_new_handle")?.into();
+    let context = call.get(2).filter(|context| !context.is_none()).map(Object::from);
+    let context = match context {
+        Some(context) => context,
+        // A watcher's handle runs many times, each time in the same context.
+        None => ffi::copy_context(py)?,
+    };
+    let context = Context::Given(context);
+    Ok(handles::new(py, this.object(), callback, arguments, context, this.debug.get())?.into_bound(py))
+}
+
+pub(super) fn add_callback<'py>(
+    this: This<'_, 'py, Loop>,
+    call: Call<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let handle: Object = argument(&call, 0, "_add_callback")?.into();
+    if !handles::is_cancelled(&handle) {
+        match this.engine() {
+            Ok(mut engine) => engine.call_soon(handle),
+            Err(_) => this.push(handle),
+        }
+    }
+    none(this.py())
+}
+
+pub(super) fn add_callback_signalsafe<'py>(
+    this: This<'_, 'py, Loop>,
+    call: Call<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let result = add_callback(this, call)?;
+    this.wake();
+    Ok(result)
+}
+
+pub(super) fn ready_handles<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
+    let handles: Vec<Object> = this
+        .engine()
+        .map(|mut engine| engine.ready().iter().cloned().collect())
+        .unwrap_or_default();
+    list(this.py(), handles)
+}
+
+pub(super) fn scheduled_handles<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
+    let handles: Vec<Object> = this
+        .engine()
+        .map(|mut engine| engine.timers().iter().cloned().collect())
+        .unwrap_or_default();
+    list(this.py(), handles)
+}
+
+pub(super) fn ready_popleft<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
+    let handle = this.engine()?.ready().pop_front();
+    let given = handle.clone();
+    given.iter().for_each(handles::done);
+    Ok(object_or_none(this.py(), handle))
+}
+
+pub(super) fn ready_appendleft<'py>(
+    this: This<'_, 'py, Loop>,
+    call: Call<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let handle = argument(&call, 0, "_ready_appendleft")?.into();
+    this.engine()?.ready().push_front(handle);
+    none(this.py())
+}
+
+pub(super) fn clear_scheduled<'py>(
+    this: This<'_, 'py, Loop>,
+    call: Call<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let only_timers = argument(&call, 0, "_clear_scheduled")?.is_truthy()?;
+    let mut dropped = (Default::default(), Vec::new());
+    if let Ok(mut engine) = this.engine() {
+        if only_timers {
+            dropped.1 = engine.timers().take();
+        } else {
+            dropped.0 = engine.ready().take();
+        }
+    }
+    // Only now, when the engine is free again: a finalizer may call the loop.
+    let dropped: (VecDeque<Object>, Vec<Object>) = dropped;
+    dropped.0.iter().chain(&dropped.1).for_each(handles::done);
+    drop(dropped);
+    none(this.py())
+}
+
+/// The context keyword of a scheduling call.
+#[inline]
+fn context(call: &Call<'_, '_>, function: &str, positional: &[&str]) -> PyResult<Option<Object>> {
+    Ok(call.keyword(function, positional, "context")?.map(Object::from))
+}
+
+fn missing(function: &str, names: &[&str], given: usize) -> PyErr {
+    let missing: Vec<String> = names[given.min(names.len())..]
+        .iter()
+        .map(|name| format!("'{name}'"))
+        .collect();
+    let plural = if missing.len() == 1 { "" } else { "s" };
+    let count = missing.len();
+    let list = missing.join(" and ");
+    PyTypeError::new_err(format!(
+        "{function}() missing {count} required positional argument{plural}: {list}"
+    ))
+}
+
+/// asyncio's checks of a scheduling call in debug mode, by its own methods.
+fn check_in_debug(
+    this: This<'_, '_, Loop>,
+    callback: &Bound<'_, PyAny>,
+    method: &str,
+    thread: bool,
+) -> PyResult<()> {
+    if !this.debug.get() {
+        return Ok(());
+    }
+    if thread {
+        this.object().call_method0("_check_thread")?;
+    }
+    this.object()
+        .call_method1("_check_callback", (callback, method))?;
+    Ok(())
+}
+
+/// A due time in seconds. Whole numbers beyond all floats are as far away as can be.
+fn seconds(when: &Bound<'_, PyAny>) -> PyResult<f64> {
+    match when.extract::<f64>() {
+        Err(error) if error.is_instance_of::<PyOverflowError>(when.py()) => Ok(if when.lt(0)? {
+            f64::NEG_INFINITY
+        } else {
+            f64::INFINITY
+        }),
+        result => result,
+    }
+}
+
+fn list(py: Python<'_>, objects: Vec<Object>) -> PyResult<Bound<'_, PyAny>> {
+    Ok(PyList::new(py, objects.into_iter().map(|object| object.into_bound(py)))?.into_any())
+}

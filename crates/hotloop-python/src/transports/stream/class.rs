@@ -1,0 +1,397 @@
+//! What Python sees of a stream transport: its class, methods and attributes.
+
+use std::cell::RefCell;
+
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyString, PyType};
+
+use super::{CLASS, It, SocketTransport};
+use crate::answers::{argument, bool_object, none, object_or_none};
+use crate::errors::os_error;
+use crate::ffi::{Bytes, Call, ClassBuilder, Object, ReadBuffer};
+use crate::transports::protocol::{self, Protocol};
+
+/// Makes the class and adds it to the module.
+///
+/// # Errors
+/// What CPython raises if the class cannot be.
+pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let base = module
+        .py()
+        .import("asyncio.transports")?
+        .getattr("_FlowControlMixin")?
+        .cast_into::<PyType>()?;
+    let class = ClassBuilder::<SocketTransport>::new()
+        .finalizer()
+        .repr(repr)
+        .method(
+            c"write",
+            c"write($self, /, data)\n--\n\nSend bytes, without waiting.",
+            write,
+        )
+        .method(
+            c"writelines",
+            c"writelines($self, /, list_of_data)\n--\n\nSend a list of bytes, without waiting.",
+            writelines,
+        )
+        .no_args(
+            c"write_eof",
+            c"write_eof($self, /)\n--\n\nEnd the sending half after what was written.",
+            write_eof,
+        )
+        .no_args(c"can_write_eof", c"can_write_eof($self, /)\n--\n\nTrue.", can_write_eof)
+        .no_args(
+            c"close",
+            c"close($self, /)\n--\n\nEnd the connection after what was written.",
+            close,
+        )
+        .no_args(c"abort", c"abort($self, /)\n--\n\nEnd the connection at once.", abort)
+        .no_args(
+            c"is_closing",
+            c"is_closing($self, /)\n--\n\nWhether the connection is ending or has ended.",
+            is_closing,
+        )
+        .no_args(
+            c"is_reading",
+            c"is_reading($self, /)\n--\n\nWhether data is being received.",
+            is_reading,
+        )
+        .no_args(
+            c"pause_reading",
+            c"pause_reading($self, /)\n--\n\nReceive nothing until resume_reading().",
+            pause_reading,
+        )
+        .no_args(
+            c"resume_reading",
+            c"resume_reading($self, /)\n--\n\nUndo pause_reading().",
+            resume_reading,
+        )
+        .method(
+            c"set_protocol",
+            c"set_protocol($self, /, protocol)\n--\n\nSet the protocol.",
+            set_protocol,
+        )
+        .no_args(
+            c"get_protocol",
+            c"get_protocol($self, /)\n--\n\nThe protocol.",
+            get_protocol,
+        )
+        .no_args(
+            c"get_write_buffer_size",
+            c"get_write_buffer_size($self, /)\n--\n\nHow many bytes wait to be sent.",
+            get_write_buffer_size,
+        )
+        .no_args(
+            c"get_write_buffer_limits",
+            c"get_write_buffer_limits($self, /)\n--\n\nThe low and the high mark of flow control, in bytes.",
+            get_write_buffer_limits,
+        )
+        .method(
+            c"set_write_buffer_limits",
+            c"set_write_buffer_limits($self, /, high=None, low=None)\n--\n\nSet the marks of flow control, in bytes.",
+            set_write_buffer_limits,
+        )
+        .no_args(
+            c"_begin_reading",
+            c"_begin_reading($self, /)\n--\n\nReceive from now on, unless paused.",
+            begin_reading,
+        )
+        .method(
+            c"_call_connection_lost",
+            c"_call_connection_lost($self, exc, /)\n--\n\nTell the protocol and close the socket.",
+            call_connection_lost,
+        )
+        .method(
+            c"_force_close",
+            c"_force_close($self, exc, /)\n--\n\nEnd the connection at once, for a reason.",
+            force_close,
+        )
+        .method(
+            c"_fatal_error",
+            c"_fatal_error($self, exc, message='Fatal error on transport', /)\n--\n\nReport an exception and end the connection.",
+            fatal_error,
+        )
+        .no_args(
+            c"_make_empty_waiter",
+            c"_make_empty_waiter($self, /)\n--\n\nA future for the moment when nothing is queued.",
+            make_empty_waiter,
+        )
+        .no_args(
+            c"_reset_empty_waiter",
+            c"_reset_empty_waiter($self, /)\n--\n\nForget that future.",
+            reset_empty_waiter,
+        )
+        .getter(c"_sock", c"The socket, or None.", |this: It<'_, '_>| {
+            Ok(optional(this, &this.socket))
+        })
+        .getter(c"_sock_fd", c"The descriptor's number.", |this: It<'_, '_>| {
+            Ok(this.fd.into_pyobject(this.py())?.into_any())
+        })
+        .getter(c"_server", c"The server, or None.", |this: It<'_, '_>| {
+            Ok(optional(this, &this.server))
+        })
+        .getter(c"_loop", c"The loop, or None.", |this: It<'_, '_>| {
+            let event_loop = this
+                .event_loop
+                .borrow()
+                .as_ref()
+                .map(|event_loop| event_loop.object().clone());
+            Ok(object_or_none(this.py(), event_loop))
+        })
+        .getter(c"_protocol", c"The protocol, or None.", |this: It<'_, '_>| {
+            let protocol = this
+                .protocol
+                .borrow()
+                .as_ref()
+                .map(|protocol| protocol.object.clone());
+            Ok(object_or_none(this.py(), protocol))
+        })
+        .getter(
+            c"_protocol_paused",
+            c"Whether the protocol was told to pause.",
+            |this: It<'_, '_>| {
+                let paused = this.state(|stream| stream.flow.is_paused())?.unwrap_or(false);
+                bool_object(this.py(), paused)
+            },
+        )
+        .getter(
+            c"_conn_lost",
+            c"How often the connection was lost, or written to thereafter.",
+            |this: It<'_, '_>| Ok(this.lost.get().into_pyobject(this.py())?.into_any()),
+        )
+        .getter(
+            c"_closing",
+            c"Whether the connection is ending or has ended.",
+            |this: It<'_, '_>| bool_object(this.py(), this.is_closing()?),
+        )
+        .getter(c"_paused", c"Whether reading is paused.", |this: It<'_, '_>| {
+            bool_object(this.py(), this.paused.get())
+        })
+        .getter(c"_eof", c"Whether write_eof() was called.", |this: It<'_, '_>| {
+            bool_object(this.py(), this.is_eof_written()?)
+        })
+        .build(
+            &base,
+            &["_extra", "_loop", "_protocol_paused", "_high_water", "_low_water"],
+            true,
+        )?;
+    class.setattr("max_size", 256 * 1024)?;
+    class.setattr("_start_tls_compatible", true)?;
+    let mode = module
+        .py()
+        .import("asyncio.constants")?
+        .getattr("_SendfileMode")?;
+    class.setattr("_sendfile_compatible", mode.getattr("TRY_NATIVE")?)?;
+    module.add("SocketTransport", &class)?;
+    CLASS.get_or_init(|| class.into_any().into());
+    Ok(())
+}
+
+fn repr<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    let writing = this.state(|stream| stream.queue.len())?.unwrap_or(0);
+    let reading = this.state(|stream| stream.is_reading())?.unwrap_or(false);
+    let reports = py.import("hotloop._reports")?;
+    reports.call_method1("transport_repr", (this.object(), reading, writing))
+}
+
+fn write<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    // The one call in a thousand with a keyword is worth the check.
+    let data = match call.get(0) {
+        Some(data) if call.len() == 1 && !call.has_keywords() => data,
+        _ => call.only("_SelectorSocketTransport.write", "data")?,
+    };
+    if let Ok(bytes) = data.cast_exact::<PyBytes>() {
+        this.check_write("write")?;
+        this.send(bytes.as_bytes(), || Bytes::new(&bytes))?;
+        return none(py);
+    }
+    let reports = py.import("hotloop._reports")?;
+    if !reports.call_method1("is_bytes_like", (&*data,))?.is_truthy()? {
+        let name = data.get_type().name()?;
+        return Err(PyTypeError::new_err(format!(
+            "data argument must be a bytes-like object, not {}",
+            name.repr()?
+        )));
+    }
+    this.check_write("write")?;
+    let view = ReadBuffer::new(&data)?;
+    // What is kept is a copy: the caller may change its buffer as soon as this returns.
+    this.send(view.as_slice(), || Bytes::new(&PyBytes::new(py, view.as_slice())))?;
+    none(py)
+}
+
+fn writelines<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    let list = call.only("_SelectorSocketTransport.writelines", "list_of_data")?;
+    let join = || {
+        let joined = PyBytes::new(py, b"").call_method1(pyo3::intern!(py, "join"), (&*list,))?;
+        Ok::<_, PyErr>(joined.cast_into::<PyBytes>()?)
+    };
+    // Up to Python 3.11 this is a join and a write, in that order and by that name.
+    let joined = if cfg!(Py_3_12) {
+        this.check_write("writelines")?;
+        join()?
+    } else {
+        let joined = join()?;
+        this.check_write("write")?;
+        joined
+    };
+    this.send(joined.as_bytes(), || Bytes::new(&joined))?;
+    none(py)
+}
+
+fn write_eof<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    if let Some(key) = this.key.get() {
+        this.with_loop(|event_loop| event_loop.engine()?.write_eof(key).map_err(os_error))?;
+    }
+    none(this.py())
+}
+
+fn can_write_eof<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    bool_object(this.py(), true)
+}
+
+fn close<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    this.close()?;
+    none(this.py())
+}
+
+fn abort<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    this.force_close(&py.None().into_bound(py))?;
+    none(py)
+}
+
+fn is_closing<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    bool_object(this.py(), this.is_closing()?)
+}
+
+fn is_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    bool_object(this.py(), !this.paused.get() && !this.is_closing()?)
+}
+
+fn pause_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    if !this.paused.get() && !this.is_closing()? {
+        this.paused.set(true);
+        this.stop_reading()?;
+    }
+    none(this.py())
+}
+
+fn resume_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    if this.paused.get() && !this.is_closing()? {
+        this.paused.set(false);
+        this.start_reading()?;
+    }
+    none(this.py())
+}
+
+fn begin_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    if !this.paused.get() && !this.is_closing()? {
+        this.start_reading()?;
+    }
+    none(this.py())
+}
+
+fn set_protocol<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let protocol = call.only("_SelectorTransport.set_protocol", "protocol")?;
+    let kind = protocol::kind(&protocol)?;
+    let old = this.protocol.replace(Some(Protocol {
+        object: (&*protocol).into(),
+        kind,
+    }));
+    drop(old);
+    none(this.py())
+}
+
+fn get_protocol<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    Ok(object_or_none(
+        this.py(),
+        this.protocol().map(|protocol| protocol.object),
+    ))
+}
+
+fn get_write_buffer_size<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    // What is only gathered would have been sent already by a loop that does not gather.
+    this.flush_now()?;
+    let size = this.state(|stream| stream.queue.len())?.unwrap_or(0);
+    Ok(size.into_pyobject(this.py())?.into_any())
+}
+
+fn get_write_buffer_limits<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let limits = this.state(|stream| stream.flow.limits())?.unwrap_or_default();
+    Ok(limits.into_pyobject(this.py())?.into_any())
+}
+
+fn set_write_buffer_limits<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    let checks = py.import("hotloop._reports")?.getattr("write_buffer_limits")?;
+    // asyncio's own rules, by their words; both come back as numbers of bytes.
+    let (high, low): (usize, usize) = call.forward(&checks)?.extract()?;
+    this.state(|stream| stream.flow.set_limits(Some(high), Some(low)))?
+        .transpose()
+        .map_err(|error| PyValueError::new_err(error.to_string()))?;
+    // What is only gathered goes out at the end of the turn without further news: it must not count as waiting.
+    this.flush_now()?;
+    let pause = this.state(|stream| {
+        let queued = stream.queue.len();
+        stream.flow.pause_at(queued)
+    })?;
+    if pause == Some(true) {
+        this.tell_flow("pause_writing")?;
+    }
+    none(py)
+}
+
+fn call_connection_lost<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let error = argument(&call, 0, "_call_connection_lost")?;
+    this.connection_lost(Some(&error))?;
+    none(this.py())
+}
+
+fn force_close<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    this.force_close(&*argument(&call, 0, "_force_close")?)?;
+    none(this.py())
+}
+
+fn fatal_error<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    let error = argument(&call, 0, "_fatal_error")?;
+    let message = PyString::new(py, "Fatal error on transport").into_any();
+    this.report(&error, call.get(1).as_deref().unwrap_or(&message))?;
+    this.force_close(&error)?;
+    none(py)
+}
+
+fn make_empty_waiter<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    if this.empty_waiter.borrow().is_some() {
+        return Err(PyRuntimeError::new_err("Empty waiter is already set"));
+    }
+    let event_loop = this.event_loop.borrow().clone();
+    let Some(event_loop) = event_loop else {
+        return Err(PyRuntimeError::new_err("the connection is lost"));
+    };
+    if let Some(key) = this.key.get() {
+        event_loop.get(py).engine()?.flush_now(key);
+    }
+    let waiter = event_loop.object().bind(py).call_method0("create_future")?;
+    if this.state(|stream| stream.queue.is_empty())?.unwrap_or(true) {
+        waiter.call_method1("set_result", (py.None(),))?;
+    }
+    this.empty_waiter.replace(Some((&waiter).into()));
+    Ok(waiter)
+}
+
+fn reset_empty_waiter<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    drop(this.empty_waiter.take());
+    none(this.py())
+}
+
+fn optional<'py>(this: It<'_, 'py>, held: &RefCell<Option<Object>>) -> Bound<'py, PyAny> {
+    let held = held.borrow().clone();
+    object_or_none(this.py(), held)
+}
