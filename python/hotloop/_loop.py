@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _hotloop
 from ._selector import LoopSelector
-from ._transports import make_socket_transport
+from ._transports import make_read_pipe_transport, make_socket_transport, make_write_pipe_transport
 
 if TYPE_CHECKING:
     import ssl
@@ -348,6 +348,24 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
     ) -> asyncio.Transport:
         self._ensure_fd_no_transport(sock)
         return make_socket_transport(self, sock, protocol, waiter, extra, server, context)
+
+    def _make_read_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> asyncio.ReadTransport:
+        return make_read_pipe_transport(self, pipe, protocol, waiter, extra)
+
+    def _make_write_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> asyncio.WriteTransport:
+        return make_write_pipe_transport(self, pipe, protocol, waiter, extra)
 
     def _make_ssl_transport(
         self,
