@@ -633,7 +633,7 @@ def test_a_fork_by_foreign_code(loop):
         pid = libc.fork()
         if pid == 0:
             libc._exit(6)
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])  # noqa: ASYNC222 - it ends at once
 
     assert run(loop, fork()) == 6
 

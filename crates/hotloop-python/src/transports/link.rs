@@ -16,6 +16,7 @@ use crate::dispatch::{in_context, is_fatal};
 use crate::errors::{is_transient, os_error};
 use crate::event_loop::Loop;
 use crate::ffi::{self, Bytes, Call, Class, Instance, Object, This, Visit};
+use crate::host::Engine;
 
 /// The ties of a transport: upwards to its protocol, downwards to the engine and to the kernel.
 pub(crate) struct Link {
@@ -35,8 +36,8 @@ pub(crate) struct Link {
     pub(super) write_context: RefCell<Option<Object>>,
     /// How often the connection was lost or written to thereafter (asyncio's `_conn_lost` of sockets).
     pub(super) lost: Cell<u32>,
-    /// Whether the stream was released: the engine answers no more.
-    pub(super) released: Cell<bool>,
+    /// Whether the end has begun: set by whatever ends the stream.
+    pub(super) closing: Cell<bool>,
     /// The context that everything runs in, where the creator gave one (Python 3.15).
     pub(super) context: Option<Object>,
 }
@@ -62,7 +63,7 @@ impl Link {
             read_context: RefCell::default(),
             write_context: RefCell::default(),
             lost: Cell::new(0),
-            released: Cell::new(false),
+            closing: Cell::new(false),
             context,
         })
     }
@@ -161,21 +162,30 @@ impl<'py, T: Linked> This<'_, 'py, T> {
             .transpose()
     }
 
-    /// Looks at the engine's stream; `None` once it is released.
+    /// Calls `act` with the engine and the name of the stream; `None` once the stream is released or the loop closed.
     #[inline]
-    pub(super) fn state<R>(self, look: impl FnOnce(&mut Stream<Bytes>) -> R) -> PyResult<Option<R>> {
+    fn with_engine<R>(self, act: impl FnOnce(&mut Engine, StreamKey) -> R) -> PyResult<Option<R>> {
         let Some(key) = self.link().key.get() else {
             return Ok(None);
         };
+        let done = self.with_loop(|event_loop| {
+            let mut engine = event_loop.open_engine()?;
+            Ok(engine.as_deref_mut().map(|engine| act(engine, key)))
+        })?;
+        Ok(done.flatten())
+    }
+
+    /// Looks at the engine's stream; `None` once it is released or the loop closed.
+    #[inline]
+    pub(super) fn state<R>(self, look: impl FnOnce(&mut Stream<Bytes>) -> R) -> PyResult<Option<R>> {
         Ok(self
-            .with_loop(|event_loop| Ok(event_loop.engine()?.stream(key).map(look)))?
+            .with_engine(|engine, key| engine.stream(key).map(look))?
             .flatten())
     }
 
-    pub(super) fn is_closing(self) -> PyResult<bool> {
-        Ok(self
-            .state(|stream| stream.is_closing())?
-            .unwrap_or_else(|| self.link().released.get()))
+    #[inline]
+    pub(super) fn is_closing(self) -> bool {
+        self.link().closing.get()
     }
 
     pub(super) fn protocol(self) -> Option<Protocol> {
@@ -248,10 +258,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
 
     /// Stops receiving.
     pub(super) fn stop_reading(self) -> PyResult<()> {
-        let Some(key) = self.link().key.get() else {
-            return Ok(());
-        };
-        let kept = self.with_loop(|event_loop| Ok(event_loop.engine()?.stop_reading(key)))?;
+        let kept = self.with_engine(|engine, key| engine.stop_reading(key))?;
         drop(kept);
         Ok(())
     }
@@ -367,13 +374,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
 
     /// Sends what is gathered in this turn.
     pub(super) fn flush_now(self) -> PyResult<()> {
-        if let Some(key) = self.link().key.get() {
-            self.with_loop(|event_loop| {
-                event_loop.engine()?.flush_now(key);
-                Ok(())
-            })?;
-        }
-        Ok(())
+        self.with_engine(|engine, key| engine.flush_now(key)).map(drop)
     }
 
     /// The marks of flow control, in bytes.
@@ -409,6 +410,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
         let Some(key) = self.link().key.get() else {
             return Ok(());
         };
+        self.link().closing.set(true);
         self.with_loop(|event_loop| {
             let close = event_loop.engine()?.close(key);
             if close == Close::LostSoon {
@@ -428,6 +430,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
         if self.link().lost.get() > 0 {
             return Ok(());
         }
+        self.link().closing.set(true);
         self.with_loop(|event_loop| {
             event_loop.engine()?.abort(key);
             self.schedule_lost(event_loop, error)
@@ -497,7 +500,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
     /// Takes the stream from the engine.
     pub(super) fn release(self) {
         let Some(key) = self.link().key.take() else { return };
-        self.link().released.set(true);
+        self.link().closing.set(true);
         let event_loop = self.link().event_loop.borrow().clone();
         if let Some(event_loop) = event_loop
             && let Ok(mut engine) = event_loop.get(self.py()).engine()

@@ -20,7 +20,7 @@ pub(super) fn abort<'py, T: Linked>(this: This<'_, 'py, T>) -> Answer<'py> {
 }
 
 pub(super) fn is_closing<'py, T: Linked>(this: This<'_, 'py, T>) -> Answer<'py> {
-    bool_object(this.py(), this.is_closing()?)
+    bool_object(this.py(), this.is_closing())
 }
 
 pub(super) fn get_protocol<'py, T: Linked>(this: This<'_, 'py, T>) -> Answer<'py> {

@@ -164,8 +164,8 @@ pub(crate) fn open_read_pipe<'py>(
 }
 
 impl<'py> It<'_, 'py> {
-    fn is_reading(self) -> PyResult<bool> {
-        Ok(!self.paused.get() && !self.is_closing()?)
+    fn is_reading(self) -> bool {
+        !self.paused.get() && !self.is_closing()
     }
 
     /// Reads once and tells the protocol. What that raises is the loop's to report, and does not end the transport.
@@ -191,6 +191,7 @@ impl<'py> It<'_, 'py> {
         let (Some(key), Some(protocol)) = (self.link.key.get(), self.protocol()) else {
             return Ok(());
         };
+        self.link.closing.set(true);
         event_loop.engine()?.close(key);
         let ended = protocol
             .object
@@ -212,11 +213,11 @@ fn repr<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 }
 
 fn is_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    bool_object(this.py(), this.is_reading()?)
+    bool_object(this.py(), this.is_reading())
 }
 
 fn pause_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    if this.is_reading()? {
+    if this.is_reading() {
         this.paused.set(true);
         this.stop_reading()?;
         this.log("pipe_pauses")?;
@@ -225,7 +226,7 @@ fn pause_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 }
 
 fn resume_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    if this.paused.get() && !this.is_closing()? {
+    if this.paused.get() && !this.is_closing() {
         this.paused.set(false);
         this.start_reading()?;
         this.log("pipe_resumes")?;
@@ -234,7 +235,7 @@ fn resume_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 }
 
 fn begin_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    if this.is_reading()? {
+    if this.is_reading() {
         this.start_reading()?;
     }
     none(this.py())

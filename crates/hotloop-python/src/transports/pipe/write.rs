@@ -205,7 +205,7 @@ impl<'py> It<'_, 'py> {
         if bytes.is_empty() {
             return Ok(());
         }
-        if self.is_closing()? {
+        if self.is_closing() {
             if self.refused.get() >= LOG_THRESHOLD {
                 self.py()
                     .import("hotloop._reports")?
@@ -293,7 +293,7 @@ fn can_write_eof<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 }
 
 fn begin_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    if !this.is_closing()? {
+    if !this.is_closing() {
         this.start_reading()?;
     }
     none(this.py())

@@ -142,7 +142,7 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .getter(
             c"_closing",
             c"Whether the connection is ending or has ended.",
-            |this: It<'_, '_>| bool_object(this.py(), this.is_closing()?),
+            |this: It<'_, '_>| bool_object(this.py(), this.is_closing()),
         )
         .getter(c"_paused", c"Whether reading is paused.", |this: It<'_, '_>| {
             bool_object(this.py(), this.paused.get())
@@ -234,11 +234,11 @@ fn can_write_eof<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 }
 
 fn is_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    bool_object(this.py(), !this.paused.get() && !this.is_closing()?)
+    bool_object(this.py(), !this.paused.get() && !this.is_closing())
 }
 
 fn pause_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    if !this.paused.get() && !this.is_closing()? {
+    if !this.paused.get() && !this.is_closing() {
         this.paused.set(true);
         this.stop_reading()?;
     }
@@ -246,7 +246,7 @@ fn pause_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 }
 
 fn resume_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    if this.paused.get() && !this.is_closing()? {
+    if this.paused.get() && !this.is_closing() {
         this.paused.set(false);
         this.start_reading()?;
     }
@@ -254,7 +254,7 @@ fn resume_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 }
 
 fn begin_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    if !this.paused.get() && !this.is_closing()? {
+    if !this.paused.get() && !this.is_closing() {
         this.start_reading()?;
     }
     none(this.py())
