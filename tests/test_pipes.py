@@ -693,6 +693,32 @@ def test_an_unclosed_transport_warns_and_closes_its_pipe(loop, no_leaks, end):
     other.close()
 
 
+def test_a_transport_whose_loop_is_closed(loop, no_leaks):
+    """It still says what it is, refuses what takes a loop, and its pipe can be closed by hand."""
+
+    def scenario(loop, trace):
+        ends = ends_of_a_pipe()
+        pair = [connect_reader(loop, ends[0])[0], connect_writer(loop, ends[1])[0]]
+        loop.close()
+        for transport in pair:
+            trace.append(normalised(repr(transport)))
+            trace.append(str(transport.is_closing()))
+            with pytest.raises(RuntimeError) as error:
+                transport.close()
+            trace.append(str(error.value))
+            trace.append(f"{transport.is_closing()} {transport._pipe.closed}")
+            transport._pipe.close()
+            transport._pipe = None
+
+    with contextlib.closing(type(loop)()) as other:
+        expected = []
+        with contextlib.closing(asyncio.SelectorEventLoop()) as stock:
+            scenario(stock, expected)
+        trace = []
+        scenario(other, trace)
+        assert trace == expected
+
+
 def test_transports_are_collected(loop, no_leaks):
     ends = ends_of_a_pipe()
     pair = [connect_writer(loop, ends[1]), connect_reader(loop, ends[0])]

@@ -189,8 +189,7 @@ class SocketTransport(transports._FlowControlMixin):
 @final
 class ReadPipeTransport(asyncio.ReadTransport):
     max_size: ClassVar[int]
-    @property
-    def _pipe(self) -> Any: ...
+    _pipe: Any
     @property
     def _fileno(self) -> int: ...
     @property
@@ -213,8 +212,7 @@ class ReadPipeTransport(asyncio.ReadTransport):
 
 @final
 class WritePipeTransport(transports._FlowControlMixin):
-    @property
-    def _pipe(self) -> Any: ...
+    _pipe: Any
     @property
     def _fileno(self) -> int: ...
     @property

@@ -132,7 +132,7 @@ pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
             c"_call_connection_lost($self, exc, /)\n--\n\nTell the protocol and close the pipe.",
             call_connection_lost,
         )
-        .getter(c"_pipe", c"The pipe, or None.", methods::file)
+        .property(c"_pipe", c"The pipe, or None.", methods::file, methods::set_file)
         .getter(c"_fileno", c"The descriptor's number.", methods::number)
         .getter(c"_loop", c"The loop, or None.", methods::event_loop)
         .getter(c"_protocol", c"The protocol, or None.", methods::get_protocol)
