@@ -8,12 +8,13 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
-use super::socket::{Owner, SocketKind};
+use super::socket::SocketKind;
 use super::{CLASS, It, SocketTransport};
 use crate::answers::argument;
 use crate::event_loop::Loop;
 use crate::ffi::{self, Call, Instance, Object, This};
-use crate::transports::protocol::{self, Protocol};
+use crate::transports::link::Link;
+use crate::transports::owner::Owner;
 
 /// `Loop._open_stream(sock, protocol, waiter, extra, server, context=None)`: a transport over a connected socket.
 /// `connection_made` and then reading begin on the next turn.
@@ -28,7 +29,7 @@ pub(crate) fn open_stream<'py>(
     let context = call.get(5).filter(|context| !context.is_none()).map(Object::from);
     let fd: RawFd = socket.call_method0(pyo3::intern!(py, "fileno"))?.extract()?;
     let kind = SocketKind::default();
-    let transport = new(this, Owner::Socket((&*socket).into()), fd, kind, context)?;
+    let transport = new(this, Owner::File((&*socket).into()), fd, kind, context)?;
     transport.with(py, |transport| {
         let ends = (driver::local_address(fd).ok(), driver::peer_address(fd).ok());
         let is_plain = |end: &Option<SocketAddress>| !matches!(end, Some(SocketAddress::Other));
@@ -41,14 +42,7 @@ pub(crate) fn open_stream<'py>(
             transport.extra.replace(Some((&extra).into()));
         }
         let server = (!server.is_none()).then(|| (&*server).into());
-        transport.begin(this, &protocol, server)?;
-        if !waiter.is_none() {
-            let wake = py
-                .import("asyncio.futures")?
-                .getattr("_set_result_unless_cancelled")?;
-            let arguments = (&*waiter, py.None()).into_pyobject(py)?.into_any().into();
-            this.schedule(&wake, arguments, transport.context.clone())?;
-        }
+        transport.begin_serving(this, &protocol, server, &waiter)?;
         Ok(transport.object().clone())
     })
 }
@@ -83,22 +77,13 @@ fn new(
     Instance::new(
         &class.bind(event_loop.py()).cast::<PyType>()?.to_owned(),
         SocketTransport {
-            event_loop: RefCell::new(Some(Instance::of(event_loop))),
-            key: Cell::new(None),
-            fd,
-            owner: RefCell::new(owner),
+            link: Link::new(event_loop, fd, owner, context),
             kind,
             ends: RefCell::default(),
             extra: RefCell::default(),
-            protocol: RefCell::default(),
             server: RefCell::default(),
-            read_context: RefCell::default(),
-            write_context: RefCell::default(),
             paused: Cell::new(false),
-            lost: Cell::new(0),
             empty_waiter: RefCell::default(),
-            closing: Cell::new(false),
-            context,
         },
     )
 }
@@ -114,59 +99,56 @@ impl<'py> It<'_, 'py> {
         protocol: &Bound<'py, PyAny>,
         server: Option<Object>,
     ) -> PyResult<()> {
-        if event_loop.engine()?.has_stream(self.fd) {
+        if event_loop.engine()?.has_stream(self.link.fd) {
             let py = self.py();
             event_loop
                 .object()
-                .call_method1(pyo3::intern!(py, "_ensure_fd_no_transport"), (self.fd,))?;
+                .call_method1(pyo3::intern!(py, "_ensure_fd_no_transport"), (self.link.fd,))?;
         }
-        self.ends.borrow_mut().0 = driver::local_address(self.fd).ok();
-        self.begin(event_loop, protocol, server)
+        self.ends.borrow_mut().0 = driver::local_address(self.link.fd).ok();
+        self.begin_serving(
+            event_loop,
+            protocol,
+            server,
+            &self.py().None().into_bound(self.py()),
+        )
     }
 
     /// Closes an accepted connection that is not served.
     pub(crate) fn refuse(self) {
-        let old = self.owner.replace(Owner::Closed(None));
+        let old = self.link.owner.replace(Owner::Closed(None));
         drop(old);
     }
 
     /// Gives the transport its protocol and its server, and has the loop begin.
-    fn begin(
+    fn begin_serving(
         self,
         event_loop: This<'_, 'py, Loop>,
         protocol: &Bound<'py, PyAny>,
         server: Option<Object>,
+        waiter: &Bound<'py, PyAny>,
     ) -> PyResult<()> {
         let py = self.py();
-        let kind = protocol::kind(protocol)?;
-        self.protocol.replace(Some(Protocol {
-            object: protocol.into(),
-            kind,
-        }));
+        self.set_protocol(protocol)?;
         if let Some(server) = server {
             self.attach(&server)?;
             self.server.replace(Some(server));
         }
+        let fd = self.link.fd;
         event_loop
             .object()
             .getattr(pyo3::intern!(py, "_transports"))?
-            .set_item(self.fd, self.object())?;
+            .set_item(fd, self.object())?;
         if matches!(self.ends.borrow().0, Some(SocketAddress::Internet(_))) {
             // A stream over IP that is not TCP (SCTP, MPTCP on old kernels) has no such option, nor the need.
-            drop(driver::set_nodelay(self.fd));
+            drop(driver::set_nodelay(fd));
         }
         // What still watches the number watched an earlier descriptor of it.
         let dropped = [Direction::Read, Direction::Write]
-            .map(|direction| Ok(event_loop.engine()?.unwatch(self.fd, direction)));
-        let key = event_loop.engine()?.open_stream(self.fd);
+            .map(|direction| Ok(event_loop.engine()?.unwatch(fd, direction)));
+        let key = event_loop.engine()?.open_stream(fd);
         dropped.into_iter().collect::<PyResult<Vec<_>>>()?;
-        self.key.set(Some(key));
-        let arguments = (self.object(),).into_pyobject(py)?.into_any().into();
-        let made = protocol.getattr(pyo3::intern!(py, "connection_made"))?;
-        event_loop.schedule(&made, arguments, self.context.clone())?;
-        let begin = self.object().getattr(pyo3::intern!(py, "_begin_reading"))?;
-        event_loop.schedule(&begin, ffi::no_arguments(py), self.context.clone())?;
-        Ok(())
+        self.begin(event_loop, key, waiter, true)
     }
 
     /// Counts the connection with its server, which since Python 3.13 is given the transport.

@@ -1,0 +1,71 @@
+//! `ReadPipeTransport` and `WritePipeTransport`: the ends of pipes, and of what is used like one.
+
+mod read;
+mod write;
+
+use std::os::fd::RawFd;
+use std::sync::OnceLock;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+pub(super) use self::read::ReadPipeTransport;
+pub(crate) use self::read::open_read_pipe;
+pub(super) use self::write::WritePipeTransport;
+pub(crate) use self::write::open_write_pipe;
+use super::link::{Link, Linked};
+use super::owner::Owner;
+use crate::answers::argument;
+use crate::event_loop::Loop;
+use crate::ffi::{Call, Instance, Object, This};
+
+/// Makes the classes and adds them to the module.
+///
+/// # Errors
+/// What CPython raises if a class cannot be.
+pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    read::add_to(module)?;
+    write::add_to(module)
+}
+
+/// A transport of `class` over the first argument, a non-blocking pipe, for the protocol, the waiter and the dictionary
+/// that follow. `connection_made` and then `_begin_reading`, if `reading`, run on the next turn.
+fn open<'py, T: Linked>(
+    event_loop: This<'_, 'py, Loop>,
+    call: &Call<'_, 'py>,
+    class: &OnceLock<Object>,
+    value: impl FnOnce(Link) -> T,
+    reading: bool,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = event_loop.py();
+    let [pipe, protocol, waiter, extra] = [0, 1, 2, 3].map(|index| argument(call, index, "_open_pipe"));
+    let (pipe, protocol, waiter, extra) = (pipe?, protocol?, waiter?, extra?);
+    let fd: RawFd = pipe.call_method0(pyo3::intern!(py, "fileno"))?.extract()?;
+    let class = class
+        .get()
+        .ok_or_else(|| PyRuntimeError::new_err("the module is not imported"))?;
+    let link = Link::new(event_loop, fd, Owner::File((&*pipe).into()), None);
+    let transport = Instance::new(&class.bind(py).cast::<PyType>()?.to_owned(), value(link))?;
+    let object = transport.object().clone().into_bound(py);
+    object.setattr(pyo3::intern!(py, "_extra"), &*extra)?;
+    transport.with(py, |transport| {
+        transport.set_protocol(&protocol)?;
+        let key = event_loop.engine()?.open_pipe(fd);
+        transport.begin(event_loop, key, &waiter, reading)
+    })?;
+    Ok(object)
+}
+
+impl<'py, T: Linked> This<'_, 'py, T> {
+    /// Logs what happens to a pipe, as asyncio does in debug mode.
+    fn log(self, event: &str) -> PyResult<()> {
+        let debug = self.with_loop(|event_loop| Ok(event_loop.is_debug()))?;
+        if debug == Some(true) {
+            self.py()
+                .import("hotloop._reports")?
+                .call_method1(event, (self.object(),))?;
+        }
+        Ok(())
+    }
+}
