@@ -12,6 +12,7 @@ from typing_extensions import disjoint_base
 
 __all__ = [
     "Handle",
+    "Listener",
     "Loop",
     "ReadPipeTransport",
     "SocketOperation",
@@ -109,7 +110,7 @@ class Loop:
         sock: socket.socket,
         protocol: asyncio.BaseProtocol,
         waiter: asyncio.Future[None] | None,
-        extra: dict[str, Any],
+        extra: dict[str, Any] | None,
         server: Any,
         context: Context | None = None,
         /,
@@ -131,6 +132,25 @@ class Loop:
         hangs_up: bool,
         /,
     ) -> WritePipeTransport: ...
+    def _listen(
+        self,
+        sock: socket.socket,
+        handle: asyncio.Handle,
+        natively: bool,
+        factory: Callable[[], asyncio.BaseProtocol],
+        server: Any,
+        backlog: int,
+        context: Context | None = None,
+        /,
+    ) -> asyncio.Handle | None: ...
+    def _accept(self, fd: int, /) -> tuple[int, Any]: ...
+
+@final
+class Listener:
+    @property
+    def _cancelled(self) -> bool: ...
+    def cancel(self) -> None: ...
+    def cancelled(self) -> bool: ...
 
 @final
 class SocketOperation:
@@ -148,6 +168,7 @@ class SocketTransport(transports._FlowControlMixin):
     def _sock(self) -> socket.socket | None: ...
     @property
     def _sock_fd(self) -> int: ...
+    def get_extra_info(self, name: str, default: Any = None) -> Any: ...
     @property
     def _server(self) -> Any: ...
     @property
@@ -179,6 +200,7 @@ class SocketTransport(transports._FlowControlMixin):
     def get_write_buffer_size(self) -> int: ...
     def get_write_buffer_limits(self) -> tuple[int, int]: ...
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+    def _serve(self, listener: Listener, /) -> None: ...
     def _begin_reading(self) -> None: ...
     def _call_connection_lost(self, exc: BaseException | None, /) -> None: ...
     def _force_close(self, exc: BaseException | None, /) -> None: ...

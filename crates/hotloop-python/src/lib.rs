@@ -11,6 +11,7 @@ mod event_loop;
 mod ffi;
 mod handles;
 mod host;
+mod listeners;
 mod sockets;
 mod transports;
 
@@ -23,5 +24,6 @@ fn _hotloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
     handles::add_to(module)?;
     event_loop::add_to(module)?;
     sockets::add_to(module)?;
-    transports::add_to(module)
+    transports::add_to(module)?;
+    listeners::add_to(module)
 }

@@ -81,6 +81,7 @@ macro_rules! hold_in_a_kernel {
                 a_pipe_is_read_and_written_as_a_file
                 a_write_that_nobody_reads_is_an_error
                 an_accept_gives_each_connection_once
+                an_accept_goes_on_beside_a_writer_and_after_a_reader
                 many_ready_descriptors_are_all_reported;
             stale:
                 a_cancel_after_the_close_ends_the_operation

@@ -26,9 +26,7 @@ pub(crate) struct Link {
     pub(super) key: Cell<Option<StreamKey>>,
     /// The number of the descriptor.
     pub(super) fd: RawFd,
-    /// The socket or pipe that owns the descriptor, and is what closes it; `None` after `connection_lost`.
-    pub(super) file: RefCell<Option<Object>>,
-    /// What is told; `None` after `connection_lost`.
+    /// What is told; `None` before it is known, and after `connection_lost`.
     pub(super) protocol: RefCell<Option<Protocol>>,
     /// What reading runs in: the context in which reading was last begun.
     pub(super) read_context: RefCell<Option<Object>>,
@@ -43,29 +41,19 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// The ties of a transport over `file`, whose stream is still to be opened.
-    ///
-    /// # Errors
-    /// What an `isinstance` check of the protocol raises.
-    pub(super) fn new(
-        event_loop: This<'_, '_, Loop>,
-        fd: RawFd,
-        file: &Bound<'_, PyAny>,
-        protocol: &Bound<'_, PyAny>,
-        context: Option<Object>,
-    ) -> PyResult<Self> {
-        Ok(Self {
+    /// The ties of a transport whose protocol is still to be set, and whose stream is still to be opened.
+    pub(super) fn new(event_loop: This<'_, '_, Loop>, fd: RawFd, context: Option<Object>) -> Self {
+        Self {
             event_loop: RefCell::new(Some(Instance::of(event_loop))),
             key: Cell::new(None),
             fd,
-            file: RefCell::new(Some(file.into())),
-            protocol: RefCell::new(Some(Protocol::new(protocol)?)),
+            protocol: RefCell::default(),
             read_context: RefCell::default(),
             write_context: RefCell::default(),
             lost: Cell::new(0),
             closing: Cell::new(false),
             context,
-        })
+        }
     }
 
     /// Shows every object that it holds to the collector.
@@ -73,14 +61,14 @@ impl Link {
         visit.objects(self.event_loop.borrow().iter().map(Instance::object));
         visit.objects(self.protocol.borrow().iter().map(|protocol| &protocol.object));
         visit.objects(&self.context);
-        for held in [&self.file, &self.read_context, &self.write_context] {
+        for held in [&self.read_context, &self.write_context] {
             visit.objects(held.borrow().iter());
         }
     }
 
     /// Drops every object that it holds.
     pub(super) fn clear(&self) {
-        for held in [&self.file, &self.read_context, &self.write_context] {
+        for held in [&self.read_context, &self.write_context] {
             held.take();
         }
         self.protocol.take();
@@ -105,6 +93,12 @@ pub(crate) trait Linked: Class {
         event_loop: This<'_, 'py, Loop>,
         news: StreamEvent,
     ) -> PyResult<()>;
+
+    /// Closes the descriptor, through whoever owns it; once.
+    ///
+    /// # Errors
+    /// What the owner raises.
+    fn close_descriptor(this: This<'_, '_, Self>) -> PyResult<()>;
 }
 
 /// Runs the news of a stream.
@@ -175,6 +169,11 @@ impl<'py, T: Linked> This<'_, 'py, T> {
         Ok(done.flatten())
     }
 
+    /// The loop; `None` after `connection_lost`.
+    pub(crate) fn event_loop(self) -> Option<Instance<Loop>> {
+        self.link().event_loop.borrow().clone()
+    }
+
     /// Looks at the engine's stream; `None` once it is released or the loop closed.
     #[inline]
     pub(super) fn state<R>(self, look: impl FnOnce(&mut Stream<Bytes>) -> R) -> PyResult<Option<R>> {
@@ -207,13 +206,12 @@ impl<'py, T: Linked> This<'_, 'py, T> {
             .map_or_else(|| ffi::copy_context(self.py()), Ok)
     }
 
-    /// Notes the stream that was opened, and has `connection_made`, the method `_begin_reading` (if `reading`) and the
-    /// waking of `waiter` (if there is one) run on the next turn, in this order.
-    pub(super) fn begin(
+    /// Notes the stream that was opened, and has `connection_made` and, if it is for `reading`, the method
+    /// `_begin_reading` run on the next turn.
+    pub(super) fn start(
         self,
         event_loop: This<'_, 'py, Loop>,
         key: StreamKey,
-        waiter: &Bound<'py, PyAny>,
         reading: bool,
     ) -> PyResult<()> {
         let py = self.py();
@@ -221,22 +219,30 @@ impl<'py, T: Linked> This<'_, 'py, T> {
         let Some(protocol) = self.protocol() else {
             return Ok(());
         };
+        let context = &self.link().context;
         let made = protocol
             .object
             .bind(py)
             .getattr(pyo3::intern!(py, "connection_made"))?;
-        event_loop.schedule(&made, tuple((self.object(),).into_pyobject(py)?), None)?;
+        event_loop.schedule(&made, tuple((self.object(),).into_pyobject(py)?), context.clone())?;
         if reading {
             let begin = self.object().getattr(pyo3::intern!(py, "_begin_reading"))?;
-            event_loop.schedule(&begin, tuple(PyTuple::empty(py)), None)?;
+            event_loop.schedule(&begin, ffi::no_arguments(py), context.clone())?;
         }
-        if !waiter.is_none() {
-            let wake = py
-                .import("asyncio.futures")?
-                .getattr("_set_result_unless_cancelled")?;
-            let arguments = tuple((waiter, py.None()).into_pyobject(py)?);
-            event_loop.schedule(&wake, arguments, self.link().context.clone())?;
+        Ok(())
+    }
+
+    /// Has a future resolved behind what is scheduled, if there is one.
+    pub(super) fn wake(self, event_loop: This<'_, 'py, Loop>, waiter: &Bound<'py, PyAny>) -> PyResult<()> {
+        let py = self.py();
+        if waiter.is_none() {
+            return Ok(());
         }
+        let wake = py
+            .import("asyncio.futures")?
+            .getattr("_set_result_unless_cancelled")?;
+        let arguments = tuple((waiter, py.None()).into_pyobject(py)?);
+        event_loop.schedule(&wake, arguments, self.link().context.clone())?;
         Ok(())
     }
 
@@ -486,11 +492,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
         };
         self.release();
         let link = self.link();
-        let file = link.file.take();
-        let closed = match file {
-            None => Ok(()),
-            Some(file) => file.bind(py).call_method0(pyo3::intern!(py, "close")).map(drop),
-        };
+        let closed = T::close_descriptor(self);
         drop(link.protocol.take());
         drop(link.event_loop.take());
         drop((link.read_context.take(), link.write_context.take()));
@@ -509,15 +511,13 @@ impl<'py, T: Linked> This<'_, 'py, T> {
         }
     }
 
-    /// Warns of a transport that goes without having been closed, and closes its file.
+    /// Warns of a transport that goes without having been closed, and closes its descriptor.
     pub(super) fn warn_unclosed(self) {
         let py = self.py();
-        let Some(file) = self.link().file.borrow().clone() else {
-            return;
-        };
         let reported = py
             .import("hotloop._reports")
-            .and_then(|reports| reports.call_method1("transport_unclosed", (self.object(), file.bind(py))));
+            .and_then(|reports| reports.call_method1("transport_unclosed", (self.object(),)))
+            .and_then(|_| T::close_descriptor(self));
         // At the interpreter's exit there may be nothing left to warn with.
         if let Err(error) = reported
             && !error.is_instance_of::<PyImportError>(py)

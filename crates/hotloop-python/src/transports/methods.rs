@@ -54,19 +54,6 @@ pub(super) fn event_loop<'py, T: Linked>(this: This<'_, 'py, T>) -> Answer<'py> 
     Ok(object_or_none(this.py(), object))
 }
 
-/// `_sock` or `_pipe`.
-pub(super) fn file<'py, T: Linked>(this: This<'_, 'py, T>) -> Answer<'py> {
-    let file = this.link().file.borrow().clone();
-    Ok(object_or_none(this.py(), file))
-}
-
-/// Assigning to `_pipe`, as programs do that close the pipe by themselves.
-pub(super) fn set_file<'py, T: Linked>(this: This<'_, 'py, T>, value: &Bound<'py, PyAny>) -> PyResult<()> {
-    let old = this.link().file.replace((!value.is_none()).then(|| value.into()));
-    drop(old);
-    Ok(())
-}
-
 /// `_sock_fd` or `_fileno`.
 pub(super) fn number<'py, T: Linked>(this: This<'_, 'py, T>) -> Answer<'py> {
     Ok(this.link().fd.into_pyobject(this.py())?.into_any())

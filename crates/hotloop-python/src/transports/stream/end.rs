@@ -13,15 +13,6 @@ impl<'py> It<'_, 'py> {
     /// Tells the protocol that the connection is lost, then lets go of everything.
     pub(super) fn connection_lost(self, error: Option<&Bound<'py, PyAny>>) -> PyResult<()> {
         let lost = self.lose(error);
-        let detached = match self.server.take() {
-            None => Ok(()),
-            Some(server) => {
-                let py = self.py();
-                py.import("hotloop._reports")?
-                    .call_method1("detach", (server.bind(py), self.object()))
-                    .map(drop)
-            }
-        };
-        lost.and(detached)
+        lost.and(self.detach())
     }
 }

@@ -2,30 +2,39 @@
 
 mod class;
 mod end;
+mod open;
 mod receive;
 mod send;
+mod socket;
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::RawFd;
 use std::sync::OnceLock;
 
 use hotloop::StreamEvent;
-use hotloop::driver::Direction;
-use pyo3::exceptions::PyRuntimeError;
+use hotloop::driver::SocketAddress;
 use pyo3::prelude::*;
-use pyo3::types::PyType;
 
 pub(super) use self::class::add_to;
+pub(crate) use self::open::{accepted, open_stream};
+use self::socket::Owner;
+pub(crate) use self::socket::{SocketKind, as_tuple};
 use super::Transport;
 use super::link::{Link, Linked};
-use crate::answers::argument;
 use crate::event_loop::Loop;
-use crate::ffi::{Call, Class, Finalize, Instance, Layout, Object, This, Visit};
+use crate::ffi::{Class, Finalize, Instance, Layout, Object, This, Visit};
 
 /// A stream transport over a socket.
 pub(crate) struct SocketTransport {
-    /// To its loop, its stream, its socket and its protocol.
+    /// To its loop, its stream and its protocol. There is no protocol until one was made for an accepted connection.
     link: Link,
+    /// Who closes the descriptor. Closed after `connection_lost`.
+    owner: RefCell<Owner>,
+    /// What a Python socket is made with, where there is none yet.
+    kind: SocketKind,
+    /// What the near and the far end are called, each if the kernel told. Set when the transport is opened.
+    ends: RefCell<(Option<SocketAddress>, Option<SocketAddress>)>,
+    /// `_extra`: a dictionary, given by the creator or made when somebody asks.
+    extra: RefCell<Option<Object>>,
     /// The server that accepted it, told when it goes.
     server: RefCell<Option<Object>>,
     /// `pause_reading` was called and `resume_reading` was not.
@@ -49,22 +58,27 @@ impl Class for SocketTransport {
 
     fn traverse(&self, visit: &mut Visit) {
         self.link.traverse(visit);
-        for held in [&self.server, &self.empty_waiter] {
+        visit.objects(self.owner.borrow().object());
+        for held in [&self.extra, &self.server, &self.empty_waiter] {
             visit.objects(held.borrow().iter());
         }
     }
 
     fn clear(&self) {
-        for held in [&self.server, &self.empty_waiter] {
+        for held in [&self.extra, &self.server, &self.empty_waiter] {
             held.take();
         }
+        self.owner.replace(Owner::Closed(None));
         self.link.clear();
     }
 }
 
 impl Finalize for SocketTransport {
     fn finalize(this: It<'_, '_>) {
-        this.warn_unclosed();
+        let is_closed = matches!(&*this.owner.borrow(), Owner::Closed(_));
+        if !is_closed && this.link.key.get().is_some() {
+            this.warn_unclosed();
+        }
     }
 }
 
@@ -89,39 +103,8 @@ impl Linked for SocketTransport {
             StreamEvent::Broken(error) => this.broken(error),
         }
     }
-}
 
-/// `Loop._open_stream(sock, protocol, waiter, extra, server)`: a transport over a connected socket. `connection_made`
-/// and then reading begin on the next turn.
-pub(crate) fn open_stream<'py>(
-    this: This<'_, 'py, Loop>,
-    call: Call<'_, 'py>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = this.py();
-    let [socket, protocol, waiter, extra, server] =
-        [0, 1, 2, 3, 4].map(|index| argument(&call, index, "_open_stream"));
-    let (socket, protocol, waiter, extra, server) = (socket?, protocol?, waiter?, extra?, server?);
-    let context = call.get(5).filter(|context| !context.is_none()).map(Object::from);
-    let fd: RawFd = socket.call_method0(pyo3::intern!(py, "fileno"))?.extract()?;
-    let class = CLASS
-        .get()
-        .ok_or_else(|| PyRuntimeError::new_err("the module is not imported"))?;
-    let transport = Instance::new(
-        &class.bind(py).cast::<PyType>()?.to_owned(),
-        SocketTransport {
-            link: Link::new(this, fd, &socket, &protocol, context)?,
-            server: RefCell::new((!server.is_none()).then(|| (&*server).into())),
-            paused: Cell::new(false),
-            empty_waiter: RefCell::default(),
-        },
-    )?;
-    let object = transport.object().clone().into_bound(py);
-    object.setattr(pyo3::intern!(py, "_extra"), &*extra)?;
-    // What still watches the number watched an earlier descriptor of it.
-    let dropped =
-        [Direction::Read, Direction::Write].map(|direction| Ok(this.engine()?.unwatch(fd, direction)));
-    let key = this.engine()?.open_stream(fd);
-    dropped.into_iter().collect::<PyResult<Vec<_>>>()?;
-    transport.with(py, |transport| transport.begin(this, key, &waiter, true))?;
-    Ok(object)
+    fn close_descriptor(this: It<'_, '_>) -> PyResult<()> {
+        this.close_socket()
+    }
 }
