@@ -115,18 +115,6 @@ class Loop:
         context: Context | None = None,
         /,
     ) -> SocketTransport: ...
-    def _listen(
-        self,
-        sock: socket.socket,
-        handle: asyncio.Handle,
-        natively: bool,
-        factory: Callable[[], asyncio.BaseProtocol],
-        server: Any,
-        backlog: int,
-        context: Context | None = None,
-        /,
-    ) -> asyncio.Handle | None: ...
-    def _accept(self, fd: int, /) -> tuple[int, Any]: ...
     def _open_read_pipe(
         self,
         pipe: Any,
@@ -144,6 +132,18 @@ class Loop:
         hangs_up: bool,
         /,
     ) -> WritePipeTransport: ...
+    def _listen(
+        self,
+        sock: socket.socket,
+        handle: asyncio.Handle,
+        natively: bool,
+        factory: Callable[[], asyncio.BaseProtocol],
+        server: Any,
+        backlog: int,
+        context: Context | None = None,
+        /,
+    ) -> asyncio.Handle | None: ...
+    def _accept(self, fd: int, /) -> tuple[int, Any]: ...
 
 @final
 class Listener:

@@ -44,13 +44,6 @@ def extra(sock: socket.socket, given: dict[str, Any] | None) -> dict[str, Any]:
     return info
 
 
-def adopt(fd: int, family: int, kind: int, proto: int) -> socket.socket:
-    """The socket of a connection that was accepted natively; it owns the descriptor from now on."""
-    sock = socket.socket(family, kind, proto, fileno=fd)
-    sock.setblocking(False)
-    return sock
-
-
 def make_read_pipe_transport(
     loop: SelectorEventLoop,
     pipe: Any,
@@ -90,6 +83,13 @@ def _with_pipe(extra: dict[str, Any] | None, pipe: Any) -> dict[str, Any]:
     extra = {} if extra is None else extra
     extra["pipe"] = pipe
     return extra
+
+
+def adopt(fd: int, family: int, kind: int, proto: int) -> socket.socket:
+    """The socket of a connection that was accepted natively; it owns the descriptor from now on."""
+    sock = socket.socket(family, kind, proto, fileno=fd)
+    sock.setblocking(False)
+    return sock
 
 
 def closed_socket(_: int, family: int, kind: int, proto: int) -> socket.socket:

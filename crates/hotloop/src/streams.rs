@@ -104,11 +104,6 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         key
     }
 
-    /// Whether a descriptor belongs to a stream.
-    pub fn has_stream(&self, fd: RawFd) -> bool {
-        self.owners.get(fd).is_some()
-    }
-
     /// Takes a non-blocking descriptor under the loop's wing that is read or written like a file: a pipe, a terminal
     /// or another character device, a socket. As for [`open_stream`](Self::open_stream), but:
     ///
@@ -124,6 +119,11 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             self.cut_off(old);
         }
         key
+    }
+
+    /// Whether a descriptor belongs to a stream.
+    pub fn has_stream(&self, fd: RawFd) -> bool {
+        self.owners.get(fd).is_some()
     }
 
     /// The state of a stream; `None` once it is released.

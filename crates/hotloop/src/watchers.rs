@@ -154,6 +154,23 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         }
     }
 
+    /// Submits an operation, in the place of a watcher where there is one, or else of a pipe that waits there: of all
+    /// who come for a descriptor that is a pipe's the last one has it, as with asyncio.
+    fn submit_or_replace(&mut self, key: OpKey, fd: RawFd, op: Op, watched: bool) -> io::Result<()> {
+        if watched {
+            return self.driver.replace(key, fd, op);
+        }
+        match self.driver.submit(key, fd, op) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                match self.displace(fd, op.direction()) {
+                    Some(_) => self.driver.replace(key, fd, op),
+                    None => Err(error),
+                }
+            }
+            begun => begun,
+        }
+    }
+
     /// Begins an operation of a watcher or a listener, and answers the handle of the one that it replaces.
     fn watch_by(&mut self, fd: RawFd, op: Op, operation: Operation<H>) -> io::Result<Option<H::Handle>> {
         let direction = op.direction();
@@ -173,23 +190,6 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             }
         }
         Ok(old)
-    }
-
-    /// Submits an operation, in the place of a watcher where there is one, or else of a pipe that waits there: of all
-    /// who come for a descriptor that is a pipe's the last one has it, as with asyncio.
-    fn submit_or_replace(&mut self, key: OpKey, fd: RawFd, op: Op, watched: bool) -> io::Result<()> {
-        if watched {
-            return self.driver.replace(key, fd, op);
-        }
-        match self.driver.submit(key, fd, op) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                match self.displace(fd, op.direction()) {
-                    Some(_) => self.driver.replace(key, fd, op),
-                    None => Err(error),
-                }
-            }
-            begun => begun,
-        }
     }
 
     fn begin(&mut self, operation: Operation<H>) -> OpKey {

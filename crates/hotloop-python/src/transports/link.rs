@@ -10,7 +10,6 @@ use pyo3::exceptions::{PyImportError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::owner::Owner;
 use super::protocol::{Kind, Protocol};
 use super::{Transport, reader};
 use crate::dispatch::{in_context, is_fatal};
@@ -27,9 +26,7 @@ pub(crate) struct Link {
     pub(super) key: Cell<Option<StreamKey>>,
     /// The number of the descriptor.
     pub(super) fd: RawFd,
-    /// Who closes the descriptor. Closed after `connection_lost`.
-    pub(super) owner: RefCell<Owner>,
-    /// What is told; `None` until one was made for an accepted connection, and after `connection_lost`.
+    /// What is told; `None` before it is known, and after `connection_lost`.
     pub(super) protocol: RefCell<Option<Protocol>>,
     /// What reading runs in: the context in which reading was last begun.
     pub(super) read_context: RefCell<Option<Object>>,
@@ -44,18 +41,12 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// The ties of a transport whose stream is still to be opened, and which has no protocol yet.
-    pub(super) fn new(
-        event_loop: This<'_, '_, Loop>,
-        fd: RawFd,
-        owner: Owner,
-        context: Option<Object>,
-    ) -> Self {
+    /// The ties of a transport whose protocol is still to be set, and whose stream is still to be opened.
+    pub(super) fn new(event_loop: This<'_, '_, Loop>, fd: RawFd, context: Option<Object>) -> Self {
         Self {
             event_loop: RefCell::new(Some(Instance::of(event_loop))),
             key: Cell::new(None),
             fd,
-            owner: RefCell::new(owner),
             protocol: RefCell::default(),
             read_context: RefCell::default(),
             write_context: RefCell::default(),
@@ -70,7 +61,6 @@ impl Link {
         visit.objects(self.event_loop.borrow().iter().map(Instance::object));
         visit.objects(self.protocol.borrow().iter().map(|protocol| &protocol.object));
         visit.objects(&self.context);
-        visit.objects(self.owner.borrow().object());
         for held in [&self.read_context, &self.write_context] {
             visit.objects(held.borrow().iter());
         }
@@ -78,8 +68,9 @@ impl Link {
 
     /// Drops every object that it holds.
     pub(super) fn clear(&self) {
-        let owner = self.owner.replace(Owner::Closed(None));
-        drop((owner, self.read_context.take(), self.write_context.take()));
+        for held in [&self.read_context, &self.write_context] {
+            held.take();
+        }
         self.protocol.take();
         self.event_loop.take();
     }
@@ -102,6 +93,12 @@ pub(crate) trait Linked: Class {
         event_loop: This<'_, 'py, Loop>,
         news: StreamEvent,
     ) -> PyResult<()>;
+
+    /// Closes the descriptor, through whoever owns it; once.
+    ///
+    /// # Errors
+    /// What the owner raises.
+    fn close_descriptor(this: This<'_, '_, Self>) -> PyResult<()>;
 }
 
 /// Runs the news of a stream.
@@ -147,11 +144,6 @@ pub(super) enum Received {
 }
 
 impl<'py, T: Linked> This<'_, 'py, T> {
-    /// The loop; `None` after `connection_lost`.
-    pub(crate) fn event_loop(self) -> Option<Instance<Loop>> {
-        self.link().event_loop.borrow().clone()
-    }
-
     /// Calls `act` with the loop; `None` after `connection_lost`.
     #[inline]
     pub(super) fn with_loop<R>(
@@ -175,6 +167,11 @@ impl<'py, T: Linked> This<'_, 'py, T> {
             Ok(engine.as_deref_mut().map(|engine| act(engine, key)))
         })?;
         Ok(done.flatten())
+    }
+
+    /// The loop; `None` after `connection_lost`.
+    pub(crate) fn event_loop(self) -> Option<Instance<Loop>> {
+        self.link().event_loop.borrow().clone()
     }
 
     /// Looks at the engine's stream; `None` once it is released or the loop closed.
@@ -209,13 +206,12 @@ impl<'py, T: Linked> This<'_, 'py, T> {
             .map_or_else(|| ffi::copy_context(self.py()), Ok)
     }
 
-    /// Notes the stream that was opened, and has `connection_made`, the method `_begin_reading` (if `reading`) and the
-    /// waking of `waiter` (if there is one) run on the next turn, in this order.
-    pub(super) fn begin(
+    /// Notes the stream that was opened, and has `connection_made` and, if it is for `reading`, the method
+    /// `_begin_reading` run on the next turn.
+    pub(super) fn start(
         self,
         event_loop: This<'_, 'py, Loop>,
         key: StreamKey,
-        waiter: &Bound<'py, PyAny>,
         reading: bool,
     ) -> PyResult<()> {
         let py = self.py();
@@ -223,23 +219,30 @@ impl<'py, T: Linked> This<'_, 'py, T> {
         let Some(protocol) = self.protocol() else {
             return Ok(());
         };
+        let context = &self.link().context;
         let made = protocol
             .object
             .bind(py)
             .getattr(pyo3::intern!(py, "connection_made"))?;
-        let context = || self.link().context.clone();
-        event_loop.schedule(&made, tuple((self.object(),).into_pyobject(py)?), context())?;
+        event_loop.schedule(&made, tuple((self.object(),).into_pyobject(py)?), context.clone())?;
         if reading {
             let begin = self.object().getattr(pyo3::intern!(py, "_begin_reading"))?;
-            event_loop.schedule(&begin, ffi::no_arguments(py), context())?;
+            event_loop.schedule(&begin, ffi::no_arguments(py), context.clone())?;
         }
-        if !waiter.is_none() {
-            let wake = py
-                .import("asyncio.futures")?
-                .getattr("_set_result_unless_cancelled")?;
-            let arguments = tuple((waiter, py.None()).into_pyobject(py)?);
-            event_loop.schedule(&wake, arguments, context())?;
+        Ok(())
+    }
+
+    /// Has a future resolved behind what is scheduled, if there is one.
+    pub(super) fn wake(self, event_loop: This<'_, 'py, Loop>, waiter: &Bound<'py, PyAny>) -> PyResult<()> {
+        let py = self.py();
+        if waiter.is_none() {
+            return Ok(());
         }
+        let wake = py
+            .import("asyncio.futures")?
+            .getattr("_set_result_unless_cancelled")?;
+        let arguments = tuple((waiter, py.None()).into_pyobject(py)?);
+        event_loop.schedule(&wake, arguments, self.link().context.clone())?;
         Ok(())
     }
 
@@ -489,7 +492,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
         };
         self.release();
         let link = self.link();
-        let closed = self.close_file();
+        let closed = T::close_descriptor(self);
         drop(link.protocol.take());
         drop(link.event_loop.take());
         drop((link.read_context.take(), link.write_context.take()));
@@ -508,29 +511,13 @@ impl<'py, T: Linked> This<'_, 'py, T> {
         }
     }
 
-    /// Closes the descriptor.
-    ///
-    /// # Errors
-    /// What the `close()` of the Python object that owns it raises.
-    pub(super) fn close_file(self) -> PyResult<()> {
-        let owner = {
-            let mut owner = self.link().owner.borrow_mut();
-            let closed = owner.closed();
-            std::mem::replace(&mut *owner, closed)
-        };
-        owner.close(self.py())
-    }
-
-    /// Warns of a transport that goes without having been closed, and closes its file.
+    /// Warns of a transport that goes without having been closed, and closes its descriptor.
     pub(super) fn warn_unclosed(self) {
         let py = self.py();
-        if self.link().owner.borrow().is_closed() || self.link().key.get().is_none() {
-            return;
-        }
         let reported = py
             .import("hotloop._reports")
             .and_then(|reports| reports.call_method1("transport_unclosed", (self.object(),)))
-            .and_then(|_| self.close_file());
+            .and_then(|_| T::close_descriptor(self));
         // At the interpreter's exit there may be nothing left to warn with.
         if let Err(error) = reported
             && !error.is_instance_of::<PyImportError>(py)

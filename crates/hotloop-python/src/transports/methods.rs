@@ -3,7 +3,6 @@
 use pyo3::prelude::*;
 
 use super::link::Linked;
-use super::owner::Owner;
 use crate::answers::{bool_object, none, object_or_none};
 use crate::ffi::{Call, Instance, This};
 
@@ -53,24 +52,6 @@ pub(super) fn event_loop<'py, T: Linked>(this: This<'_, 'py, T>) -> Answer<'py> 
     let event_loop = this.link().event_loop.borrow();
     let object = event_loop.as_ref().map(Instance::object).cloned();
     Ok(object_or_none(this.py(), object))
-}
-
-/// `_pipe`.
-pub(super) fn file<'py, T: Linked>(this: This<'_, 'py, T>) -> Answer<'py> {
-    let file = this.link().owner.borrow().file().cloned();
-    Ok(object_or_none(this.py(), file))
-}
-
-/// Assigning to `_pipe`, as programs do that close the pipe by themselves.
-pub(super) fn set_file<'py, T: Linked>(this: This<'_, 'py, T>, value: &Bound<'py, PyAny>) -> PyResult<()> {
-    let owner = if value.is_none() {
-        Owner::Closed(None)
-    } else {
-        Owner::File(value.into())
-    };
-    let old = this.link().owner.replace(owner);
-    drop(old);
-    Ok(())
 }
 
 /// `_sock_fd` or `_fileno`.

@@ -2,7 +2,6 @@
 
 mod link;
 mod methods;
-mod owner;
 mod pipe;
 mod protocol;
 mod reader;

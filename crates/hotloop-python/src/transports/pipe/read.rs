@@ -1,13 +1,13 @@
 //! The end of a pipe that is read.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::OnceLock;
 
 use hotloop::StreamEvent;
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
-use super::open;
+use super::{Piped, close_pipe, finalize, get_pipe, open, set_pipe};
 use crate::answers::{argument, bool_object, none};
 use crate::errors::os_error;
 use crate::event_loop::Loop;
@@ -17,8 +17,10 @@ use crate::transports::{Transport, methods};
 
 /// A transport over what a pipe, a terminal or a socket gives.
 pub(crate) struct ReadPipeTransport {
-    /// To its loop, its stream, its pipe and its protocol.
+    /// To its loop, its stream and its protocol.
     link: Link,
+    /// The file object, which owns the descriptor; `None` once it is closed.
+    pipe: RefCell<Option<Object>>,
     /// `pause_reading` was called and `resume_reading` was not.
     paused: Cell<bool>,
 }
@@ -38,16 +40,18 @@ impl Class for ReadPipeTransport {
 
     fn traverse(&self, visit: &mut Visit) {
         self.link.traverse(visit);
+        visit.objects(self.pipe.borrow().iter());
     }
 
     fn clear(&self) {
+        self.pipe.take();
         self.link.clear();
     }
 }
 
 impl Finalize for ReadPipeTransport {
     fn finalize(this: It<'_, '_>) {
-        this.warn_unclosed();
+        finalize(this);
     }
 }
 
@@ -71,6 +75,16 @@ impl Linked for ReadPipeTransport {
             // It never writes.
             StreamEvent::Sent | StreamEvent::Broken(_) => Ok(()),
         }
+    }
+
+    fn close_descriptor(this: It<'_, '_>) -> PyResult<()> {
+        close_pipe(this)
+    }
+}
+
+impl Piped for ReadPipeTransport {
+    fn pipe(&self) -> &RefCell<Option<Object>> {
+        &self.pipe
     }
 }
 
@@ -132,7 +146,7 @@ pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
             c"_call_connection_lost($self, exc, /)\n--\n\nTell the protocol and close the pipe.",
             call_connection_lost,
         )
-        .property(c"_pipe", c"The pipe, or None.", methods::file, methods::set_file)
+        .property(c"_pipe", c"The pipe, or None.", get_pipe, set_pipe)
         .getter(c"_fileno", c"The descriptor's number.", methods::number)
         .getter(c"_loop", c"The loop, or None.", methods::event_loop)
         .getter(c"_protocol", c"The protocol, or None.", methods::get_protocol)
@@ -156,8 +170,9 @@ pub(crate) fn open_read_pipe<'py>(
     this: This<'_, 'py, Loop>,
     call: Call<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let value = |link| ReadPipeTransport {
+    let value = |link, pipe| ReadPipeTransport {
         link,
+        pipe,
         paused: Cell::new(false),
     };
     open(this, &call, &CLASS, value, true)

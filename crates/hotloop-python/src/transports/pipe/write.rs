@@ -1,6 +1,6 @@
 //! The end of a pipe that is written to.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::OnceLock;
 
 use hotloop::StreamEvent;
@@ -8,7 +8,7 @@ use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyType};
 
-use super::open;
+use super::{Piped, close_pipe, finalize, get_pipe, open, set_pipe};
 use crate::answers::{argument, bool_object, none};
 use crate::errors::os_error;
 use crate::event_loop::Loop;
@@ -20,8 +20,10 @@ use crate::transports::{LOG_THRESHOLD, Transport, methods};
 
 /// A transport over what a pipe, a terminal or a socket takes.
 pub(crate) struct WritePipeTransport {
-    /// To its loop, its stream, its pipe and its protocol.
+    /// To its loop, its stream and its protocol.
     link: Link,
+    /// The file object, which owns the descriptor; `None` once it is closed.
+    pipe: RefCell<Option<Object>>,
     /// How often a write failed or came too late (asyncio's `_conn_lost` of pipes).
     refused: Cell<u32>,
 }
@@ -44,16 +46,18 @@ impl Class for WritePipeTransport {
 
     fn traverse(&self, visit: &mut Visit) {
         self.link.traverse(visit);
+        visit.objects(self.pipe.borrow().iter());
     }
 
     fn clear(&self) {
+        self.pipe.take();
         self.link.clear();
     }
 }
 
 impl Finalize for WritePipeTransport {
     fn finalize(this: It<'_, '_>) {
-        this.warn_unclosed();
+        finalize(this);
     }
 }
 
@@ -78,6 +82,16 @@ impl Linked for WritePipeTransport {
             StreamEvent::Sent => this.sent(),
             StreamEvent::Broken(error) => this.fail(os_error(error)),
         }
+    }
+
+    fn close_descriptor(this: It<'_, '_>) -> PyResult<()> {
+        close_pipe(this)
+    }
+}
+
+impl Piped for WritePipeTransport {
+    fn pipe(&self) -> &RefCell<Option<Object>> {
+        &self.pipe
     }
 }
 
@@ -155,7 +169,7 @@ pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
             c"_call_connection_lost($self, exc, /)\n--\n\nTell the protocol and close the pipe.",
             call_connection_lost,
         )
-        .property(c"_pipe", c"The pipe, or None.", methods::file, methods::set_file)
+        .property(c"_pipe", c"The pipe, or None.", get_pipe, set_pipe)
         .getter(c"_fileno", c"The descriptor's number.", methods::number)
         .getter(c"_loop", c"The loop, or None.", methods::event_loop)
         .getter(c"_protocol", c"The protocol, or None.", methods::get_protocol)
@@ -190,8 +204,9 @@ pub(crate) fn open_write_pipe<'py>(
     this: This<'_, 'py, Loop>,
     call: Call<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let value = |link| WritePipeTransport {
+    let value = |link, pipe| WritePipeTransport {
         link,
+        pipe,
         refused: Cell::new(0),
     };
     let hangs_up = argument(&call, 4, "_open_write_pipe")?.is_truthy()?;

@@ -6,7 +6,7 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyType};
 
-use super::socket::get_extra_info;
+use super::socket::{Owner, get_extra_info};
 use super::{CLASS, It, SocketTransport};
 use crate::answers::{argument, bool_object, none, object_or_none};
 use crate::errors::os_error;
@@ -189,7 +189,7 @@ fn repr<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let writing = this.state(|stream| stream.queue.len())?.unwrap_or(0);
     let reading = this.state(|stream| stream.is_reading())?.unwrap_or(false);
     let reports = py.import("hotloop._reports")?;
-    let closed = this.link.owner.borrow().is_closed();
+    let closed = matches!(&*this.owner.borrow(), Owner::Closed(_));
     reports.call_method1("transport_repr", (this.object(), closed, reading, writing))
 }
 

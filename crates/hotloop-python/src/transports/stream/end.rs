@@ -13,7 +13,6 @@ impl<'py> It<'_, 'py> {
     /// Tells the protocol that the connection is lost, then lets go of everything.
     pub(super) fn connection_lost(self, error: Option<&Bound<'py, PyAny>>) -> PyResult<()> {
         let lost = self.lose(error);
-        let detached = self.detach();
-        lost.and(detached)
+        lost.and(self.detach())
     }
 }

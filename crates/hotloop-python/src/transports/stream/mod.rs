@@ -16,6 +16,7 @@ use pyo3::prelude::*;
 
 pub(super) use self::class::add_to;
 pub(crate) use self::open::{accepted, open_stream};
+use self::socket::Owner;
 pub(crate) use self::socket::{SocketKind, as_tuple};
 use super::Transport;
 use super::link::{Link, Linked};
@@ -24,8 +25,10 @@ use crate::ffi::{Class, Finalize, Instance, Layout, Object, This, Visit};
 
 /// A stream transport over a socket.
 pub(crate) struct SocketTransport {
-    /// To its loop, its stream, its socket and its protocol.
+    /// To its loop, its stream and its protocol. There is no protocol until one was made for an accepted connection.
     link: Link,
+    /// Who closes the descriptor. Closed after `connection_lost`.
+    owner: RefCell<Owner>,
     /// What a Python socket is made with, where there is none yet.
     kind: SocketKind,
     /// What the near and the far end are called, each if the kernel told. Set when the transport is opened.
@@ -55,6 +58,7 @@ impl Class for SocketTransport {
 
     fn traverse(&self, visit: &mut Visit) {
         self.link.traverse(visit);
+        visit.objects(self.owner.borrow().object());
         for held in [&self.extra, &self.server, &self.empty_waiter] {
             visit.objects(held.borrow().iter());
         }
@@ -64,13 +68,17 @@ impl Class for SocketTransport {
         for held in [&self.extra, &self.server, &self.empty_waiter] {
             held.take();
         }
+        self.owner.replace(Owner::Closed(None));
         self.link.clear();
     }
 }
 
 impl Finalize for SocketTransport {
     fn finalize(this: It<'_, '_>) {
-        this.warn_unclosed();
+        let is_closed = matches!(&*this.owner.borrow(), Owner::Closed(_));
+        if !is_closed && this.link.key.get().is_some() {
+            this.warn_unclosed();
+        }
     }
 }
 
@@ -94,5 +102,9 @@ impl Linked for SocketTransport {
             StreamEvent::Sent => this.sent(),
             StreamEvent::Broken(error) => this.broken(error),
         }
+    }
+
+    fn close_descriptor(this: It<'_, '_>) -> PyResult<()> {
+        this.close_socket()
     }
 }

@@ -8,13 +8,12 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
-use super::socket::SocketKind;
+use super::socket::{Owner, SocketKind};
 use super::{CLASS, It, SocketTransport};
 use crate::answers::argument;
 use crate::event_loop::Loop;
 use crate::ffi::{self, Call, Instance, Object, This};
 use crate::transports::link::Link;
-use crate::transports::owner::Owner;
 
 /// `Loop._open_stream(sock, protocol, waiter, extra, server, context=None)`: a transport over a connected socket.
 /// `connection_made` and then reading begin on the next turn.
@@ -29,7 +28,7 @@ pub(crate) fn open_stream<'py>(
     let context = call.get(5).filter(|context| !context.is_none()).map(Object::from);
     let fd: RawFd = socket.call_method0(pyo3::intern!(py, "fileno"))?.extract()?;
     let kind = SocketKind::default();
-    let transport = new(this, Owner::File((&*socket).into()), fd, kind, context)?;
+    let transport = new(this, Owner::Socket((&*socket).into()), fd, kind, context)?;
     transport.with(py, |transport| {
         let ends = (driver::local_address(fd).ok(), driver::peer_address(fd).ok());
         let is_plain = |end: &Option<SocketAddress>| !matches!(end, Some(SocketAddress::Other));
@@ -42,7 +41,8 @@ pub(crate) fn open_stream<'py>(
             transport.extra.replace(Some((&extra).into()));
         }
         let server = (!server.is_none()).then(|| (&*server).into());
-        transport.begin_serving(this, &protocol, server, &waiter)?;
+        transport.begin(this, &protocol, server)?;
+        transport.wake(this, &waiter)?;
         Ok(transport.object().clone())
     })
 }
@@ -77,7 +77,8 @@ fn new(
     Instance::new(
         &class.bind(event_loop.py()).cast::<PyType>()?.to_owned(),
         SocketTransport {
-            link: Link::new(event_loop, fd, owner, context),
+            link: Link::new(event_loop, fd, context),
+            owner: RefCell::new(owner),
             kind,
             ends: RefCell::default(),
             extra: RefCell::default(),
@@ -106,27 +107,21 @@ impl<'py> It<'_, 'py> {
                 .call_method1(pyo3::intern!(py, "_ensure_fd_no_transport"), (self.link.fd,))?;
         }
         self.ends.borrow_mut().0 = driver::local_address(self.link.fd).ok();
-        self.begin_serving(
-            event_loop,
-            protocol,
-            server,
-            &self.py().None().into_bound(self.py()),
-        )
+        self.begin(event_loop, protocol, server)
     }
 
     /// Closes an accepted connection that is not served.
     pub(crate) fn refuse(self) {
-        let old = self.link.owner.replace(Owner::Closed(None));
+        let old = self.owner.replace(Owner::Closed(None));
         drop(old);
     }
 
     /// Gives the transport its protocol and its server, and has the loop begin.
-    fn begin_serving(
+    fn begin(
         self,
         event_loop: This<'_, 'py, Loop>,
         protocol: &Bound<'py, PyAny>,
         server: Option<Object>,
-        waiter: &Bound<'py, PyAny>,
     ) -> PyResult<()> {
         let py = self.py();
         self.set_protocol(protocol)?;
@@ -134,21 +129,20 @@ impl<'py> It<'_, 'py> {
             self.attach(&server)?;
             self.server.replace(Some(server));
         }
-        let fd = self.link.fd;
         event_loop
             .object()
             .getattr(pyo3::intern!(py, "_transports"))?
-            .set_item(fd, self.object())?;
+            .set_item(self.link.fd, self.object())?;
         if matches!(self.ends.borrow().0, Some(SocketAddress::Internet(_))) {
             // A stream over IP that is not TCP (SCTP, MPTCP on old kernels) has no such option, nor the need.
-            drop(driver::set_nodelay(fd));
+            drop(driver::set_nodelay(self.link.fd));
         }
         // What still watches the number watched an earlier descriptor of it.
         let dropped = [Direction::Read, Direction::Write]
-            .map(|direction| Ok(event_loop.engine()?.unwatch(fd, direction)));
-        let key = event_loop.engine()?.open_stream(fd);
+            .map(|direction| Ok(event_loop.engine()?.unwatch(self.link.fd, direction)));
+        let key = event_loop.engine()?.open_stream(self.link.fd);
         dropped.into_iter().collect::<PyResult<Vec<_>>>()?;
-        self.begin(event_loop, key, waiter, true)
+        self.start(event_loop, key, true)
     }
 
     /// Counts the connection with its server, which since Python 3.13 is given the transport.

@@ -1,6 +1,6 @@
-//! The socket under a stream transport, and what its two ends are called.
+//! The socket under a stream transport: who owns the descriptor, and what the two ends are called.
 
-use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use hotloop::driver::{Accepted, SocketAddress};
 use pyo3::prelude::*;
@@ -10,7 +10,17 @@ use super::It;
 use crate::addresses;
 use crate::answers::none;
 use crate::ffi::{Call, Object};
-use crate::transports::owner::Owner;
+
+/// Who owns the descriptor of a transport.
+#[derive(Debug)]
+pub(crate) enum Owner {
+    /// The transport: a connection that was accepted, until somebody asks for its socket.
+    Transport(OwnedFd),
+    /// A Python socket.
+    Socket(Object),
+    /// Nobody: it is closed. The socket that it had is there to be asked for.
+    Closed(Option<Object>),
+}
 
 /// What Python calls the family, the type and the protocol of a socket.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,23 +30,55 @@ pub(crate) struct SocketKind {
     pub(crate) proto: i32,
 }
 
+impl Owner {
+    /// The Python socket, if there is one.
+    pub(super) fn object(&self) -> Option<&Object> {
+        match self {
+            Self::Socket(socket) | Self::Closed(Some(socket)) => Some(socket),
+            Self::Transport(_) | Self::Closed(None) => None,
+        }
+    }
+}
+
 impl<'py> It<'_, 'py> {
     /// The Python socket, made now if there is none yet; `None` after the connection was closed.
     ///
     /// # Errors
     /// Out of memory.
     pub(super) fn python_socket(self) -> PyResult<Option<Object>> {
-        let fd: RawFd = match &*self.link.owner.borrow() {
-            Owner::File(socket) => return Ok(Some(socket.clone())),
+        let fd: RawFd = match &*self.owner.borrow() {
+            Owner::Socket(socket) => return Ok(Some(socket.clone())),
             Owner::Closed(_) => return Ok(None),
             Owner::Transport(fd) => fd.as_raw_fd(),
         };
         let socket: Object = self.new_socket("adopt", fd)?;
-        if let Owner::Transport(fd) = self.link.owner.replace(Owner::File(socket.clone())) {
+        if let Owner::Transport(fd) = self.owner.replace(Owner::Socket(socket.clone())) {
             // The socket closes it from now on.
             let _ = fd.into_raw_fd();
         }
         Ok(Some(socket))
+    }
+
+    /// Closes the descriptor.
+    ///
+    /// # Errors
+    /// What the Python socket raises.
+    pub(super) fn close_socket(self) -> PyResult<()> {
+        let py = self.py();
+        match self.owner.replace(Owner::Closed(None)) {
+            Owner::Transport(fd) => {
+                drop(fd);
+                Ok(())
+            }
+            Owner::Socket(socket) => {
+                self.owner.replace(Owner::Closed(Some(socket.clone())));
+                socket.bind(py).call_method0(pyo3::intern!(py, "close")).map(drop)
+            }
+            closed @ Owner::Closed(_) => {
+                self.owner.replace(closed);
+                Ok(())
+            }
+        }
     }
 
     /// `_extra`: what `get_extra_info` looks names up in, made when somebody asks.
@@ -51,7 +93,7 @@ impl<'py> It<'_, 'py> {
         let socket = match self.python_socket()? {
             Some(socket) => socket,
             None => {
-                let closed = self.link.owner.borrow().object().cloned();
+                let closed = self.owner.borrow().object().cloned();
                 closed.map_or_else(|| self.new_socket("closed_socket", -1), Ok)?
             }
         };
