@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import selectors
 import signal
 import socket
@@ -29,6 +30,20 @@ __all__ = ["SelectorEventLoop"]
 
 # What the native answer for literals stands in for.
 _getaddrinfo = socket.getaddrinfo
+
+# And what native sockets do.
+_socket = socket.socket
+
+# What asyncio calls for each connection that it makes, and for each that it accepts.
+_CONNECTING = frozenset(
+    {
+        *("sock_connect", "_sock_connect", "_connect_sock", "_ensure_resolved", "_create_connection_transport"),
+        *("_make_socket_transport", "create_future"),
+    }
+)
+_SERVING = frozenset(
+    {"_accept_connection", "_accept_connection2", "_make_socket_transport", "create_task", "create_future"}
+)
 
 # How many connections one turn accepts: of several processes on one socket, each is to have its share.
 _ACCEPT_BUDGET = 8
@@ -259,6 +274,61 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
             return await super().getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags)
         return [(socket.AddressFamily(family), socket.SocketKind(kind), *rest) for family, kind, *rest in answer]
 
+    # Connecting. To an address it is native; to names, with other options and where somebody has put methods of his own
+    # in the way it is asyncio's.
+
+    async def create_connection(  # type: ignore[override]
+        self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any
+    ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+        """Connect to a host and a port; the keywords are asyncio's."""
+        begun = None if options or not self._is_unaltered(_CONNECTING) else self._connect(host, port)
+        if begun is None:
+            return await super().create_connection(protocol_factory, host, port, **options)  # type: ignore[no-any-return]
+        return await self._finish_connecting(protocol_factory, *begun)
+
+    async def create_unix_connection(  # type: ignore[override]
+        self, protocol_factory: Any, path: Any = None, **options: Any
+    ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+        """Connect to the path of a Unix socket; the keywords are asyncio's."""
+        begun = None
+        if path is not None and not options and self._is_unaltered(_CONNECTING):
+            begun = self._connect_unix(os.fsencode(path))
+        if begun is None:
+            return await super().create_unix_connection(protocol_factory, path, **options)  # type: ignore[no-any-return]
+        return await self._finish_connecting(protocol_factory, *begun)
+
+    async def _finish_connecting(
+        self, protocol_factory: Any, transport: _hotloop.SocketTransport, connected: asyncio.Future[None] | None
+    ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+        """Wait for a connection and give it its protocol; close it where that fails or is given up."""
+        try:
+            if connected is not None:
+                await connected
+            protocol = protocol_factory()
+            begun = self.create_future()
+            transport._begin_connected(protocol, begun)
+        except BaseException:
+            transport._abandon()
+            raise
+        finally:
+            # An exception in it would refer to this frame, and this frame to it.
+            connected = None
+        try:
+            await begun
+        except BaseException:
+            transport.close()
+            raise
+        return transport, protocol
+
+    def _is_unaltered(self, names: frozenset[str]) -> bool:
+        """Whether nobody has put something of his own in the place of these methods, or of the socket class."""
+        if self._debug or socket.socket is not _socket or not names.isdisjoint(vars(self)):
+            return False
+        kind = type(self)
+        return kind is SelectorEventLoop or all(
+            getattr(kind, name) is getattr(SelectorEventLoop, name) for name in names
+        )
+
     # Servers
 
     def _start_serving(
@@ -281,18 +351,10 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         if sys.version_info >= (3, 15):
             how = (*how, context)
         handle = self._new_handle(self._accept_connection, (protocol_factory, sock, *how))
-        natively = sslcontext is None and _is_accepted_natively(sock) and self._serves_natively()
+        natively = sslcontext is None and _is_accepted_natively(sock) and self._is_unaltered(_SERVING)
         replaced = self._listen(sock, handle, natively, protocol_factory, server, backlog, context)
         if replaced is not None:
             replaced.cancel()
-
-    def _serves_natively(self) -> bool:
-        """Whether nobody has put methods of his own where asyncio would call them for each connection."""
-        names = ("_accept_connection", "_accept_connection2", "_make_socket_transport", "create_task", "create_future")
-        own = vars(self)
-        return not any(
-            name in own or getattr(type(self), name) is not getattr(SelectorEventLoop, name) for name in names
-        )
 
     def _accept_connection(
         self,

@@ -188,6 +188,19 @@ pub(crate) fn wait_connected<'py>(
     wait(this, &socket, fd, Action::Connect { address })
 }
 
+/// A future for the end of a connection attempt on a descriptor, which `owner` keeps open.
+///
+/// # Errors
+/// That the descriptor is in use by a transport; the kernel's.
+pub(crate) fn wait_for_connection<'py>(
+    this: This<'_, 'py, Loop>,
+    owner: &Bound<'py, PyAny>,
+    fd: RawFd,
+    address: Object,
+) -> PyResult<Bound<'py, PyAny>> {
+    wait(this, owner, fd, Action::Connect { address })
+}
+
 /// `_forget_operation(sock)`: stops waiting for what was begun on a socket and given up.
 pub(crate) fn forget<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();

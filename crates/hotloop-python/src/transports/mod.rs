@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 
 use self::pipe::{ReadPipeTransport, WritePipeTransport};
 pub(crate) use self::pipe::{open_read_pipe, open_write_pipe};
-pub(crate) use self::stream::{SocketKind, SocketTransport, accepted, as_tuple, open_stream};
+pub(crate) use self::stream::{SocketKind, SocketTransport, accepted, as_tuple, connecting, open_stream};
 use crate::event_loop::Loop;
 use crate::ffi::{Instance, Object, This};
 

@@ -10,11 +10,15 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketFlags};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags,
+    SocketType, ipproto,
+};
 
 use crate::driver::{Accepted, SocketAddress};
 
@@ -90,6 +94,38 @@ pub(crate) fn accept(fd: RawFd) -> io::Result<Accepted> {
     let (fd, peer) = rustix::net::acceptfrom_with(borrow(fd)?, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
     let peer = peer.as_ref().map_or(SocketAddress::Other, address);
     Ok(Accepted { fd, peer })
+}
+
+/// Begins to connect a new stream socket, non-blocking and close-on-exec. Answers it, and whether it is connected
+/// already; else it is writable once that is decided.
+///
+/// # Errors
+/// The kernel's: nothing has begun then.
+pub(crate) fn connect(address: &SocketAddress) -> io::Result<(OwnedFd, bool)> {
+    let (family, protocol) = match address {
+        SocketAddress::Internet(SocketAddr::V4(_)) => (AddressFamily::INET, Some(ipproto::TCP)),
+        SocketAddress::Internet(SocketAddr::V6(_)) => (AddressFamily::INET6, Some(ipproto::TCP)),
+        SocketAddress::Unix(_) => (AddressFamily::UNIX, None),
+        SocketAddress::Other => return Err(io::ErrorKind::Unsupported.into()),
+    };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, protocol)?;
+    let begun = match address {
+        SocketAddress::Internet(address) => rustix::net::connect(&socket, address),
+        SocketAddress::Unix(name) => {
+            let name = match name.split_first() {
+                Some((0, name)) => SocketAddrUnix::new_abstract_name(name)?,
+                _ => SocketAddrUnix::new(&**name)?,
+            };
+            rustix::net::connect(&socket, &name)
+        }
+        SocketAddress::Other => Ok(()),
+    };
+    match begun {
+        Ok(()) => Ok((socket, true)),
+        Err(Errno::INPROGRESS) => Ok((socket, false)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The name of the near end of a socket.
