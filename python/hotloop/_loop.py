@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import io
 import os
 import selectors
 import signal
@@ -30,6 +31,12 @@ __all__ = ["SelectorEventLoop"]
 
 # What the native answer for literals stands in for.
 _getaddrinfo = socket.getaddrinfo
+
+# Whether `sendfile` sets the position of a file of which nothing was sent: asyncio's own method is told then no more
+# how much that was.
+_POSITIONS_ALWAYS = (
+    asyncio.SelectorEventLoop._sock_sendfile_update_filepos.__code__.co_argcount == 3  # type: ignore[attr-defined]
+)
 
 # And what native sockets do.
 _socket = socket.socket
@@ -237,6 +244,41 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         except (BlockingIOError, InterruptedError):
             await self._outcome(sock, self._wait_connected(sock, address))
 
+    async def _sock_sendfile_native(self, sock: Any, file: Any, offset: int, count: int | None) -> int:
+        """Send bytes of a regular file without reading them; what cannot be sent so is for asyncio's fallback."""
+        if type(sock) is not socket.socket or self._closed:
+            return await super()._sock_sendfile_native(sock, file, offset, count)  # type: ignore[misc, no-any-return]
+        try:
+            number = file.fileno()
+        except (AttributeError, io.UnsupportedOperation):
+            raise asyncio.SendfileNotAvailableError("not a regular file") from None
+        try:
+            size = os.fstat(number).st_size
+        except OSError:
+            raise asyncio.SendfileNotAvailableError("not a regular file") from None
+        block = count or size
+        if not block:
+            return 0
+        progress = [0]
+        try:
+            sent = self._try_sendfile(sock, number, offset, count or 0, min(block, sys.maxsize // 2 + 1), progress)
+            total: int = sent if isinstance(sent, int) else await self._outcome(sock, sent)
+        except OSError as error:
+            self._set_file_position(number, offset, progress[0])
+            if not progress[0]:
+                raise asyncio.SendfileNotAvailableError("os.sendfile call failed") from None
+            if error.errno == errno.ENOTCONN and type(error) is not ConnectionError:
+                # The connection was closed meanwhile.
+                raise ConnectionError("socket is not connected", errno.ENOTCONN) from error
+            raise
+        self._set_file_position(number, offset, total)
+        return total
+
+    def _set_file_position(self, number: int, offset: int, sent: int) -> None:
+        """Leave a file where asyncio leaves it: behind what was sent; up to Python 3.13 only if anything was."""
+        if sent or _POSITIONS_ALWAYS:
+            os.lseek(number, offset + sent, os.SEEK_SET)
+
     def _is_plain(self, sock: Any) -> bool:
         """Whether a socket is one of the stdlib's own class; raises where asyncio refuses a socket."""
         base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
@@ -322,7 +364,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
 
     def _is_unaltered(self, names: frozenset[str]) -> bool:
         """Whether nobody has put something of his own in the place of these methods, or of the socket class."""
-        if self._debug or socket.socket is not _socket or not names.isdisjoint(vars(self)):
+        if self._debug or base_events.socket.socket is not _socket or not names.isdisjoint(vars(self)):  # type: ignore[attr-defined]
             return False
         kind = type(self)
         return kind is SelectorEventLoop or all(
@@ -350,8 +392,11 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         how: tuple[Any, ...] = (sslcontext, server, backlog, ssl_handshake_timeout, ssl_shutdown_timeout)
         if sys.version_info >= (3, 15):
             how = (*how, context)
+        if not _is_accepted_natively(sock):
+            self._add_reader(sock.fileno(), self._accept_connection, protocol_factory, sock, *how)
+            return
         handle = self._new_handle(self._accept_connection, (protocol_factory, sock, *how))
-        natively = sslcontext is None and _is_accepted_natively(sock) and self._is_unaltered(_SERVING)
+        natively = sslcontext is None and self._is_unaltered(_SERVING)
         replaced = self._listen(sock, handle, natively, protocol_factory, server, backlog, context)
         if replaced is not None:
             replaced.cancel()

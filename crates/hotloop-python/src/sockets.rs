@@ -40,6 +40,19 @@ enum Action {
         data: Object,
         sent: Cell<usize>,
     },
+    /// Bytes of a file, without their going through this process.
+    SendFile {
+        file: RawFd,
+        /// Where in the file it began.
+        start: i64,
+        /// How many bytes it is to be; 0 for the rest of the file.
+        count: usize,
+        /// How many bytes to ask the kernel for at once.
+        block: usize,
+        /// A list whose one item says how many bytes were sent.
+        progress: Object,
+        sent: Cell<usize>,
+    },
     Accept {
         socket: Object,
     },
@@ -67,6 +80,7 @@ impl Class for SocketOperation {
         match &self.action {
             Action::ReceiveInto { buffer: held }
             | Action::Send { data: held, .. }
+            | Action::SendFile { progress: held, .. }
             | Action::Accept { socket: held }
             | Action::Connect { address: held } => visit.object(held),
             Action::Receive { .. } => {}
@@ -170,6 +184,24 @@ pub(crate) fn try_sendall<'py>(
             sent: Cell::new(0),
         },
     )
+}
+
+/// `_try_sendfile(sock, file, offset, count, block, progress)`: a future for the number of bytes of a file that were
+/// sent, or that number where nothing was to be sent. `progress` is a list; its one item says it meanwhile.
+pub(crate) fn try_sendfile<'py>(
+    this: This<'_, 'py, Loop>,
+    call: Call<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let at = |index| argument(&call, index, "sock_sendfile");
+    let action = Action::SendFile {
+        file: at(1)?.extract()?,
+        start: at(2)?.extract()?,
+        count: at(3)?.extract()?,
+        block: at(4)?.extract()?,
+        progress: at(5)?.into(),
+        sent: Cell::new(0),
+    };
+    begin(this, &call, action)
 }
 
 /// `_try_accept(sock)`: a descriptor and the peer's address, or a future for both.
@@ -282,7 +314,7 @@ impl Action {
     fn direction(&self) -> Direction {
         match self {
             Self::Receive { .. } | Self::ReceiveInto { .. } | Self::Accept { .. } => Direction::Read,
-            Self::Send { .. } | Self::Connect { .. } => Direction::Write,
+            Self::Send { .. } | Self::SendFile { .. } | Self::Connect { .. } => Direction::Write,
         }
     }
 
@@ -332,6 +364,31 @@ impl Action {
                     Ok(count) if count == rest.len() => Ok(py.None().into_bound(py)),
                     Ok(count) => {
                         sent.set(sent.get() + count);
+                        Err(io::ErrorKind::WouldBlock.into())
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            Self::SendFile {
+                file,
+                start,
+                count,
+                block,
+                progress,
+                sent,
+            } => {
+                let done = sent.get();
+                let block = if *count > 0 { *count - done } else { *block };
+                if block == 0 {
+                    return Ok(Some(done.into_pyobject(py)?.into_any()));
+                }
+                // Past the end of a file that is larger than can be: the kernel says so.
+                let offset = start.saturating_add_unsigned(done as u64);
+                match hotloop::driver::send_file(fd, *file, offset, block) {
+                    Ok(0) => Ok(done.into_pyobject(py)?.into_any()),
+                    Ok(more) => {
+                        sent.set(done + more);
+                        progress.bind(py).set_item(0, done + more)?;
                         Err(io::ErrorKind::WouldBlock.into())
                     }
                     Err(error) => Err(error),

@@ -55,6 +55,7 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(c"_try_recv", c"_try_recv($self, sock, nbytes, /)\n--\n\nReceive, or a future for it.", sockets::try_recv)
         .method(c"_try_recv_into", c"_try_recv_into($self, sock, buffer, /)\n--\n\nReceive into a buffer, or a future for it.", sockets::try_recv_into)
         .method(c"_try_sendall", c"_try_sendall($self, sock, data, /)\n--\n\nSend all of it, or a future for that.", sockets::try_sendall)
+        .method(c"_try_sendfile", c"_try_sendfile($self, sock, file, offset, count, block, progress, /)\n--\n\nSend bytes of a file: how many, or a future for that.", sockets::try_sendfile)
         .method(c"_try_accept", c"_try_accept($self, sock, /)\n--\n\nA new descriptor and the address of its peer, or a future for both.", sockets::try_accept)
         .method(c"_wait_connected", c"_wait_connected($self, sock, address, /)\n--\n\nA future for the end of a connection attempt.", sockets::wait_connected)
         .method(c"_forget_operation", c"_forget_operation($self, sock, /)\n--\n\nStop waiting for what was given up on a socket.", sockets::forget)

@@ -148,6 +148,15 @@ pub fn stream_family(address: &SocketAddress) -> (i32, i32) {
     }
 }
 
+/// Sends at most `count` bytes of a file from an offset on, as many as the socket takes at once; 0 is the end of the
+/// file. The file's own position stays.
+///
+/// # Errors
+/// The socket's, `WouldBlock` among them; the file's, if it is none that can be sent so.
+pub fn send_file(fd: RawFd, file: RawFd, offset: i64, count: usize) -> io::Result<usize> {
+    crate::sys::send_file(fd, file, offset, count)
+}
+
 /// What the kernel calls the near end of a connection.
 ///
 /// # Errors

@@ -183,6 +183,18 @@ fn address(name: &SocketAddrAny) -> SocketAddress {
     SocketAddress::Unix(text.into())
 }
 
+/// Sends bytes of a file from an offset on, as many as the socket takes at once; 0 is the end of the file. The file's
+/// own position stays.
+///
+/// # Errors
+/// The socket's, `WouldBlock` among them; the file's, if it is none that can be sent so.
+pub(crate) fn send_file(fd: RawFd, file: RawFd, offset: i64, count: usize) -> io::Result<usize> {
+    let mut offset: libc::off64_t = offset;
+    // SAFETY: both numbers are plain numbers to the kernel, and the offset outlives the call.
+    let sent = unsafe { libc::sendfile64(fd, file, &raw mut offset, count) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
 /// Shuts the sending half of a connection down.
 ///
 /// # Errors
