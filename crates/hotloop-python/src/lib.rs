@@ -12,6 +12,7 @@ mod ffi;
 mod handles;
 mod host;
 mod sockets;
+mod tls;
 mod transports;
 
 use pyo3::prelude::*;
@@ -23,5 +24,6 @@ fn _hotloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
     handles::add_to(module)?;
     event_loop::add_to(module)?;
     sockets::add_to(module)?;
-    transports::add_to(module)
+    transports::add_to(module)?;
+    tls::add_to(module)
 }

@@ -10,7 +10,7 @@ use super::{CLASS, It, SocketTransport};
 use crate::answers::{argument, bool_object, none, object_or_none};
 use crate::errors::os_error;
 use crate::ffi::{Bytes, Call, ClassBuilder, Object, ReadBuffer};
-use crate::transports::protocol::{self, Protocol};
+use crate::transports::protocol::Protocol;
 
 /// Makes the class and adds it to the module.
 ///
@@ -204,8 +204,7 @@ fn write<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyA
         _ => call.only("_SelectorSocketTransport.write", "data")?,
     };
     if let Ok(bytes) = data.cast_exact::<PyBytes>() {
-        this.check_write("write")?;
-        this.send(bytes.as_bytes(), || Bytes::new(&bytes))?;
+        SocketTransport::write_bytes(this, &bytes)?;
         return none(py);
     }
     let reports = py.import("hotloop._reports")?;
@@ -298,11 +297,7 @@ fn begin_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 
 fn set_protocol<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let protocol = call.only("_SelectorTransport.set_protocol", "protocol")?;
-    let kind = protocol::kind(&protocol)?;
-    let old = this.protocol.replace(Some(Protocol {
-        object: (&*protocol).into(),
-        kind,
-    }));
+    let old = this.protocol.replace(Some(Protocol::new(&protocol)?));
     drop(old);
     none(this.py())
 }
@@ -316,9 +311,9 @@ fn get_protocol<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 
 fn get_write_buffer_size<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     // What is only gathered would have been sent already by a loop that does not gather.
-    this.flush_now()?;
-    let size = this.state(|stream| stream.queue.len())?.unwrap_or(0);
-    Ok(size.into_pyobject(this.py())?.into_any())
+    Ok(SocketTransport::queued(this)?
+        .into_pyobject(this.py())?
+        .into_any())
 }
 
 fn get_write_buffer_limits<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {

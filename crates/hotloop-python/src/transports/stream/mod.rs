@@ -14,10 +14,10 @@ use hotloop::transport::Stream;
 use hotloop::{StreamEvent, StreamKey};
 use pyo3::exceptions::{PyImportError, PyRuntimeError};
 use pyo3::prelude::*;
-use pyo3::types::PyType;
+use pyo3::types::{PyBytes, PyType};
 
 pub(crate) use self::class::add_to;
-use super::protocol::{self, Protocol};
+use super::protocol::Protocol;
 use crate::answers::argument;
 use crate::dispatch::{in_context, is_fatal};
 use crate::event_loop::Loop;
@@ -129,7 +129,7 @@ pub(crate) fn open_stream<'py>(
     let class = CLASS
         .get()
         .ok_or_else(|| PyRuntimeError::new_err("the module is not imported"))?;
-    let protocol_kind = protocol::kind(&protocol)?;
+    let kept = Protocol::new(&protocol)?;
     let transport = Instance::new(
         &class.bind(py).cast::<PyType>()?.to_owned(),
         SocketTransport {
@@ -137,10 +137,7 @@ pub(crate) fn open_stream<'py>(
             key: Cell::new(None),
             fd,
             socket: RefCell::new(Some((&*socket).into())),
-            protocol: RefCell::new(Some(Protocol {
-                object: (&*protocol).into(),
-                kind: protocol_kind,
-            })),
+            protocol: RefCell::new(Some(kept)),
             server: RefCell::new((!server.is_none()).then(|| (&*server).into())),
             read_context: RefCell::default(),
             write_context: RefCell::default(),
@@ -216,6 +213,31 @@ fn report_event(event_loop: This<'_, '_, Loop>, this: It<'_, '_>, error: PyErr) 
     Ok(())
 }
 
+impl SocketTransport {
+    /// The transport that an object is, if it is one.
+    pub(crate) fn of(object: &Object) -> Option<Instance<Self>> {
+        Instance::from_class(object, CLASS.get())
+    }
+
+    /// Writes a `bytes` object, as `write` does.
+    ///
+    /// # Errors
+    /// Where `write` raises.
+    pub(crate) fn write_bytes(this: It<'_, '_>, bytes: &Bound<'_, PyBytes>) -> PyResult<()> {
+        this.check_write("write")?;
+        this.send(bytes.as_bytes(), || Bytes::new(bytes))
+    }
+
+    /// How many bytes wait to be sent, without those that the end of the turn sends anyway.
+    ///
+    /// # Errors
+    /// `RuntimeError` from a wrong thread.
+    pub(crate) fn queued(this: It<'_, '_>) -> PyResult<usize> {
+        this.flush_now()?;
+        Ok(this.state(|stream| stream.queue.len())?.unwrap_or(0))
+    }
+}
+
 impl<'py> It<'_, 'py> {
     /// Calls `act` with the loop; `None` after `connection_lost`.
     #[inline]
@@ -237,7 +259,7 @@ impl<'py> It<'_, 'py> {
             .flatten())
     }
 
-    fn is_closing(self) -> PyResult<bool> {
+    pub(crate) fn is_closing(self) -> PyResult<bool> {
         Ok(self
             .state(|stream| stream.is_closing())?
             .unwrap_or_else(|| self.closing.get()))

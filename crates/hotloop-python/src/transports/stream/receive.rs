@@ -9,6 +9,7 @@ use super::It;
 use crate::errors::{is_transient, os_error};
 use crate::event_loop::Loop;
 use crate::ffi::{self, Instance, This, WriteBuffer};
+use crate::tls::{self, Tls};
 use crate::transports::protocol::{Kind, Protocol};
 use crate::transports::reader;
 
@@ -46,6 +47,7 @@ impl<'py> It<'_, 'py> {
         match protocol.kind {
             Kind::Buffered => self.receive_into(event_loop, &protocol),
             Kind::Plain | Kind::Reader => self.receive_bytes(event_loop, &protocol),
+            Kind::Tls => self.receive_encrypted(event_loop, &protocol),
         }
     }
 
@@ -79,6 +81,27 @@ impl<'py> It<'_, 'py> {
             Err(Err(error)) => Err(error),
         };
         told.or_else(|error| self.fail(error, "Fatal error: protocol.data_received() call failed."))
+    }
+
+    /// Receives for a TLS connection, which decrypts through the same scratch buffer.
+    fn receive_encrypted(self, event_loop: This<'_, 'py, Loop>, protocol: &Protocol) -> PyResult<()> {
+        let (Some(key), Some(connection)) = (self.key.get(), Tls::of(&protocol.object)) else {
+            return Ok(());
+        };
+        let mut scratch = event_loop.take_scratch();
+        let received = event_loop.engine()?.receive(key, &mut scratch);
+        let outcome = received.map(|count| {
+            let bytes = ffi::filled(&scratch[..count]);
+            (count > 0).then(|| connection.with(self.py(), |connection| tls::absorb(connection, bytes)))
+        });
+        event_loop.return_scratch(scratch);
+        match outcome {
+            Ok(None) => self.receive_end(protocol),
+            Ok(Some(absorbed)) => absorbed
+                .and_then(|()| connection.with(self.py(), tls::advance))
+                .or_else(|error| self.fail(error, "Fatal error: protocol.buffer_updated() call failed.")),
+            Err(error) => self.read_failed(error),
+        }
     }
 
     pub(super) fn receive_into(self, event_loop: This<'_, 'py, Loop>, protocol: &Protocol) -> PyResult<()> {
