@@ -377,7 +377,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
         make_socket_transport(self, rawsock, ssl_protocol, None, extra, server, context)
-        return ssl_protocol._app_transport
+        return ssl_protocol._app_transport  # type: ignore[no-any-return]
 
     async def start_tls(
         self,
@@ -420,7 +420,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
             made.cancel()
             resumed.cancel()
             raise
-        return connection._app_transport
+        return connection._app_transport  # type: ignore[no-any-return]
 
 
 class ReadyView:

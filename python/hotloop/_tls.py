@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from . import _hotloop
 
 if TYPE_CHECKING:
-    import ssl
+    pass
 
 #: The marks of flow control, in bytes, of a transport that nobody has set any for.
 _HIGH_WATER, _LOW_WATER = 64 * 1024, 16 * 1024
@@ -17,6 +17,14 @@ _HIGH_WATER, _LOW_WATER = 64 * 1024, 16 * 1024
 
 class TlsTransport(_hotloop.TlsTransport, sslproto._SSLProtocolTransport):
     """What the application writes to."""
+
+    if TYPE_CHECKING:
+        # What asyncio's class has without telling the type checker.
+        _ssl_protocol: TlsProtocol
+
+    def _test__append_write_backlog(self, data: bytes) -> None:
+        # asyncio's own hook for tests, which appends to a queue that is kept natively here.
+        self._ssl_protocol._queue(data)
 
 
 class TlsProtocol(_hotloop.TlsProtocol, sslproto.SSLProtocol):
@@ -33,6 +41,8 @@ class TlsProtocol(_hotloop.TlsProtocol, sslproto.SSLProtocol):
     if TYPE_CHECKING:
         # What asyncio's class has without telling the type checker.
         _app_transport_created: bool
+        _ssl_buffer: bytearray
+        _ssl_buffer_view: memoryview
 
     def _get_app_transport(self) -> TlsTransport:
         if self._app_transport is None:
@@ -40,7 +50,7 @@ class TlsProtocol(_hotloop.TlsProtocol, sslproto.SSLProtocol):
                 raise RuntimeError("Creating _SSLProtocolTransport twice")
             self._app_transport = TlsTransport(self._loop, self)
             self._app_transport_created = True
-        return self._app_transport
+        return self._app_transport  # type: ignore[no-any-return]
 
     # The general way in, for transports that are not ours.
 
@@ -58,7 +68,7 @@ class TlsProtocol(_hotloop.TlsProtocol, sslproto.SSLProtocol):
     # Flow control
 
     def _set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        super()._set_write_buffer_limits(high, low)
+        super()._set_write_buffer_limits(high, low)  # type: ignore[misc]
         # What waits below counts too, so the transport there must tell of it in time.
         if isinstance(self._transport, _hotloop.SocketTransport):
             self._transport.set_write_buffer_limits(
@@ -74,22 +84,13 @@ class TlsProtocol(_hotloop.TlsProtocol, sslproto.SSLProtocol):
         except Exception as error:
             self._fatal_error(error, "Fatal error on SSL protocol")
             return
-        super()._do_shutdown()
+        super()._do_shutdown()  # type: ignore[misc]
 
     def _on_shutdown_complete(self, shutdown_exc: BaseException | None) -> None:
         # The transport below sends what it is given before it closes, also while it asks to wait.
         if shutdown_exc is None and self._transport is not None:
             self._send_outgoing()
-        super()._on_shutdown_complete(shutdown_exc)
-
-    def _on_handshake_complete(self, handshake_exc: BaseException | None) -> None:
-        try:
-            super()._on_handshake_complete(handshake_exc)
-        finally:
-            # Before Python 3.13 the exception and the frame that raised it hold each other, and the connection.
-            if isinstance(handshake_exc, BaseException):
-                handshake_exc.__traceback__ = None
-            handshake_exc = None
+        super()._on_shutdown_complete(shutdown_exc)  # type: ignore[misc]
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The connection is gone."""

@@ -77,6 +77,11 @@ pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
             c"_forget_queued($self, /)\n--\n\nDrop what is not encrypted yet.",
             forget_queued,
         )
+        .method(
+            c"_queue",
+            c"_queue($self, data, /)\n--\n\nQueue a bytes-like object behind what waits.",
+            queue,
+        )
         .no_args(
             c"_control_app_writing",
             c"_control_app_writing($self, /)\n--\n\nPause or resume the application.",
@@ -282,7 +287,7 @@ fn construct(_py: Python<'_>) -> PyResult<Tls> {
         backlog_size: Cell::new(0),
         gathered: RefCell::default(),
         written_in: Cell::new(0),
-        encrypting: Cell::new(false),
+        busy: Cell::new(false),
     })
 }
 
@@ -300,6 +305,13 @@ fn pause_writing<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 
 fn forget_queued<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     this.forget_queued();
+    none(this.py())
+}
+
+fn queue<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let data = argument(&call, 0, "_queue")?;
+    let view = ReadBuffer::new(&data)?;
+    this.queue(Bytes::new(&PyBytes::new(this.py(), view.as_slice())));
     none(this.py())
 }
 

@@ -75,8 +75,9 @@ pub(crate) struct Tls {
     gathered: RefCell<Vec<u8>>,
     /// The turn of the last write that went out at once.
     written_in: Cell<u64>,
-    /// Whether the backlog is being encrypted: who writes meanwhile only adds to it.
-    encrypting: Cell<bool>,
+    /// Whether the session is being called, or the backlog encrypted: a callback of the user's context that writes
+    /// meanwhile only adds to the backlog, since OpenSSL is not to be entered twice.
+    busy: Cell<bool>,
 }
 
 type It<'a, 'py> = This<'a, 'py, Tls>;

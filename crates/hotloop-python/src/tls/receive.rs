@@ -164,16 +164,15 @@ impl<'py> It<'_, 'py> {
                 break More::Rest;
             }
             let room = scratch.len() - filled;
-            match session.read(py, &mut scratch[filled..]) {
-                Ok(Read::Bytes(count)) => {
+            match self.read_once(session, &mut scratch[filled..])? {
+                Read::Bytes(count) => {
                     filled += count;
                     if count < room && session.is_drained(py)? {
                         break More::Nothing;
                     }
                 }
-                Ok(Read::Again) => break More::Nothing,
-                Ok(Read::End) => break More::End,
-                Err(error) => return Err(error),
+                Read::Again => break More::Nothing,
+                Read::End => break More::End,
             }
         };
         let filled = &scratch[..filled];
@@ -195,6 +194,13 @@ impl<'py> It<'_, 'py> {
         Ok((told, more))
     }
 
+    fn read_once(self, session: &Session, room: &mut [MaybeUninit<u8>]) -> PyResult<Read> {
+        let outer = self.busy.replace(true);
+        let read = session.read(self.py(), room);
+        self.busy.set(outer);
+        read
+    }
+
     /// Reads into the protocol's own buffer. Answers whether the peer has ended its stream.
     fn read_into(self, session: &Session, protocol: &Protocol) -> PyResult<bool> {
         let py = self.py();
@@ -210,7 +216,7 @@ impl<'py> It<'_, 'py> {
         let mut ended = false;
         while filled < room.len() {
             let left = room.len() - filled;
-            match session.read(py, &mut room[filled..])? {
+            match self.read_once(session, &mut room[filled..])? {
                 Read::Bytes(count) => {
                     filled += count;
                     if count < left && session.is_drained(py)? {

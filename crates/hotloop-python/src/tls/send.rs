@@ -44,13 +44,13 @@ impl<'py> It<'_, 'py> {
     fn write_open(self, plain: &[u8], own: impl FnOnce() -> Bytes) -> PyResult<()> {
         let wrapped = self.state.get() == State::Wrapped;
         if !wrapped
-            || self.encrypting.get()
+            || self.busy.get()
             || self.ssl_writing_paused.get()
             || !self.backlog.borrow().is_empty()
             || plain.len() > PIECE
         {
             self.queue(own());
-            return if wrapped && !self.encrypting.get() {
+            return if wrapped && !self.busy.get() {
                 self.write_backlog()
             } else {
                 Ok(())
@@ -85,9 +85,9 @@ impl<'py> It<'_, 'py> {
         let Some(session) = self.session() else {
             return Ok(());
         };
-        self.encrypting.set(true);
+        self.busy.set(true);
         let taken = session.write(self.py(), plain);
-        self.encrypting.set(false);
+        self.busy.set(false);
         let taken = taken?.unwrap_or(0);
         if taken < plain.len() {
             // What a callback of the user's context has written meanwhile belongs behind it.
@@ -125,12 +125,12 @@ impl<'py> It<'_, 'py> {
 
     /// Encrypts what waits, as long as the transport below takes it, or all of it where the connection is ending.
     pub(super) fn write_backlog(self) -> PyResult<()> {
-        if self.encrypting.get() {
+        if self.busy.get() {
             return Ok(());
         }
         self.queue_gathered();
         let encrypted = self.encrypt_backlog();
-        self.encrypting.set(false);
+        self.busy.set(false);
         encrypted?;
         self.process_outgoing()
     }
@@ -144,7 +144,7 @@ impl<'py> It<'_, 'py> {
         if self.state.get() != State::Wrapped && !ending {
             return Ok(());
         }
-        self.encrypting.set(true);
+        self.busy.set(true);
         while ending || !self.ssl_writing_paused.get() {
             let Some(piece) = self.next_piece() else {
                 return Ok(());
