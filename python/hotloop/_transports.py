@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from asyncio import trsock
 from contextvars import Context
@@ -23,7 +22,12 @@ def make_socket_transport(
     context: Context | None = None,
 ) -> asyncio.Transport:
     """Make a native transport over a connected, non-blocking socket."""
-    info = dict(extra) if extra else {}
+    return loop._open_stream(sock, protocol, waiter, extra, server, context)
+
+
+def extra(sock: socket.socket, given: dict[str, Any] | None) -> dict[str, Any]:
+    """What ``get_extra_info`` looks names up in, where something of it is given or of an unusual family."""
+    info = dict(given) if given else {}
     # Wrapped, so that nobody who asks for it closes the socket or changes its mode.
     info["socket"] = trsock.TransportSocket(sock)
     try:
@@ -35,25 +39,18 @@ def make_socket_transport(
             info["peername"] = sock.getpeername()
         except OSError:
             info["peername"] = None
-    set_nodelay(sock)
-    transport = loop._open_stream(sock, protocol, waiter, info, server, context)
-    loop._transports[sock.fileno()] = transport
-    if server is not None:
-        attach(server, transport)
-    return transport
+    return info
 
 
-def set_nodelay(sock: socket.socket) -> None:
-    """Send small packets at once on TCP, by what the socket is: ``sock.proto`` is 0 on most."""
-    if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM:
-        # A stream over IP that is not TCP (SCTP, MPTCP on old kernels) has no such option, nor the need.
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def adopt(fd: int, family: int, kind: int, proto: int) -> socket.socket:
+    """The socket of a connection that was accepted natively; it owns the descriptor from now on."""
+    sock = socket.socket(family, kind, proto, fileno=fd)
+    sock.setblocking(False)
+    return sock
 
 
-def attach(server: Any, transport: asyncio.Transport) -> None:
-    """Count a connection of a server, as the running Python's server does (with the transport since 3.13)."""
-    try:
-        server._attach(transport)
-    except TypeError:
-        server._attach()
+def closed_socket(_: int, family: int, kind: int, proto: int) -> socket.socket:
+    """A socket as it is after the connection: closed."""
+    sock = socket.socket(family, kind, proto)
+    sock.close()
+    return sock

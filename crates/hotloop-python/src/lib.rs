@@ -11,6 +11,7 @@ mod event_loop;
 mod ffi;
 mod handles;
 mod host;
+mod listeners;
 mod sockets;
 mod tls;
 mod transports;
@@ -25,5 +26,6 @@ fn _hotloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
     event_loop::add_to(module)?;
     sockets::add_to(module)?;
     transports::add_to(module)?;
+    listeners::add_to(module)?;
     tls::add_to(module)
 }

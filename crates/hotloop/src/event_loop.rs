@@ -13,7 +13,7 @@ use crate::inbox::Inbox;
 use crate::ready::Ready;
 use crate::streams::{Owners, StreamEntry, StreamEvent, StreamKey};
 use crate::timers::Timers;
-use crate::watchers::{Listener, ListenerKey, Watchers};
+use crate::watchers::Watchers;
 
 /// The longest that one wait lasts, in seconds (asyncio's `MAXIMUM_SELECT_TIMEOUT`): a timer further away is looked at
 /// once a day.
@@ -30,8 +30,9 @@ pub enum Event<H: Host> {
     Timer(H::Timer),
     /// News of a stream transport.
     Stream(StreamKey, H::Stream, StreamEvent),
-    /// A listening socket has connections to accept.
-    Accept(ListenerKey, H::Listener),
+    /// A listening socket has connections to accept: the host calls [`accept`](EventLoop::accept), at most
+    /// [`ACCEPT_BUDGET`](crate::transport::ACCEPT_BUDGET) times.
+    Accept(H::Handle),
     /// A handle that no longer watches although nobody took it away, for the host to cancel and drop: the number of
     /// its descriptor is in use anew, or the kernel refused it.
     Replaced(H::Handle),
@@ -59,7 +60,6 @@ pub struct EventLoop<H: Host, D: Driver> {
     pub(crate) streams: Slab<StreamEntry<H>>,
     /// Which stream has which descriptor.
     pub(crate) owners: Owners,
-    pub(crate) listeners: Slab<Listener<H>>,
     /// Streams whose later writes of this turn wait for its end.
     pub(crate) gathered: Vec<(StreamKey, H::Stream)>,
     /// Streams that broke at the end of a turn, for the next one to tell.
@@ -78,7 +78,7 @@ pub(crate) enum Operation<H: Host> {
     Watch(H::Handle),
     Receive(StreamKey, H::Stream),
     Send(StreamKey, H::Stream),
-    Accept(ListenerKey),
+    Accept(H::Handle),
     /// Cancelled: its last completion is still to come.
     Ended,
 }
@@ -97,7 +97,6 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             watchers: Watchers::default(),
             streams: Slab::new(),
             owners: Owners::default(),
-            listeners: Slab::new(),
             gathered: Vec::new(),
             broken: VecDeque::new(),
             replaced: VecDeque::new(),
@@ -250,9 +249,9 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         let mut streams = std::mem::take(&mut self.discarded);
         for (_, operation) in &mut self.operations {
             match std::mem::replace(operation, Operation::Ended) {
-                Operation::Watch(handle) => handles.push(handle),
+                Operation::Watch(handle) | Operation::Accept(handle) => handles.push(handle),
                 Operation::Receive(_, host) | Operation::Send(_, host) => streams.push(host),
-                Operation::Accept(_) | Operation::Ended => {}
+                Operation::Ended => {}
             }
         }
         self.watchers = Watchers::default();
@@ -298,12 +297,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
                     let news = sent.map_or_else(StreamEvent::Broken, |()| StreamEvent::Sent);
                     return Some(Event::Stream(stream, host, news));
                 }
-                Some(&Operation::Accept(listener)) => {
-                    let Some(entry) = self.listeners.get(listener.0) else {
-                        continue;
-                    };
-                    return Some(Event::Accept(listener, entry.host.clone()));
-                }
+                Some(Operation::Accept(handle)) => return Some(Event::Accept(handle.clone())),
                 Some(Operation::Ended) | None => {}
             }
         }

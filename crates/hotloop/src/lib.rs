@@ -32,4 +32,3 @@ mod watchers;
 pub use event_loop::{Event, EventLoop, MAXIMUM_WAIT, Timeout, Waiter};
 pub use host::Host;
 pub use streams::{StreamEvent, StreamKey, Written};
-pub use watchers::ListenerKey;

@@ -61,6 +61,10 @@ impl Owners {
         self.0[index].replace(key)
     }
 
+    fn get(&self, fd: RawFd) -> Option<StreamKey> {
+        *self.0.get(usize::try_from(fd).ok()?)?
+    }
+
     /// Takes a descriptor from a stream, if it has it.
     fn remove(&mut self, fd: RawFd, key: StreamKey) {
         let slot = usize::try_from(fd).ok().and_then(|index| self.0.get_mut(index));
@@ -92,6 +96,11 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             self.cut_off(old);
         }
         key
+    }
+
+    /// Whether a descriptor belongs to a stream.
+    pub fn has_stream(&self, fd: RawFd) -> bool {
+        self.owners.get(fd).is_some()
     }
 
     /// The state of a stream; `None` once it is released.

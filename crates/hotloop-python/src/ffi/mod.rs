@@ -19,6 +19,7 @@ mod window;
 pub(crate) use buffer::{Bytes, ReadBuffer, WriteBuffer, append, bytes_from, filled};
 pub(crate) use call::{
     Call, call_method, call_no_args, call_one, call_tuple, call_two, call_with_keyword, is_method_of,
+    no_arguments,
 };
 pub(crate) use class::{
     Class, ClassBuilder, Finalize, Flag, Instance, Layout, This, Visit, alloc_plain, plain_class,

@@ -6,4 +6,4 @@ mod stream;
 
 pub(crate) use protocol::{Kind, Protocol};
 pub(crate) use reader::feed as feed_reader;
-pub(crate) use stream::{SocketTransport, add_to, on_event, open_stream};
+pub(crate) use stream::{SocketKind, SocketTransport, accepted, add_to, as_tuple, on_event, open_stream};

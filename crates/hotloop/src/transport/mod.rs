@@ -8,6 +8,6 @@ mod send_queue;
 mod stream;
 
 pub use flow_control::{DEFAULT_HIGH, FlowControl, InvalidLimits};
-pub use listener::{ACCEPT_RETRY_DELAY, is_out_of_resources};
+pub use listener::{ACCEPT_BUDGET, is_out_of_resources};
 pub use send_queue::{MAX_SLICES, SendQueue};
 pub use stream::{Close, Stream};
