@@ -13,16 +13,18 @@ import threading
 from asyncio import base_events, constants, sslproto, trsock
 from collections.abc import Callable, Iterator, MutableMapping
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _hotloop
 from ._selector import LoopSelector
-from ._transports import make_socket_transport
+from ._transports import DATAGRAM_FAMILIES, make_datagram_transport, make_socket_transport
 
 if TYPE_CHECKING:
     import ssl
 
 __all__ = ["SelectorEventLoop"]
+
+_Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 
 
 # What the native answer for literals stands in for.
@@ -336,6 +338,12 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
 
     # Transports
 
+    async def create_datagram_endpoint(self, *args: Any, **more: Any) -> Any:
+        """Create a datagram endpoint: asyncio's own, but that a failing factory leaves no socket behind."""
+        if args and more.get("sock") is None:
+            args = (_closing_socket(args[0]), *args[1:])
+        return await super().create_datagram_endpoint(*args, **more)
+
     def _make_socket_transport(
         self,
         sock: Any,
@@ -348,6 +356,19 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
     ) -> asyncio.Transport:
         self._ensure_fd_no_transport(sock)
         return make_socket_transport(self, sock, protocol, waiter, extra, server, context)
+
+    def _make_datagram_transport(
+        self,
+        sock: Any,
+        protocol: asyncio.DatagramProtocol,
+        address: Any = None,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> asyncio.DatagramTransport:
+        self._ensure_fd_no_transport(sock)
+        if type(sock) is not socket.socket or sock.family not in DATAGRAM_FAMILIES:
+            return super()._make_datagram_transport(sock, protocol, address, waiter, extra)  # type: ignore[misc, no-any-return]
+        return make_datagram_transport(self, sock, protocol, address, waiter, extra)
 
     def _make_ssl_transport(
         self,
@@ -441,6 +462,22 @@ def _cancel(removed: asyncio.Handle | None) -> bool:
         return False
     removed.cancel()
     return True
+
+
+def _closing_socket(protocol_factory: Callable[[], _Protocol]) -> Callable[[], _Protocol]:
+    """The factory, but that the socket that its caller has just made is closed where the factory fails."""
+
+    def make() -> _Protocol:
+        try:
+            return protocol_factory()
+        except BaseException:
+            # No name but the caller's own refers to it yet, and nobody would close it.
+            sock = sys._getframe(1).f_locals.get("sock")
+            if isinstance(sock, socket.socket):
+                sock.close()
+            raise
+
+    return make
 
 
 def _number(fileobj: Any, removing_from: SelectorEventLoop | None = None) -> int:

@@ -23,6 +23,34 @@ def make_socket_transport(
     context: Context | None = None,
 ) -> asyncio.Transport:
     """Make a native transport over a connected, non-blocking socket."""
+    set_nodelay(sock)
+    transport = loop._open_stream(sock, protocol, waiter, _described(sock, extra), server, context)
+    loop._transports[sock.fileno()] = transport
+    if server is not None:
+        attach(server, transport)
+    return transport
+
+
+def make_datagram_transport(
+    loop: SelectorEventLoop,
+    sock: socket.socket,
+    protocol: asyncio.DatagramProtocol,
+    address: Any,
+    waiter: asyncio.Future[None] | None,
+    extra: dict[str, Any] | None,
+) -> asyncio.DatagramTransport:
+    """Make a native transport over a non-blocking datagram socket of one of ``DATAGRAM_FAMILIES``."""
+    transport = loop._open_datagrams(sock, protocol, address, waiter, _described(sock, extra))
+    loop._transports[sock.fileno()] = transport
+    return transport
+
+
+# Those whose addresses the native transport reads and writes itself.
+DATAGRAM_FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
+
+
+def _described(sock: socket.socket, extra: dict[str, Any] | None) -> dict[str, Any]:
+    """What ``get_extra_info`` of a transport over a socket knows."""
     info = dict(extra) if extra else {}
     # Wrapped, so that nobody who asks for it closes the socket or changes its mode.
     info["socket"] = trsock.TransportSocket(sock)
@@ -35,12 +63,7 @@ def make_socket_transport(
             info["peername"] = sock.getpeername()
         except OSError:
             info["peername"] = None
-    set_nodelay(sock)
-    transport = loop._open_stream(sock, protocol, waiter, info, server, context)
-    loop._transports[sock.fileno()] = transport
-    if server is not None:
-        attach(server, transport)
-    return transport
+    return info
 
 
 def set_nodelay(sock: socket.socket) -> None:

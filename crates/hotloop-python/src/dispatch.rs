@@ -1,7 +1,7 @@
 //! The turns of a loop: what the engine hands out, run in Python.
 
 use hotloop::driver::Woken;
-use hotloop::{Event, StreamEvent, Timeout};
+use hotloop::{Event, Timeout};
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
 use std::time::Duration;
@@ -9,7 +9,8 @@ use std::time::Duration;
 use crate::errors::os_error;
 use crate::event_loop::Loop;
 use crate::ffi::{self, Object, This};
-use crate::{handles, sockets, transports};
+use crate::transports::Transport;
+use crate::{handles, sockets};
 
 /// Runs one turn, or all turns until the loop is stopped where it is inside `run_forever`.
 ///
@@ -51,13 +52,12 @@ fn turn(this: This<'_, '_, Loop>) -> PyResult<()> {
                 handles::done(&timer);
                 outcome?;
             }
-            Some(Event::Stream(_, transport, news)) => transport.with(this.py(), |transport| {
-                if this.is_debug() {
-                    timed(this, transport, news)
-                } else {
-                    transports::on_event(transport, this, news)
-                }
-            })?,
+            Some(Event::Stream(_, transport, news)) => {
+                timed(this, &transport, || transport.on_event(this, news))?;
+            }
+            Some(Event::Datagram(_, transport, news)) => {
+                timed(this, &transport, || transport.on_datagram(this, news))?;
+            }
             Some(Event::Accept(..)) => {}
             Some(Event::Replaced(handle)) => {
                 ffi::call_method(&handle.bind(this.py()), pyo3::intern!(this.py(), "cancel"), [])?;
@@ -128,16 +128,21 @@ fn run_handle(this: This<'_, '_, Loop>, handle: &Object, natively: bool) -> PyRe
     }
 }
 
-/// Runs the news of a stream, and looks at the clock: a protocol may hold the loop up as a callback may.
+/// Runs the news of a transport, and in debug mode looks at the clock: a protocol may hold the loop up as a callback
+/// may.
+#[inline]
 fn timed(
     this: This<'_, '_, Loop>,
-    transport: This<'_, '_, transports::SocketTransport>,
-    news: StreamEvent,
+    transport: &Transport,
+    run: impl FnOnce() -> PyResult<()>,
 ) -> PyResult<()> {
+    if !this.is_debug() {
+        return run();
+    }
     let py = this.py();
     let start = this.now(py)?;
-    transports::on_event(transport, this, news)?;
-    let arguments = (this.object(), transport.object(), this.now(py)? - start);
+    run()?;
+    let arguments = (this.object(), transport.object().bind(py), this.now(py)? - start);
     py.import("hotloop._reports")?
         .call_method1("transport_ran", arguments)
         .map(drop)

@@ -11,6 +11,7 @@ mod event_loop;
 mod ffi;
 mod handles;
 mod host;
+mod peers;
 mod sockets;
 mod transports;
 

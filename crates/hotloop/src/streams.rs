@@ -4,6 +4,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
+use crate::datagrams::EndpointKey;
 use crate::driver::{Driver, Op, OpKey};
 use crate::event_loop::{EventLoop, Operation};
 use crate::host::Host;
@@ -47,25 +48,32 @@ pub(crate) struct StreamEntry<H: Host> {
     sending: Option<OpKey>,
 }
 
-/// The stream of each descriptor, by its number.
+/// What a descriptor belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Stream(StreamKey),
+    Endpoint(EndpointKey),
+}
+
+/// The stream or endpoint of each descriptor, by its number.
 #[derive(Debug, Default)]
-pub(crate) struct Owners(Vec<Option<StreamKey>>);
+pub(crate) struct Owners(Vec<Option<Owner>>);
 
 impl Owners {
-    /// Gives a descriptor to a stream. Answers the one that had it.
-    fn set(&mut self, fd: RawFd, key: StreamKey) -> Option<StreamKey> {
+    /// Gives a descriptor to an owner. Answers the one that had it.
+    fn set(&mut self, fd: RawFd, owner: Owner) -> Option<Owner> {
         let index = usize::try_from(fd).ok()?;
         if index >= self.0.len() {
             self.0.resize(index + 1, None);
         }
-        self.0[index].replace(key)
+        self.0[index].replace(owner)
     }
 
-    /// Takes a descriptor from a stream, if it has it.
-    fn remove(&mut self, fd: RawFd, key: StreamKey) {
+    /// Takes a descriptor from an owner, if it has it.
+    pub(crate) fn remove(&mut self, fd: RawFd, owner: Owner) {
         let slot = usize::try_from(fd).ok().and_then(|index| self.0.get_mut(index));
         if let Some(slot) = slot
-            && *slot == Some(key)
+            && *slot == Some(owner)
         {
             *slot = None;
         }
@@ -88,9 +96,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             receiving: None,
             sending: None,
         }));
-        if let Some(old) = self.owners.set(fd, key) {
-            self.cut_off(old);
-        }
+        self.take_over(fd, Owner::Stream(key));
         key
     }
 
@@ -100,18 +106,22 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         self.streams.get_mut(key.0).map(|entry| &mut entry.state)
     }
 
-    /// The host's objects of the streams for which something is awaited.
+    /// The host's objects of the streams and endpoints for which something is awaited.
     pub fn streaming(&self) -> impl Iterator<Item = &H::Stream> {
         let awaited = self
             .operations
             .iter()
             .filter_map(|(_, operation)| match operation {
-                Operation::Receive(_, host) | Operation::Send(_, host) => Some(host),
+                Operation::Receive(_, host)
+                | Operation::Send(_, host)
+                | Operation::ReceiveFrom(_, host)
+                | Operation::SendTo(_, host) => Some(host),
                 _ => None,
             });
         awaited
             .chain(self.gathered.iter().map(|(_, host)| host))
             .chain(self.broken.iter().map(|(_, host, _)| host))
+            .chain(self.held.iter().map(|(_, _, host)| host))
     }
 
     /// Starts receiving. Each turn with something to receive has an event for `host`.
@@ -298,7 +308,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         self.stop_sending(key);
         self.forget_pending(key);
         if let Some(entry) = self.streams.try_remove(key.0) {
-            self.owners.remove(entry.fd, key);
+            self.owners.remove(entry.fd, Owner::Stream(key));
         }
     }
 
@@ -333,6 +343,15 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         match self.flush(key, &host) {
             Ok(()) => self.discarded.push(host),
             Err(error) => self.broken.push_back((key, host, error)),
+        }
+    }
+
+    /// Gives a descriptor to a stream or an endpoint that is opened on it.
+    pub(crate) fn take_over(&mut self, fd: RawFd, owner: Owner) {
+        match self.owners.set(fd, owner) {
+            Some(Owner::Stream(old)) => self.cut_off(old),
+            Some(Owner::Endpoint(old)) => self.cut_endpoint_off(old),
+            None => {}
         }
     }
 
@@ -398,7 +417,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
 }
 
 /// Whether a send is worth trying again later.
-fn is_transient(error: &io::Error) -> bool {
+pub(crate) fn is_transient(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted

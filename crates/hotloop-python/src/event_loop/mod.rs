@@ -10,7 +10,7 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use hotloop::clock::{Clock, Monotonic};
-use hotloop::driver::{Epoll, Selector};
+use hotloop::driver::{Batch, Epoll, Selector};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
@@ -19,9 +19,10 @@ pub(crate) use self::guard::EngineGuard;
 use crate::answers::{bool_object, none};
 use crate::dispatch;
 use crate::errors::os_error;
-use crate::ffi::{self, Class, Instance, Layout, Object, This, Visit};
+use crate::ffi::{self, Class, Layout, Object, This, Visit};
 use crate::handles;
 use crate::host::{Engine, Inbox};
+use crate::transports::Transport;
 
 /// Reads go through a buffer of this size, in bytes: asyncio's own limit for one read (`max_size`), so a protocol sees
 /// pieces of the sizes it is used to. Only the pages that reads have touched cost memory.
@@ -35,6 +36,8 @@ pub(crate) struct Loop {
     inbox: RefCell<Option<Arc<Inbox>>>,
     /// Reads land here first. Empty while one is under way.
     scratch: RefCell<Vec<MaybeUninit<u8>>>,
+    /// Datagrams land here first. `None` before the first ones come in, and while they are told.
+    batch: RefCell<Option<Box<Batch>>>,
     /// `_thread_id`: the thread that runs the loop, or `None`.
     thread: RefCell<Option<Object>>,
     /// `_stopping`: whether the loop ends after this turn.
@@ -73,7 +76,7 @@ impl Class for Loop {
             let (ready, timers) = engine.scheduled();
             ready.chain(timers).for_each(|handle| visit.owned(handle));
             visit.objects(engine.watching());
-            visit.objects(engine.streaming().map(Instance::object));
+            visit.objects(engine.streaming().map(Transport::object));
         }
         if let Ok(snapshot) = self.snapshot.try_borrow() {
             visit.objects(&*snapshot);
@@ -187,6 +190,18 @@ impl Loop {
         scratch
     }
 
+    /// Takes the loop's batch for one receive. Give it back with [`Self::return_batch`].
+    #[inline]
+    pub(crate) fn take_batch(&self) -> Box<Batch> {
+        self.batch.take().unwrap_or_default()
+    }
+
+    /// Gives the batch back.
+    #[inline]
+    pub(crate) fn return_batch(&self, batch: Box<Batch>) {
+        self.batch.replace(Some(batch));
+    }
+
     /// Gives the scratch buffer back.
     #[inline]
     pub(crate) fn return_scratch(&self, scratch: Vec<MaybeUninit<u8>>) {
@@ -252,6 +267,7 @@ fn construct(_py: Python<'_>) -> PyResult<Loop> {
         inbox: RefCell::new(Some(engine.inbox())),
         engine: RefCell::new(Some(engine)),
         scratch: RefCell::default(),
+        batch: RefCell::default(),
         thread: RefCell::default(),
         stopping: Cell::new(false),
         closed: Cell::new(false),

@@ -1,7 +1,74 @@
-//! Transports: Python objects over the engine's streams.
+//! Transports: Python objects over the engine's streams and datagram endpoints.
 
+mod datagram;
 mod protocol;
 mod reader;
 mod stream;
 
-pub(crate) use stream::{SocketTransport, add_to, on_event, open_stream};
+use hotloop::{DatagramEvent, StreamEvent};
+use pyo3::prelude::*;
+
+use self::datagram::DatagramTransport;
+pub(crate) use self::datagram::open_datagrams;
+use self::stream::SocketTransport;
+pub(crate) use self::stream::open_stream;
+use crate::event_loop::Loop;
+use crate::ffi::{Instance, Object, This};
+
+/// After so many writes to a lost connection each further one is logged (asyncio's
+/// `LOG_THRESHOLD_FOR_CONNLOST_WRITES`).
+const LOG_THRESHOLD: u32 = 5;
+
+/// A transport as the engine keeps it.
+#[derive(Clone)]
+pub(crate) enum Transport {
+    Socket(Instance<SocketTransport>),
+    Datagram(Instance<DatagramTransport>),
+}
+
+impl Transport {
+    /// The Python object.
+    pub(crate) fn object(&self) -> &Object {
+        match self {
+            Self::Socket(transport) => transport.object(),
+            Self::Datagram(transport) => transport.object(),
+        }
+    }
+
+    /// Runs the news of its stream.
+    ///
+    /// # Errors
+    /// `SystemExit` and `KeyboardInterrupt` of the protocol's methods.
+    #[inline]
+    pub(crate) fn on_event(&self, event_loop: This<'_, '_, Loop>, news: StreamEvent) -> PyResult<()> {
+        match self {
+            Self::Socket(transport) => {
+                transport.with(event_loop.py(), |this| stream::on_event(this, event_loop, news))
+            }
+            Self::Datagram(_) => Ok(()),
+        }
+    }
+
+    /// Runs the news of its datagram endpoint.
+    ///
+    /// # Errors
+    /// `SystemExit` and `KeyboardInterrupt` of the protocol's methods.
+    #[inline]
+    pub(crate) fn on_datagram(&self, event_loop: This<'_, '_, Loop>, news: DatagramEvent) -> PyResult<()> {
+        match self {
+            Self::Datagram(transport) => {
+                transport.with(event_loop.py(), |this| datagram::on_event(this, event_loop, news))
+            }
+            Self::Socket(_) => Ok(()),
+        }
+    }
+}
+
+/// Makes the classes and adds them to the module.
+///
+/// # Errors
+/// What CPython raises if a class cannot be.
+pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    stream::add_to(module)?;
+    datagram::add_to(module)
+}

@@ -7,12 +7,16 @@
     reason = "a descriptor number becomes a `BorrowedFd` here, and libc is called where rustix is not enough"
 )]
 
+mod datagram;
+
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+pub use datagram::Batch;
+pub(crate) use datagram::{receive_datagrams, receive_from, send_datagrams};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags};
 
 /// Lends a descriptor number to one system call.

@@ -16,7 +16,7 @@ use pyo3::exceptions::{PyImportError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
-pub(crate) use self::class::add_to;
+pub(super) use self::class::add_to;
 use super::protocol::{self, Protocol};
 use crate::answers::argument;
 use crate::dispatch::{in_context, is_fatal};
@@ -182,7 +182,7 @@ pub(crate) fn open_stream<'py>(
 ///
 /// # Errors
 /// `SystemExit` and `KeyboardInterrupt` of the protocol's methods.
-pub(crate) fn on_event(this: It<'_, '_>, event_loop: This<'_, '_, Loop>, news: StreamEvent) -> PyResult<()> {
+pub(super) fn on_event(this: It<'_, '_>, event_loop: This<'_, '_, Loop>, news: StreamEvent) -> PyResult<()> {
     let py = this.py();
     let context = match news {
         StreamEvent::Readable => &this.read_context,

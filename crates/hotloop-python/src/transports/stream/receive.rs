@@ -10,7 +10,7 @@ use crate::errors::{is_transient, os_error};
 use crate::event_loop::Loop;
 use crate::ffi::{self, Instance, This, WriteBuffer};
 use crate::transports::protocol::{Kind, Protocol};
-use crate::transports::reader;
+use crate::transports::{Transport, reader};
 
 impl<'py> It<'_, 'py> {
     /// Starts to receive.
@@ -21,7 +21,7 @@ impl<'py> It<'_, 'py> {
         self.with_loop(|event_loop| {
             event_loop
                 .engine()?
-                .start_reading(key, Instance::of(self))
+                .start_reading(key, Transport::Socket(Instance::of(self)))
                 .map_err(os_error)
         })?;
         Ok(())

@@ -9,10 +9,7 @@ use super::It;
 use crate::dispatch::is_fatal;
 use crate::errors::os_error;
 use crate::ffi::{Bytes, Instance};
-
-/// After so many writes to a lost connection each further one is logged (asyncio's
-/// `LOG_THRESHOLD_FOR_CONNLOST_WRITES`).
-const LOG_THRESHOLD: u32 = 5;
+use crate::transports::{LOG_THRESHOLD, Transport};
 
 impl<'py> It<'_, 'py> {
     /// Sends or queues bytes. `own` makes an owned copy.
@@ -32,7 +29,7 @@ impl<'py> It<'_, 'py> {
             return Ok(());
         }
         let Some(key) = self.key.get() else { return Ok(()) };
-        let this = Instance::of(self);
+        let this = Transport::Socket(Instance::of(self));
         let written = self.with_loop(|event_loop| Ok(event_loop.engine()?.write(key, bytes, own, &this)))?;
         match written {
             Some(Ok(written)) => {
