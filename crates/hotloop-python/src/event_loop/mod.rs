@@ -13,6 +13,7 @@ use hotloop::clock::{Clock, Monotonic};
 use hotloop::driver::{Batch, Epoll, Selector};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 
 pub(crate) use self::class::add_to;
 pub(crate) use self::guard::EngineGuard;
@@ -294,9 +295,13 @@ fn get_debug<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
 }
 
 fn create_future<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
+    // Once a read that waits: the import machinery alone costs more than the future. Its name is looked up anew, as in
+    // asyncio, where a test may have put another class in its place.
+    static FUTURES: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
     let py = this.py();
-    let class = py
-        .import(pyo3::intern!(py, "asyncio.futures"))?
+    let class = FUTURES
+        .get_or_try_init(py, || Ok::<_, PyErr>(py.import("asyncio.futures")?.unbind()))?
+        .bind(py)
         .getattr(pyo3::intern!(py, "Future"))?;
     ffi::call_with_keyword(&class, pyo3::intern!(py, "loop"), this.object())
 }
