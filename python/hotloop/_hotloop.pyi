@@ -10,7 +10,16 @@ from typing import Any, ClassVar, Final, Literal, TypeVarTuple, final
 from _typeshed import ReadableBuffer, WriteableBuffer
 from typing_extensions import disjoint_base
 
-__all__ = ["DatagramTransport", "Handle", "Loop", "SocketOperation", "SocketTransport", "TimerHandle", "__version__"]
+__all__ = [
+    "DatagramTransport",
+    "Handle",
+    "Listener",
+    "Loop",
+    "SocketOperation",
+    "SocketTransport",
+    "TimerHandle",
+    "__version__",
+]
 
 _Ts = TypeVarTuple("_Ts")
 
@@ -100,11 +109,23 @@ class Loop:
         sock: socket.socket,
         protocol: asyncio.BaseProtocol,
         waiter: asyncio.Future[None] | None,
-        extra: dict[str, Any],
+        extra: dict[str, Any] | None,
         server: Any,
         context: Context | None = None,
         /,
     ) -> SocketTransport: ...
+    def _listen(
+        self,
+        sock: socket.socket,
+        handle: asyncio.Handle,
+        natively: bool,
+        factory: Callable[[], asyncio.BaseProtocol],
+        server: Any,
+        backlog: int,
+        context: Context | None = None,
+        /,
+    ) -> asyncio.Handle | None: ...
+    def _accept(self, fd: int, /) -> tuple[int, Any]: ...
     def _open_datagrams(
         self,
         sock: socket.socket,
@@ -114,6 +135,13 @@ class Loop:
         extra: dict[str, Any],
         /,
     ) -> DatagramTransport: ...
+
+@final
+class Listener:
+    @property
+    def _cancelled(self) -> bool: ...
+    def cancel(self) -> None: ...
+    def cancelled(self) -> bool: ...
 
 @final
 class DatagramTransport(transports._FlowControlMixin, asyncio.DatagramTransport):
@@ -171,6 +199,7 @@ class SocketTransport(transports._FlowControlMixin):
     def _sock(self) -> socket.socket | None: ...
     @property
     def _sock_fd(self) -> int: ...
+    def get_extra_info(self, name: str, default: Any = None) -> Any: ...
     @property
     def _server(self) -> Any: ...
     @property
@@ -202,6 +231,7 @@ class SocketTransport(transports._FlowControlMixin):
     def get_write_buffer_size(self) -> int: ...
     def get_write_buffer_limits(self) -> tuple[int, int]: ...
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+    def _serve(self, listener: Listener, /) -> None: ...
     def _begin_reading(self) -> None: ...
     def _call_connection_lost(self, exc: BaseException | None, /) -> None: ...
     def _force_close(self, exc: BaseException | None, /) -> None: ...

@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 from asyncio import base_events, constants, sslproto, trsock
+from asyncio.log import logger
 from collections.abc import Callable, Iterator, MutableMapping
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,6 +30,9 @@ _Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 
 # What the native answer for literals stands in for.
 _getaddrinfo = socket.getaddrinfo
+
+# How many connections one turn accepts: of several processes on one socket, each is to have its share.
+_ACCEPT_BUDGET = 8
 
 
 class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
@@ -254,10 +258,38 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
 
     # Servers
 
-    def _start_serving(self, protocol_factory: Any, sock: socket.socket, *rest: Any, **more: Any) -> None:
+    def _start_serving(
+        self,
+        protocol_factory: Any,
+        sock: socket.socket,
+        sslcontext: Any = None,
+        server: Any = None,
+        backlog: int = 100,
+        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+        context: Context | None = None,
+    ) -> None:
+        """Accept connections from the next turn on. Since Python 3.15 each gets a copy of ``context``."""
+        self._check_closed()
         # A server may be closed while its socket rests for lack of descriptors.
-        if sock.fileno() != -1:
-            super()._start_serving(protocol_factory, sock, *rest, **more)  # type: ignore[misc]
+        if sock.fileno() == -1:
+            return
+        how: tuple[Any, ...] = (sslcontext, server, backlog, ssl_handshake_timeout, ssl_shutdown_timeout)
+        if sys.version_info >= (3, 15):
+            how = (*how, context)
+        handle = self._new_handle(self._accept_connection, (protocol_factory, sock, *how))
+        natively = sslcontext is None and _is_accepted_natively(sock) and self._serves_natively()
+        replaced = self._listen(sock, handle, natively, protocol_factory, server, backlog, context)
+        if replaced is not None:
+            replaced.cancel()
+
+    def _serves_natively(self) -> bool:
+        """Whether nobody has put methods of his own where asyncio would call them for each connection."""
+        names = ("_accept_connection", "_accept_connection2", "_make_socket_transport", "create_task", "create_future")
+        own = vars(self)
+        return not any(
+            name in own or getattr(type(self), name) is not getattr(SelectorEventLoop, name) for name in names
+        )
 
     def _accept_connection(
         self,
@@ -270,16 +302,11 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
         *context: Context | None,
     ) -> None:
-        """Accept what waits, at most ``backlog`` connections; rest once where the system has run out of something.
-
-        Since Python 3.15 there is a ``context``, of which each connection gets a copy.
-        """
-        if sys.version_info >= (3, 15) and not context:
-            context = (None,)
+        """Accept some of what waits, each connection in a task; rest where the system has run out of something."""
         how = (sslcontext, server, backlog, ssl_handshake_timeout, ssl_shutdown_timeout, *context)
-        for _ in range(backlog):
+        for _ in range(min(backlog, _ACCEPT_BUDGET)):
             try:
-                conn, address = sock.accept()
+                conn, address = self._accept_from(sock)
             except ConnectionAbortedError:
                 continue
             except (BlockingIOError, InterruptedError):
@@ -287,21 +314,10 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
             except OSError as error:
                 if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     raise
-                self.call_exception_handler(
-                    {
-                        "message": "socket.accept() out of system resource",
-                        "exception": error,
-                        "socket": trsock.TransportSocket(sock),
-                    }
-                )
-                # The socket stays readable all the while: without a rest the loop would spin.
-                self._remove_reader(sock.fileno())
-                self.call_later(
-                    constants.ACCEPT_RETRY_DELAY,
-                    self._start_serving,  # type: ignore[arg-type]
-                    *(protocol_factory, sock, *how),
-                )
+                self._rest_accepting(error, (protocol_factory, sock, *how))
                 return
+            if self._debug:
+                logger.debug("%r got a new connection from %r: %r", server, address, conn)
             conn.setblocking(False)
             given: dict[str, Any] = {}
             if context and context[0] is not None:
@@ -312,6 +328,29 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
                 **given,
             )
             self.create_task(accepted, **given)
+
+    def _accept_from(self, sock: socket.socket) -> tuple[socket.socket, Any]:
+        """Accept one connection."""
+        if not _is_accepted_natively(sock):
+            return sock.accept()
+        fd, address = self._accept(sock.fileno())
+        return socket.socket(sock.family, sock.type, sock.proto, fileno=fd), address
+
+    def _rest_accepting(self, error: OSError, how: tuple[Any, ...]) -> None:
+        """Report that the system has run out of something, and accept again after a while.
+
+        The socket stays readable all the while: without a rest the loop would spin.
+        """
+        sock = how[1]
+        self.call_exception_handler(
+            {
+                "message": "socket.accept() out of system resource",
+                "exception": error,
+                "socket": trsock.TransportSocket(sock),
+            }
+        )
+        self._remove_reader(sock.fileno())
+        self.call_later(constants.ACCEPT_RETRY_DELAY, self._start_serving, *how)
 
     async def _accept_connection2(
         self, protocol_factory: Any, conn: socket.socket, extra: Any, *rest: Any, **given: Any
@@ -453,6 +492,11 @@ class ScheduledView:
     def clear(self) -> None:
         """Drop all timers."""
         self._loop._clear_scheduled(True)
+
+
+def _is_accepted_natively(sock: Any) -> bool:
+    """Whether a listening socket has no ``accept`` of its own, and peers whose names are known natively."""
+    return type(sock) is socket.socket and sock.family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
 
 def _cancel(removed: asyncio.Handle | None) -> bool:

@@ -80,16 +80,24 @@ def write_to_lost() -> None:
     selector_events.logger.warning("socket.send() raised exception.")  # type: ignore[attr-defined]
 
 
-def transport_unclosed(transport: Any, sock: Any) -> None:
-    """Warn of a transport that went without being closed, and close its socket."""
+def transport_unclosed(transport: Any) -> None:
+    """Warn of a transport that went without being closed."""
     warnings.warn(f"unclosed transport {transport!r}", ResourceWarning, source=transport, stacklevel=2)
-    sock.close()
 
 
-def transport_repr(transport: Any, reading: bool, queued: int, name: str = "_SelectorSocketTransport") -> str:
+def accept_failed(loop: asyncio.AbstractEventLoop, exception: BaseException, server: asyncio.Server | None) -> None:
+    """Report that an accepted connection is not served: always, but for one that a closed server is too late for."""
+    if server is None or server.sockets:
+        message = "Error on transport creation for incoming connection"
+        loop.call_exception_handler({"message": message, "exception": exception})
+
+
+def transport_repr(
+    transport: Any, closed: bool, reading: bool, queued: int, name: str = "_SelectorSocketTransport"
+) -> str:
     """The text of a transport, in asyncio's form."""
     info = [name]
-    if transport._sock is None:
+    if closed:
         info.append("closed")
     elif transport.is_closing():
         info.append("closing")
@@ -125,14 +133,6 @@ def write_buffer_limits(high: int | None = None, low: int | None = None) -> tupl
         raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
     # A fraction of a byte makes no difference to a comparison with a number of bytes.
     return int(high // 1), int(low // 1)
-
-
-def detach(server: Any, transport: Any) -> None:
-    """Tell a server that one of its connections is gone (with the transport since 3.13)."""
-    try:
-        server._detach(transport)
-    except TypeError:
-        server._detach()
 
 
 assert constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES == 5, "the native transport counts as asyncio does"

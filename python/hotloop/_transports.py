@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from asyncio import trsock
 from contextvars import Context
@@ -23,12 +22,7 @@ def make_socket_transport(
     context: Context | None = None,
 ) -> asyncio.Transport:
     """Make a native transport over a connected, non-blocking socket."""
-    set_nodelay(sock)
-    transport = loop._open_stream(sock, protocol, waiter, _described(sock, extra), server, context)
-    loop._transports[sock.fileno()] = transport
-    if server is not None:
-        attach(server, transport)
-    return transport
+    return loop._open_stream(sock, protocol, waiter, extra, server, context)
 
 
 def make_datagram_transport(
@@ -37,10 +31,10 @@ def make_datagram_transport(
     protocol: asyncio.DatagramProtocol,
     address: Any,
     waiter: asyncio.Future[None] | None,
-    extra: dict[str, Any] | None,
+    given: dict[str, Any] | None,
 ) -> asyncio.DatagramTransport:
     """Make a native transport over a non-blocking datagram socket of one of ``DATAGRAM_FAMILIES``."""
-    transport = loop._open_datagrams(sock, protocol, address, waiter, _described(sock, extra))
+    transport = loop._open_datagrams(sock, protocol, address, waiter, extra(sock, given))
     loop._transports[sock.fileno()] = transport
     return transport
 
@@ -49,9 +43,9 @@ def make_datagram_transport(
 DATAGRAM_FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
 
-def _described(sock: socket.socket, extra: dict[str, Any] | None) -> dict[str, Any]:
-    """What ``get_extra_info`` of a transport over a socket knows."""
-    info = dict(extra) if extra else {}
+def extra(sock: socket.socket, given: dict[str, Any] | None) -> dict[str, Any]:
+    """What ``get_extra_info`` looks names up in, where something of it is given or of an unusual family."""
+    info = dict(given) if given else {}
     # Wrapped, so that nobody who asks for it closes the socket or changes its mode.
     info["socket"] = trsock.TransportSocket(sock)
     try:
@@ -66,17 +60,15 @@ def _described(sock: socket.socket, extra: dict[str, Any] | None) -> dict[str, A
     return info
 
 
-def set_nodelay(sock: socket.socket) -> None:
-    """Send small packets at once on TCP, by what the socket is: ``sock.proto`` is 0 on most."""
-    if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM:
-        # A stream over IP that is not TCP (SCTP, MPTCP on old kernels) has no such option, nor the need.
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def adopt(fd: int, family: int, kind: int, proto: int) -> socket.socket:
+    """The socket of a connection that was accepted natively; it owns the descriptor from now on."""
+    sock = socket.socket(family, kind, proto, fileno=fd)
+    sock.setblocking(False)
+    return sock
 
 
-def attach(server: Any, transport: asyncio.Transport) -> None:
-    """Count a connection of a server, as the running Python's server does (with the transport since 3.13)."""
-    try:
-        server._attach(transport)
-    except TypeError:
-        server._attach()
+def closed_socket(_: int, family: int, kind: int, proto: int) -> socket.socket:
+    """A socket as it is after the connection: closed."""
+    sock = socket.socket(family, kind, proto)
+    sock.close()
+    return sock

@@ -1,8 +1,11 @@
-//! `getaddrinfo` for address literals.
+//! `getaddrinfo` for address literals, and the names of sockets.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 
 use hotloop::address::{Port, Query, literal, text};
+use hotloop::driver::SocketAddress;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyList, PyString};
 
@@ -57,16 +60,47 @@ pub(crate) fn literal_addresses<'py>(
         return none(py);
     };
     let entries = resolved.iter().map(|entry| {
-        let host = text(entry.address.ip());
-        let address = match entry.address {
-            SocketAddr::V4(address) => (host, address.port()).into_pyobject(py)?.into_any(),
-            SocketAddr::V6(address) => (host, address.port(), address.flowinfo(), address.scope_id())
-                .into_pyobject(py)?
-                .into_any(),
-        };
+        let address = internet(py, entry.address)?;
         (entry.family, entry.socktype, entry.proto, "", address).into_pyobject(py)
     });
     Ok(PyList::new(py, entries.collect::<PyResult<Vec<_>>>()?)?.into_any())
+}
+
+/// The name of a socket's end, as the `socket` module tells it.
+///
+/// # Errors
+/// A path that is no text.
+pub(crate) fn name<'py>(py: Python<'py>, address: &SocketAddress) -> PyResult<Bound<'py, PyAny>> {
+    match address {
+        SocketAddress::Internet(address) => internet(py, *address),
+        SocketAddress::Unix(name) => unix(py, name),
+        SocketAddress::Other => none(py),
+    }
+}
+
+/// The name of a Unix socket: an abstract one, with its leading zero, is bytes, a path is text.
+///
+/// # Errors
+/// A path that is no text.
+pub(crate) fn unix<'py>(py: Python<'py>, name: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    if name.first() == Some(&0) {
+        return Ok(PyBytes::new(py, name).into_any());
+    }
+    Ok(OsStr::from_bytes(name).into_pyobject(py)?.into_any())
+}
+
+/// An address and a port of IPv4 or IPv6.
+///
+/// # Errors
+/// Out of memory.
+pub(crate) fn internet<'py>(py: Python<'py>, address: SocketAddr) -> PyResult<Bound<'py, PyAny>> {
+    let host = text(address.ip());
+    Ok(match address {
+        SocketAddr::V4(address) => (host, address.port()).into_pyobject(py)?.into_any(),
+        SocketAddr::V6(address) => (host, address.port(), address.flowinfo(), address.scope_id())
+            .into_pyobject(py)?
+            .into_any(),
+    })
 }
 
 /// The text of a `str` or of ASCII `bytes`; nothing of anything else.

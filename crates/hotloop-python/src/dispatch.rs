@@ -10,7 +10,7 @@ use crate::errors::os_error;
 use crate::event_loop::Loop;
 use crate::ffi::{self, Object, This};
 use crate::transports::Transport;
-use crate::{handles, sockets};
+use crate::{handles, listeners, sockets};
 
 /// Runs one turn, or all turns until the loop is stopped where it is inside `run_forever`.
 ///
@@ -58,7 +58,7 @@ fn turn(this: This<'_, '_, Loop>) -> PyResult<()> {
             Some(Event::Datagram(_, transport, news)) => {
                 timed(this, &transport, || transport.on_datagram(this, news))?;
             }
-            Some(Event::Accept(..)) => {}
+            Some(Event::Accept(listener)) => listeners::on_event(this, &listener, natively)?,
             Some(Event::Replaced(handle)) => {
                 ffi::call_method(&handle.bind(this.py()), pyo3::intern!(this.py(), "cancel"), [])?;
             }
@@ -99,8 +99,11 @@ fn wait(this: This<'_, '_, Loop>, timeout: Timeout) -> PyResult<Woken> {
 }
 
 /// Runs a handle's callback in its context; an exception goes to the loop's exception handler.
+///
+/// # Errors
+/// `SystemExit` and `KeyboardInterrupt`.
 #[inline]
-fn run_handle(this: This<'_, '_, Loop>, handle: &Object, natively: bool) -> PyResult<()> {
+pub(crate) fn run_handle(this: This<'_, '_, Loop>, handle: &Object, natively: bool) -> PyResult<()> {
     if sockets::is_operation(handle) {
         return sockets::run(this, handle);
     }

@@ -21,7 +21,6 @@ impl Host for PythonHost {
     type Handle = Object;
     type Timer = Object;
     type Stream = Transport;
-    type Listener = Object;
     type Bytes = Bytes;
 
     fn is_cancelled(timer: &Object) -> bool {

@@ -11,6 +11,7 @@ mod event_loop;
 mod ffi;
 mod handles;
 mod host;
+mod listeners;
 mod peers;
 mod sockets;
 mod transports;
@@ -24,5 +25,6 @@ fn _hotloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
     handles::add_to(module)?;
     event_loop::add_to(module)?;
     sockets::add_to(module)?;
-    transports::add_to(module)
+    transports::add_to(module)?;
+    listeners::add_to(module)
 }

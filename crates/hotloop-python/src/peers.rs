@@ -1,15 +1,13 @@
 //! Addresses of sockets: as the `socket` module writes them, and back.
 
-use std::ffi::OsStr;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::unix::ffi::OsStrExt;
 
-use hotloop::address::text;
 use hotloop::driver::{Address, Parts};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyString, PyTuple};
 use rustix::net::AddressFamily;
 
+use crate::addresses;
 use crate::ffi::Object;
 
 /// The families whose addresses are read and written natively.
@@ -52,20 +50,8 @@ impl Family {
 pub(crate) fn write<'py>(py: Python<'py>, address: &Address) -> PyResult<Option<Bound<'py, PyAny>>> {
     Ok(Some(match address.parts() {
         Parts::Nothing => py.None().into_bound(py),
-        Parts::Internet(address) => {
-            let host = text(address.ip());
-            match address {
-                SocketAddr::V4(address) => (host, address.port()).into_pyobject(py)?.into_any(),
-                SocketAddr::V6(address) => (host, address.port(), address.flowinfo(), address.scope_id())
-                    .into_pyobject(py)?
-                    .into_any(),
-            }
-        }
-        Parts::Unix(path) if path.first() == Some(&0) => PyBytes::new(py, path).into_any(),
-        Parts::Unix(path) => {
-            let path = path.split(|&byte| byte == 0).next().unwrap_or_default();
-            OsStr::from_bytes(path).into_pyobject(py)?.into_any()
-        }
+        Parts::Internet(address) => addresses::internet(py, address)?,
+        Parts::Unix(name) => addresses::unix(py, name)?,
         Parts::Other => return Ok(None),
     }))
 }

@@ -14,7 +14,7 @@ use crate::inbox::Inbox;
 use crate::ready::Ready;
 use crate::streams::{Owners, StreamEntry, StreamEvent, StreamKey};
 use crate::timers::Timers;
-use crate::watchers::{Listener, ListenerKey, Watchers};
+use crate::watchers::Watchers;
 
 /// The longest that one wait lasts, in seconds (asyncio's `MAXIMUM_SELECT_TIMEOUT`): a timer further away is looked at
 /// once a day.
@@ -33,8 +33,9 @@ pub enum Event<H: Host> {
     Stream(StreamKey, H::Stream, StreamEvent),
     /// News of a datagram transport.
     Datagram(EndpointKey, H::Stream, DatagramEvent),
-    /// A listening socket has connections to accept.
-    Accept(ListenerKey, H::Listener),
+    /// A listening socket has connections to accept: the host calls [`accept`](EventLoop::accept), at most
+    /// [`ACCEPT_BUDGET`](crate::transport::ACCEPT_BUDGET) times.
+    Accept(H::Handle),
     /// A handle that no longer watches although nobody took it away, for the host to cancel and drop: the number of
     /// its descriptor is in use anew, or the kernel refused it.
     Replaced(H::Handle),
@@ -63,7 +64,6 @@ pub struct EventLoop<H: Host, D: Driver> {
     pub(crate) endpoints: Slab<EndpointEntry<H>>,
     /// Which stream or endpoint has which descriptor.
     pub(crate) owners: Owners,
-    pub(crate) listeners: Slab<Listener<H>>,
     /// Streams whose later writes of this turn wait for its end.
     pub(crate) gathered: Vec<(StreamKey, H::Stream)>,
     /// Streams that broke at the end of a turn, for the next one to tell.
@@ -87,7 +87,7 @@ pub(crate) enum Operation<H: Host> {
     Send(StreamKey, H::Stream),
     ReceiveFrom(EndpointKey, H::Stream),
     SendTo(EndpointKey, H::Stream),
-    Accept(ListenerKey),
+    Accept(H::Handle),
     /// Cancelled: its last completion is still to come.
     Ended,
 }
@@ -107,7 +107,6 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             streams: Slab::new(),
             endpoints: Slab::new(),
             owners: Owners::default(),
-            listeners: Slab::new(),
             gathered: Vec::new(),
             broken: VecDeque::new(),
             held: Vec::new(),
@@ -249,12 +248,12 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         let mut streams = std::mem::take(&mut self.discarded);
         for (_, operation) in &mut self.operations {
             match std::mem::replace(operation, Operation::Ended) {
-                Operation::Watch(handle) => handles.push(handle),
+                Operation::Watch(handle) | Operation::Accept(handle) => handles.push(handle),
                 Operation::Receive(_, host)
                 | Operation::Send(_, host)
                 | Operation::ReceiveFrom(_, host)
                 | Operation::SendTo(_, host) => streams.push(host),
-                Operation::Accept(_) | Operation::Ended => {}
+                Operation::Ended => {}
             }
         }
         self.watchers = Watchers::default();
@@ -326,12 +325,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
                 Some(Operation::SendTo(endpoint, host)) => {
                     return Some(Event::Datagram(*endpoint, host.clone(), DatagramEvent::Writable));
                 }
-                Some(&Operation::Accept(listener)) => {
-                    let Some(entry) = self.listeners.get(listener.0) else {
-                        continue;
-                    };
-                    return Some(Event::Accept(listener, entry.host.clone()));
-                }
+                Some(Operation::Accept(handle)) => return Some(Event::Accept(handle.clone())),
                 Some(Operation::Ended) | None => {}
             }
         }

@@ -12,8 +12,6 @@ pub trait Host {
     type Timer;
     /// The host's own object for a transport, of a stream or of datagrams.
     type Stream: Clone;
-    /// The host's own object for a listening socket.
-    type Listener: Clone;
     /// Bytes on their way out, owned until the kernel has taken the last of them.
     ///
     /// Their address must not move while they are owned: a driver may lend it to the kernel.

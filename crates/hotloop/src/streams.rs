@@ -69,6 +69,10 @@ impl Owners {
         self.0[index].replace(owner)
     }
 
+    fn get(&self, fd: RawFd) -> Option<Owner> {
+        *self.0.get(usize::try_from(fd).ok()?)?
+    }
+
     /// Takes a descriptor from an owner, if it has it.
     pub(crate) fn remove(&mut self, fd: RawFd, owner: Owner) {
         let slot = usize::try_from(fd).ok().and_then(|index| self.0.get_mut(index));
@@ -98,6 +102,11 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         }));
         self.take_over(fd, Owner::Stream(key));
         key
+    }
+
+    /// Whether a descriptor belongs to a stream.
+    pub fn has_stream(&self, fd: RawFd) -> bool {
+        self.owners.get(fd).is_some()
     }
 
     /// The state of a stream; `None` once it is released.

@@ -1,9 +1,9 @@
 //! `add_reader`, `add_writer`, and listening sockets.
 
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::RawFd;
 
-use crate::driver::{Direction, Driver, Op, OpKey};
+use crate::driver::{Accepted, Direction, Driver, Op, OpKey};
 use crate::event_loop::{EventLoop, Operation};
 use crate::host::Host;
 
@@ -46,18 +46,6 @@ impl Watchers {
     }
 }
 
-/// Names a listening socket of a loop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ListenerKey(pub(crate) usize);
-
-/// A listening socket.
-pub(crate) struct Listener<H: Host> {
-    pub(crate) host: H::Listener,
-    fd: RawFd,
-    /// The accepting operation; none while the listener rests.
-    operation: Option<OpKey>,
-}
-
 impl<H: Host, D: Driver> EventLoop<H, D> {
     /// Watches a descriptor in one direction: `handle` is an event of each turn in which it is ready. Answers the
     /// handle that it replaces.
@@ -75,25 +63,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             Direction::Read => Op::WatchRead,
             Direction::Write => Op::WatchWrite,
         };
-        let key = self.begin(Operation::Watch(handle));
-        let old = self.watchers.slot(fd, direction).and_then(Option::take);
-        let begun = match old {
-            Some(_) => self.driver.replace(key, fd, op),
-            None => self.driver.submit(key, fd, op),
-        };
-        let old = old.and_then(|old| self.end(old));
-        match begun {
-            Ok(()) => self.watchers.set(fd, direction, key),
-            Err(error) => {
-                let refused = match self.operations.try_remove(key.0 as usize) {
-                    Some(Operation::Watch(handle)) => Some(handle),
-                    _ => None,
-                };
-                self.replaced.extend(old.into_iter().chain(refused));
-                return Err(error);
-            }
-        }
-        Ok(old)
+        self.watch_by(fd, op, Operation::Watch(handle))
     }
 
     /// Stops watching a descriptor in one direction. Answers the handle, if there was one.
@@ -111,7 +81,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     pub fn watcher(&mut self, fd: RawFd, direction: Direction) -> Option<&H::Handle> {
         let key = (*self.watchers.slot(fd, direction)?)?;
         match self.operations.get(key.0 as usize) {
-            Some(Operation::Watch(handle)) => Some(handle),
+            Some(Operation::Watch(handle) | Operation::Accept(handle)) => Some(handle),
             _ => None,
         }
     }
@@ -126,71 +96,26 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         self.operations
             .iter()
             .filter_map(|(_, operation)| match operation {
-                Operation::Watch(handle) => Some(handle),
+                Operation::Watch(handle) | Operation::Accept(handle) => Some(handle),
                 _ => None,
             })
     }
 
-    /// Accepts on a listening socket: each turn with connections waiting has one [`Event::Accept`](crate::Event::Accept).
+    /// Accepts on a listening socket, as a watcher of it for reading: each turn with connections waiting has one
+    /// [`Event::Accept`](crate::Event::Accept), until [`unwatch`](Self::unwatch). Answers the handle that it replaces.
     ///
     /// # Errors
-    /// The kernel's, if it refuses the descriptor.
-    pub fn listen(&mut self, fd: RawFd, host: H::Listener) -> io::Result<ListenerKey> {
-        let key = ListenerKey(self.listeners.insert(Listener {
-            host,
-            fd,
-            operation: None,
-        }));
-        self.resume_listening(key).inspect_err(|_| {
-            self.listeners.try_remove(key.0);
-        })?;
-        Ok(key)
+    /// As of [`watch`](Self::watch).
+    pub fn listen(&mut self, fd: RawFd, handle: H::Handle) -> io::Result<Option<H::Handle>> {
+        self.watch_by(fd, Op::Accept, Operation::Accept(handle))
     }
 
-    /// Accepts one connection of a listener: non-blocking, close-on-exec.
+    /// Accepts one connection: non-blocking, close-on-exec.
     ///
     /// # Errors
-    /// The kernel's; `WouldBlock` if none is left; `NotFound` if the listener is gone.
-    pub fn accept(&mut self, key: ListenerKey) -> io::Result<OwnedFd> {
-        let listener = self.listeners.get(key.0).ok_or(io::ErrorKind::NotFound)?;
-        self.driver.accept(listener.fd)
-    }
-
-    /// Lets a listener rest, after [`is_out_of_resources`](crate::transport::is_out_of_resources).
-    pub fn pause_listening(&mut self, key: ListenerKey) {
-        let Some(listener) = self.listeners.get_mut(key.0) else {
-            return;
-        };
-        let fd = listener.fd;
-        if let Some(operation) = listener.operation.take() {
-            self.driver.cancel(operation, fd, Op::Accept);
-            self.end(operation);
-        }
-    }
-
-    /// Lets a listener accept again. One that is gone is left alone.
-    ///
-    /// # Errors
-    /// The kernel's, if it refuses the descriptor.
-    pub fn resume_listening(&mut self, key: ListenerKey) -> io::Result<()> {
-        let Some(Listener {
-            fd, operation: None, ..
-        }) = self.listeners.get(key.0)
-        else {
-            return Ok(());
-        };
-        let fd = *fd;
-        let operation = self.submit(fd, Op::Accept, Operation::Accept(key))?;
-        if let Some(listener) = self.listeners.get_mut(key.0) {
-            listener.operation = Some(operation);
-        }
-        Ok(())
-    }
-
-    /// Stops accepting, before the descriptor is closed. Answers the host's object.
-    pub fn stop_listening(&mut self, key: ListenerKey) -> Option<H::Listener> {
-        self.pause_listening(key);
-        self.listeners.try_remove(key.0).map(|listener| listener.host)
+    /// The kernel's; `WouldBlock` if none is left.
+    pub fn accept(&mut self, fd: RawFd) -> io::Result<Accepted> {
+        self.driver.accept(fd)
     }
 
     /// Submits an operation on a descriptor, in the place of a watcher if there is one: either the host gives the
@@ -217,7 +142,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     pub(crate) fn end(&mut self, key: OpKey) -> Option<H::Handle> {
         let operation = self.operations.get_mut(key.0 as usize)?;
         match std::mem::replace(operation, Operation::Ended) {
-            Operation::Watch(handle) => Some(handle),
+            Operation::Watch(handle) | Operation::Accept(handle) => Some(handle),
             _ => None,
         }
     }
@@ -231,6 +156,30 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             | Operation::SendTo(_, host) => Some(host),
             _ => None,
         }
+    }
+
+    /// Begins an operation of a watcher or a listener, and answers the handle of the one that it replaces.
+    fn watch_by(&mut self, fd: RawFd, op: Op, operation: Operation<H>) -> io::Result<Option<H::Handle>> {
+        let direction = op.direction();
+        let key = self.begin(operation);
+        let old = self.watchers.slot(fd, direction).and_then(Option::take);
+        let begun = match old {
+            Some(_) => self.driver.replace(key, fd, op),
+            None => self.driver.submit(key, fd, op),
+        };
+        let old = old.and_then(|old| self.end(old));
+        match begun {
+            Ok(()) => self.watchers.set(fd, direction, key),
+            Err(error) => {
+                let refused = match self.operations.try_remove(key.0 as usize) {
+                    Some(Operation::Watch(handle) | Operation::Accept(handle)) => Some(handle),
+                    _ => None,
+                };
+                self.replaced.extend(old.into_iter().chain(refused));
+                return Err(error);
+            }
+        }
+        Ok(old)
     }
 
     fn begin(&mut self, operation: Operation<H>) -> OpKey {

@@ -79,6 +79,7 @@ macro_rules! hold_in_a_kernel {
                 a_reset_connection_is_an_error_of_receive
                 a_send_to_a_peer_that_is_gone_is_an_error_and_no_signal
                 an_accept_gives_each_connection_once
+                an_accept_goes_on_beside_a_writer_and_after_a_reader
                 many_ready_descriptors_are_all_reported;
             stale:
                 a_cancel_after_the_close_ends_the_operation

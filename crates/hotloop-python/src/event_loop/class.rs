@@ -11,7 +11,7 @@ use super::{
 };
 use crate::answers::{bool_object, object_or_none};
 use crate::ffi::{ClassBuilder, Object, This};
-use crate::{addresses, sockets, transports};
+use crate::{addresses, listeners, sockets, transports};
 
 /// Makes the class and adds it to the module.
 ///
@@ -59,6 +59,8 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(c"_wait_connected", c"_wait_connected($self, sock, address, /)\n--\n\nA future for the end of a connection attempt.", sockets::wait_connected)
         .method(c"_forget_operation", c"_forget_operation($self, sock, /)\n--\n\nStop waiting for what was given up on a socket.", sockets::forget)
         .method(c"_literal_addresses", c"_literal_addresses($self, host, port, family, type, proto, flags, /)\n--\n\nWhat getaddrinfo() answers for an address literal, or None.", addresses::literal_addresses)
+        .method(c"_listen", c"_listen($self, sock, handle, natively, factory, server, backlog, context=None, /)\n--\n\nAccept on a listening socket; answer what watched it before.", listeners::listen)
+        .method(c"_accept", c"_accept($self, fd, /)\n--\n\nA new descriptor and the address of its peer.", listeners::accept)
         .no_args(c"create_future", c"create_future($self, /)\n--\n\nA future of this loop.", create_future)
         .no_args(c"_release", c"_release($self, /)\n--\n\nLet go of the kernel and of everything scheduled, for good.", release)
         .method(c"_open_stream", c"_open_stream($self, sock, protocol, waiter, extra, server, context=None, /)\n--\n\nA transport over a connected socket.", transports::open_stream)

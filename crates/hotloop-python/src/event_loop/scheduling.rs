@@ -45,8 +45,22 @@ impl<'py> This<'_, 'py, Loop> {
         arguments: Object,
         context: Option<Object>,
     ) -> PyResult<Object> {
+        let context = self.context(self.py(), context)?;
+        self.schedule_in(function, arguments, context)
+    }
+
+    /// Schedules a callback for the next turn, in a context.
+    ///
+    /// # Errors
+    /// Out of memory.
+    #[inline]
+    pub(crate) fn schedule_in(
+        self,
+        function: &Bound<'_, PyAny>,
+        arguments: Object,
+        context: Context,
+    ) -> PyResult<Object> {
         let py = self.py();
-        let context = self.context(py, context)?;
         let handle = handles::new(
             py,
             self.object(),

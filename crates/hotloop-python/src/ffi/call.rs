@@ -205,6 +205,12 @@ impl<'a, 'py> Call<'a, 'py> {
     }
 }
 
+/// The empty tuple.
+#[inline]
+pub(crate) fn no_arguments(py: Python<'_>) -> Object {
+    PyTuple::empty(py).into_any().into()
+}
+
 /// Calls `callee` with the items of a tuple.
 ///
 /// # Errors

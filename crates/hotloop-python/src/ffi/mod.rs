@@ -16,7 +16,9 @@ mod object;
 mod slots;
 
 pub(crate) use buffer::{Bytes, ReadBuffer, WriteBuffer, append, bytes_from};
-pub(crate) use call::{Call, call_method, call_no_args, call_tuple, call_with_keyword, is_method_of};
+pub(crate) use call::{
+    Call, call_method, call_no_args, call_tuple, call_with_keyword, is_method_of, no_arguments,
+};
 pub(crate) use class::{
     Class, ClassBuilder, Finalize, Flag, Instance, Layout, This, Visit, alloc_plain, plain_class,
     track_if_shared, untrack,

@@ -10,8 +10,7 @@ use pyo3::prelude::*;
 
 use self::datagram::DatagramTransport;
 pub(crate) use self::datagram::open_datagrams;
-use self::stream::SocketTransport;
-pub(crate) use self::stream::open_stream;
+pub(crate) use self::stream::{SocketKind, SocketTransport, accepted, as_tuple, open_stream};
 use crate::event_loop::Loop;
 use crate::ffi::{Instance, Object, This};
 

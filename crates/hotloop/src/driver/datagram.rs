@@ -32,8 +32,8 @@ pub enum Parts<'a> {
     Nothing,
     /// An Internet address.
     Internet(SocketAddr),
-    /// A Unix address, by its path, in as many bytes as the kernel counts: an abstract one begins with a zero byte,
-    /// an unnamed one is empty.
+    /// A Unix address: an abstract one begins with a zero byte and has as many as the kernel counts, a path is without
+    /// the zero behind it, an unnamed one is empty.
     Unix(&'a [u8]),
     /// Another family's.
     Other,
@@ -73,7 +73,13 @@ impl Address {
         match number.into() {
             libc::AF_INET => self.internet_v4().map_or(Parts::Other, Parts::Internet),
             libc::AF_INET6 => self.internet_v6().map_or(Parts::Other, Parts::Internet),
-            libc::AF_UNIX => Parts::Unix(bytes.get(PATH..).unwrap_or_default()),
+            libc::AF_UNIX => {
+                let name = bytes.get(PATH..).unwrap_or_default();
+                match name.iter().position(|&byte| byte == 0) {
+                    Some(end) if end > 0 => Parts::Unix(&name[..end]),
+                    _ => Parts::Unix(name),
+                }
+            }
             _ => Parts::Other,
         }
     }
@@ -182,7 +188,7 @@ mod tests {
     #[test]
     fn unix_addresses_keep_their_length_and_zeros() {
         let path = Address::unix(b"/tmp/x").expect("short enough");
-        assert_eq!(path.parts(), Parts::Unix(b"/tmp/x\0"));
+        assert_eq!(path.parts(), Parts::Unix(b"/tmp/x"));
         let name = Address::unix(b"\0a\0b\0").expect("short enough");
         assert_eq!(name.parts(), Parts::Unix(b"\0a\0b\0"));
         assert_eq!(Address::unix(&[0; MAX_PATH]).map(|name| name.len), Some(110));

@@ -71,12 +71,16 @@ impl Poller for Epoll {
     }
 
     fn modify(&mut self, fd: RawFd, generation: u32, interest: Interest) -> io::Result<()> {
-        Ok(epoll::modify(
-            &self.epoll,
-            sys::borrow(fd)?,
-            data(fd, generation),
-            flags(interest),
-        )?)
+        let descriptor = sys::borrow(fd)?;
+        if !interest.exclusive {
+            match epoll::modify(&self.epoll, descriptor, data(fd, generation), flags(interest)) {
+                // One that is exclusive cannot be changed.
+                Err(Errno::INVAL) => {}
+                result => return Ok(result?),
+            }
+        }
+        epoll::delete(&self.epoll, descriptor)?;
+        self.add(fd, generation, interest)
     }
 
     fn delete(&mut self, fd: RawFd) -> io::Result<()> {
@@ -141,6 +145,7 @@ fn flags(interest: Interest) -> epoll::EventFlags {
     let mut flags = epoll::EventFlags::empty();
     flags.set(epoll::EventFlags::IN, interest.read);
     flags.set(epoll::EventFlags::OUT, interest.write);
+    flags.set(epoll::EventFlags::EXCLUSIVE, interest.exclusive);
     flags
 }
 
@@ -153,6 +158,7 @@ fn readiness(data: u64, bits: u32) -> Readiness {
         ready: Interest {
             read: bits & !write != 0,
             write: bits & !read != 0,
+            exclusive: false,
         },
     }
 }

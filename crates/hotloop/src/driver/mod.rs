@@ -18,6 +18,8 @@
 //! 6. Timeouts are kept to the nanosecond and never cut short by rounding: where the kernel only knows milliseconds,
 //!    they are rounded up.
 //! 7. A loop with nothing to do makes no system call.
+//! 8. Of several loops that accept on one listening socket, in processes of their own or not, a connection wakes one,
+//!    and each has its turn.
 
 mod datagram;
 mod op;
@@ -26,12 +28,12 @@ pub mod sim;
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use datagram::{Address, Batch, MAX_ADDRESS, MAX_BATCH, Outgoing, Parts};
-pub use op::{Completion, Direction, Interest, Op, OpKey, Outcome, Readiness};
+pub use op::{Accepted, Completion, Direction, Interest, Op, OpKey, Outcome, Readiness, SocketAddress};
 
 // The one place where the operating system is chosen.
 #[cfg(epoll)]
@@ -128,7 +130,7 @@ pub trait Driver {
     ///
     /// # Errors
     /// The kernel's; `WouldBlock` if there is none left.
-    fn accept(&mut self, fd: RawFd) -> io::Result<OwnedFd>;
+    fn accept(&mut self, fd: RawFd) -> io::Result<Accepted>;
 }
 
 /// Takes the error that is pending on a socket: how a connection attempt went.
@@ -137,6 +139,30 @@ pub trait Driver {
 /// The kernel's, if the descriptor is no socket.
 pub fn take_error(fd: RawFd) -> io::Result<Option<io::Error>> {
     crate::sys::take_error(fd)
+}
+
+/// What the kernel calls the near end of a connection.
+///
+/// # Errors
+/// The kernel's, if the descriptor is no socket.
+pub fn local_address(fd: RawFd) -> io::Result<SocketAddress> {
+    crate::sys::local_address(fd)
+}
+
+/// What the kernel calls the far end of a connection.
+///
+/// # Errors
+/// The kernel's, if there is none.
+pub fn peer_address(fd: RawFd) -> io::Result<SocketAddress> {
+    crate::sys::peer_address(fd)
+}
+
+/// Has a TCP connection send small packets at once.
+///
+/// # Errors
+/// The kernel's: only TCP has such an option.
+pub fn set_nodelay(fd: RawFd) -> io::Result<()> {
+    crate::sys::set_nodelay(fd)
 }
 
 /// Makes a waiting driver return.

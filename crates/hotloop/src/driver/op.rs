@@ -1,6 +1,7 @@
 //! What a driver can be asked for, and what it answers.
 
-use std::os::fd::RawFd;
+use std::net::SocketAddr;
+use std::os::fd::{OwnedFd, RawFd};
 
 /// An operation on a descriptor. The set is closed: each driver knows every one.
 ///
@@ -16,7 +17,8 @@ pub enum Op {
     /// Receive datagrams. Each completion is followed by one
     /// [`receive_datagrams`](super::Driver::receive_datagrams).
     ReceiveFrom,
-    /// Accept connections. Each completion is followed by calls of [`accept`](super::Driver::accept).
+    /// Accept connections. Each completion is followed by calls of [`accept`](super::Driver::accept). Where several
+    /// loops accept on one socket, each has its share.
     Accept,
     /// Say when a send that was refused for lack of room is worth trying again.
     Send,
@@ -63,6 +65,26 @@ pub enum Outcome {
     Cancelled,
 }
 
+/// A connection that was accepted.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Its descriptor.
+    pub fd: OwnedFd,
+    /// Who connected.
+    pub peer: SocketAddress,
+}
+
+/// The name of one end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SocketAddress {
+    /// An address and a port of IPv4 or IPv6.
+    Internet(SocketAddr),
+    /// What the kernel says of a Unix socket: a path, an abstract name with its leading zero, or nothing.
+    Unix(Box<[u8]>),
+    /// One of another family.
+    Other,
+}
+
 /// Which directions a descriptor is waited on in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interest {
@@ -70,6 +92,8 @@ pub struct Interest {
     pub read: bool,
     /// Whether writing is of interest.
     pub write: bool,
+    /// Whether of several that wait for this descriptor, one is told and not all: for listening sockets.
+    pub exclusive: bool,
 }
 
 impl Interest {

@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Address, Batch, Completion, Direction, Driver, Interest, Op, OpKey, Outcome, Outgoing, Readiness, Waker,
-    Woken,
+    Accepted, Address, Batch, Completion, Direction, Driver, Interest, Op, OpKey, Outcome, Outgoing,
+    Readiness, Waker, Woken,
 };
 use crate::sys;
 
@@ -28,7 +28,8 @@ pub trait Poller {
     /// The kernel's.
     fn add(&mut self, fd: RawFd, generation: u32, interest: Interest) -> io::Result<()>;
 
-    /// Changes the interest in a watched descriptor.
+    /// Changes the interest in a watched descriptor. One that is exclusive moves behind all others that wait for the
+    /// descriptor exclusively, also where nothing else changes.
     ///
     /// # Errors
     /// The kernel's; `NotFound` if the descriptor is not watched (it was closed meanwhile).
@@ -72,6 +73,10 @@ struct Descriptor {
     write: Option<OpKey>,
     /// Raised with each new registration of this number.
     generation: u32,
+    /// Whether what reads is [`Op::Accept`].
+    accepting: bool,
+    /// How many connections were accepted since this loop last stepped back behind the others.
+    accepted: u8,
 }
 
 impl Descriptor {
@@ -79,7 +84,16 @@ impl Descriptor {
         Interest {
             read: self.read.is_some(),
             write: self.write.is_some(),
+            exclusive: self.read.is_some() && self.accepting,
         }
+    }
+
+    /// Lets an operation wait. Answers the one whose place it takes.
+    fn put(&mut self, key: OpKey, op: Op) -> Option<OpKey> {
+        if op.direction() == Direction::Read {
+            self.accepting = op == Op::Accept;
+        }
+        self.slot(op.direction()).replace(key)
     }
 
     fn slot(&mut self, direction: Direction) -> &mut Option<OpKey> {
@@ -191,6 +205,28 @@ impl<P: Poller> ReadinessDriver<P> {
     }
 }
 
+/// After so many connections a loop lets the others that accept on the same socket go first. The kernel wakes the one
+/// that has waited there longest since it was registered; without this, of processes with little to do the first would
+/// serve all clients and the others none.
+const STEP_BACK_AFTER: u8 = 8;
+
+impl<P: Poller> ReadinessDriver<P> {
+    /// Counts a connection that was accepted, and steps back when it is time to.
+    fn step_back(&mut self, fd: RawFd) {
+        let Some(entry) = self.descriptor(fd) else { return };
+        entry.accepted += 1;
+        if entry.accepted < STEP_BACK_AFTER {
+            return;
+        }
+        entry.accepted = 0;
+        let (interest, generation) = (entry.interest(), entry.generation);
+        if interest.exclusive && self.poller.modify(fd, generation, interest).is_err() {
+            // The number is no listening socket of ours any more, or the kernel has no memory for it: then as with a
+            // descriptor that was closed, nothing becomes ready here any more.
+        }
+    }
+}
+
 impl<P: Poller> Driver for ReadinessDriver<P> {
     type Waker = P::Waker;
 
@@ -202,20 +238,19 @@ impl<P: Poller> Driver for ReadinessDriver<P> {
         let index = usize::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
         if index >= self.descriptors.len() {
             // The kernel is asked first, since a number out of nowhere must not make the table grow up to it.
-            let first = Descriptor::default();
-            let interest = Interest::default().with(op.direction(), true);
-            self.poller.add(fd, first.generation, interest)?;
-            self.descriptors.resize(index + 1, first);
-            *self.descriptors[index].slot(op.direction()) = Some(key);
+            let mut first = Descriptor::default();
+            first.put(key, op);
+            self.poller.add(fd, first.generation, first.interest())?;
+            self.descriptors.resize(index + 1, Descriptor::default());
+            self.descriptors[index] = first;
             return Ok(());
         }
         let entry = &mut self.descriptors[index];
         let old = entry.interest();
-        let slot = entry.slot(op.direction());
-        if slot.is_some() {
+        if entry.slot(op.direction()).is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        *slot = Some(key);
+        entry.put(key, op);
         let result = self.apply(fd, old);
         if result.is_err() {
             *self.descriptors[index].slot(op.direction()) = None;
@@ -241,12 +276,9 @@ impl<P: Poller> Driver for ReadinessDriver<P> {
 
     fn replace(&mut self, key: OpKey, fd: RawFd, op: Op) -> io::Result<()> {
         let entry = self.descriptor(fd).ok_or(io::ErrorKind::NotFound)?;
+        let old = (*entry.slot(op.direction())).ok_or(io::ErrorKind::NotFound)?;
+        entry.put(key, op);
         let (interest, generation) = (entry.interest(), entry.generation);
-        let slot = entry
-            .slot(op.direction())
-            .as_mut()
-            .ok_or(io::ErrorKind::NotFound)?;
-        let old = std::mem::replace(slot, key);
         self.completed.push_back(Completion {
             key: old,
             outcome: Outcome::Cancelled,
@@ -316,7 +348,9 @@ impl<P: Poller> Driver for ReadinessDriver<P> {
         sys::shutdown_write(fd)
     }
 
-    fn accept(&mut self, fd: RawFd) -> io::Result<OwnedFd> {
-        sys::accept(fd)
+    fn accept(&mut self, fd: RawFd) -> io::Result<Accepted> {
+        let accepted = sys::accept(fd)?;
+        self.step_back(fd);
+        Ok(accepted)
     }
 }

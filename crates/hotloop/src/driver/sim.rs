@@ -4,14 +4,16 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::readiness::{Poller, ReadinessDriver};
-use super::{Address, Batch, Completion, Driver, Interest, Op, OpKey, Outgoing, Readiness, Waker, Woken};
+use super::{
+    Accepted, Address, Batch, Completion, Driver, Interest, Op, OpKey, Outgoing, Readiness, Waker, Woken,
+};
 use crate::clock::Manual;
 
 /// A driver over a [`Network`] of scripted descriptors and a manual clock: a wait never blocks, it moves the clock.
@@ -318,7 +320,7 @@ impl Driver for Sim {
         })
     }
 
-    fn accept(&mut self, _fd: RawFd) -> io::Result<OwnedFd> {
+    fn accept(&mut self, _fd: RawFd) -> io::Result<Accepted> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }
@@ -383,7 +385,11 @@ impl Poller for SimPoller {
                 found.push(Readiness {
                     fd,
                     generation,
-                    ready: Interest { read, write },
+                    ready: Interest {
+                        read,
+                        write,
+                        exclusive: false,
+                    },
                 });
             }
         }

@@ -11,13 +11,16 @@ mod datagram;
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use datagram::Batch;
 pub(crate) use datagram::{receive_datagrams, receive_from, send_datagrams};
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags};
+use rustix::net::{AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketFlags};
+
+use crate::driver::{Accepted, SocketAddress};
 
 /// Lends a descriptor number to one system call.
 ///
@@ -64,11 +67,35 @@ pub(crate) fn send(fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> 
 ///
 /// # Errors
 /// The socket's, `WouldBlock` among them.
-pub(crate) fn accept(fd: RawFd) -> io::Result<OwnedFd> {
-    Ok(rustix::net::accept_with(
-        borrow(fd)?,
-        SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
-    )?)
+pub(crate) fn accept(fd: RawFd) -> io::Result<Accepted> {
+    let (fd, peer) = rustix::net::acceptfrom_with(borrow(fd)?, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    let peer = peer.as_ref().map_or(SocketAddress::Other, address);
+    Ok(Accepted { fd, peer })
+}
+
+/// The name of the near end of a socket.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn local_address(fd: RawFd) -> io::Result<SocketAddress> {
+    Ok(address(&rustix::net::getsockname(borrow(fd)?)?))
+}
+
+/// The name of the far end of a connection.
+///
+/// # Errors
+/// The kernel's, if there is no far end.
+pub(crate) fn peer_address(fd: RawFd) -> io::Result<SocketAddress> {
+    let peer = rustix::net::getpeername(borrow(fd)?)?;
+    Ok(peer.as_ref().map_or(SocketAddress::Other, address))
+}
+
+/// Sends small packets of TCP at once.
+///
+/// # Errors
+/// The kernel's; there is no such option if it is not TCP.
+pub(crate) fn set_nodelay(fd: RawFd) -> io::Result<()> {
+    Ok(rustix::net::sockopt::set_tcp_nodelay(borrow(fd)?, true)?)
 }
 
 /// Takes the error that is pending on a socket.
@@ -79,6 +106,26 @@ pub(crate) fn take_error(fd: RawFd) -> io::Result<Option<io::Error>> {
     Ok(rustix::net::sockopt::socket_error(borrow(fd)?)?
         .err()
         .map(Into::into))
+}
+
+/// What the kernel calls the end of a connection.
+fn address(name: &SocketAddrAny) -> SocketAddress {
+    if let Ok(name) = SocketAddr::try_from(name.clone()) {
+        return SocketAddress::Internet(name);
+    }
+    if name.address_family() != AddressFamily::UNIX {
+        return SocketAddress::Other;
+    }
+    let length = name.addr_len() as usize;
+    // SAFETY: the storage holds as many bytes as its length says, all written by the kernel.
+    let bytes = unsafe { std::slice::from_raw_parts(name.as_ptr().cast::<u8>(), length) };
+    let text = bytes.get(size_of::<libc::sa_family_t>()..).unwrap_or_default();
+    // A path ends with a zero; an abstract name begins with one and is as long as it is.
+    let text = match text.iter().position(|&byte| byte == 0) {
+        Some(end) if end > 0 => &text[..end],
+        _ => text,
+    };
+    SocketAddress::Unix(text.into())
 }
 
 /// Shuts the sending half of a connection down.

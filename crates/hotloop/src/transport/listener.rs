@@ -2,11 +2,12 @@
 
 use std::io;
 
-/// How long a listener rests after the system ran out of something that a connection needs, in seconds
-/// (asyncio's `ACCEPT_RETRY_DELAY`). The backlog stays readable all the time, so without a rest the loop would spin.
-pub const ACCEPT_RETRY_DELAY: f64 = 1.0;
+/// How many connections a listener accepts in one turn at most. The others stay in the kernel's backlog: for the next
+/// turn, after the connections that are there already were served, or for another process that has less to do.
+pub const ACCEPT_BUDGET: usize = 8;
 
-/// Whether an error of `accept` says that descriptors or memory ran out, so that trying again at once is of no use.
+/// Whether an error of `accept` says that descriptors or memory ran out. The backlog stays readable all the while, so the
+/// listener must rest, or the loop would spin.
 #[must_use]
 pub fn is_out_of_resources(error: &io::Error) -> bool {
     matches!(

@@ -12,6 +12,6 @@ mod stream;
 pub use datagram::{Datagrams, Destination, Queued};
 pub use flow_control::{DEFAULT_HIGH, FlowControl, InvalidLimits};
 pub use life::{Close, Life};
-pub use listener::{ACCEPT_RETRY_DELAY, is_out_of_resources};
+pub use listener::{ACCEPT_BUDGET, is_out_of_resources};
 pub use send_queue::{MAX_SLICES, SendQueue};
 pub use stream::Stream;

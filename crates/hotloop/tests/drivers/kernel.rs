@@ -7,10 +7,10 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use hotloop::driver::{Driver, Op, OpKey};
+use hotloop::driver::{Accepted, Driver, Op, OpKey, SocketAddress};
 use rustix::io::FdFlags;
 
-use crate::world::{World, errno, kind, poll, ready, receive};
+use crate::world::{World, cancelled, errno, kind, poll, ready, receive};
 
 /// A duplicate at a number far above those that the tests of this process open: once closed, it stays closed, although
 /// other tests run in other threads.
@@ -131,10 +131,10 @@ pub(crate) fn an_accept_gives_each_connection_once<W: World>() -> io::Result<()>
     ];
     for client in &clients {
         assert_eq!(poll(&mut driver)?, [ready(1)]);
-        let accepted = driver.accept(fd)?;
-        assert!(rustix::io::fcntl_getfd(&accepted)?.contains(FdFlags::CLOEXEC));
-        let accepted = TcpStream::from(accepted);
-        assert_eq!(accepted.peer_addr()?, client.local_addr()?);
+        let Accepted { fd, peer } = driver.accept(fd)?;
+        assert!(rustix::io::fcntl_getfd(&fd)?.contains(FdFlags::CLOEXEC));
+        let accepted = TcpStream::from(fd);
+        assert_eq!(peer, SocketAddress::Internet(client.local_addr()?));
         assert_eq!(
             kind(receive(&mut driver, accepted.as_raw_fd(), 1)),
             Some(io::ErrorKind::WouldBlock),
@@ -143,6 +143,40 @@ pub(crate) fn an_accept_gives_each_connection_once<W: World>() -> io::Result<()>
     }
     assert_eq!(poll(&mut driver)?, []);
     assert_eq!(kind(driver.accept(fd)), Some(io::ErrorKind::WouldBlock));
+    Ok(())
+}
+
+pub(crate) fn an_accept_goes_on_beside_a_writer_and_after_a_reader<W: World>() -> io::Result<()> {
+    let mut driver = W::new()?.driver()?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    listener.set_nonblocking(true)?;
+    let fd = listener.as_raw_fd();
+    let connect_and_accept = |driver: &mut W::Driver, key| {
+        let client = TcpStream::connect(listener.local_addr()?)?;
+        assert_eq!(poll(driver)?, [ready(key)]);
+        driver.accept(fd)?;
+        drop(client);
+        assert_eq!(poll(driver)?, []);
+        io::Result::Ok(())
+    };
+    driver.submit(OpKey(1), fd, Op::Accept)?;
+    connect_and_accept(&mut driver, 1)?;
+    driver.submit(OpKey(2), fd, Op::WatchWrite)?;
+    connect_and_accept(&mut driver, 1)?;
+    driver.cancel(OpKey(2), fd, Op::WatchWrite);
+    assert_eq!(poll(&mut driver)?, [cancelled(2)]);
+    connect_and_accept(&mut driver, 1)?;
+    driver.replace(OpKey(3), fd, Op::WatchRead)?;
+    assert_eq!(poll(&mut driver)?, [cancelled(1)]);
+    connect_and_accept(&mut driver, 3)?;
+    driver.replace(OpKey(4), fd, Op::Accept)?;
+    assert_eq!(poll(&mut driver)?, [cancelled(3)]);
+    // Often enough for the driver to have let others go first.
+    for _ in 0..20 {
+        connect_and_accept(&mut driver, 4)?;
+    }
+    driver.cancel(OpKey(4), fd, Op::Accept);
+    assert_eq!(poll(&mut driver)?, [cancelled(4)]);
     Ok(())
 }
 

@@ -21,7 +21,6 @@ impl Host for Labels {
     type Handle = u32;
     type Timer = Timer;
     type Stream = u32;
-    type Listener = u32;
     type Bytes = Vec<u8>;
 
     fn is_cancelled(timer: &Timer) -> bool {
@@ -132,7 +131,7 @@ impl Program {
                 Event::Stream(_, label, StreamEvent::Sent) => Seen::Sent(label),
                 Event::Stream(_, label, StreamEvent::Broken(error)) => Seen::Broken(label, error.kind()),
                 Event::Datagram(_, label, news) => Seen::Datagram(label, news),
-                Event::Accept(_, label) => Seen::Accept(label),
+                Event::Accept(label) => Seen::Accept(label),
                 Event::Replaced(label) => Seen::Replaced(label),
             });
         }

@@ -128,25 +128,36 @@ fn a_refused_descriptor_is_not_watched() -> io::Result<()> {
 }
 
 #[test]
-fn a_listener_is_told_of_connections_until_it_rests() -> io::Result<()> {
+fn a_listener_is_told_of_connections_until_it_is_unwatched() -> io::Result<()> {
     let mut program = Program::new();
     program.network.open(4, 0);
-    let key = program.event_loop.listen(4, 44)?;
+    assert_eq!(program.event_loop.listen(4, 44)?, None);
     program.network.feed(4, b"a connection");
     program.event_loop.call_soon(1);
     assert_eq!(program.turn()?, [Seen::Callback(1), Seen::Accept(44)]);
-    program.event_loop.pause_listening(key);
-    program.event_loop.pause_listening(key);
+    assert_eq!(program.event_loop.watcher(4, Read), Some(&44));
+    assert_eq!(
+        program.event_loop.listen(4, 45)?,
+        Some(44),
+        "one replaces the other"
+    );
+    assert_eq!(program.turn()?, [Seen::Accept(45)]);
+    assert_eq!(program.event_loop.unwatch(4, Read), Some(45));
+    assert_eq!(program.event_loop.unwatch(4, Read), None);
     program.event_loop.call_soon(1);
     assert_eq!(program.turn()?, callbacks([1]));
-    program.event_loop.resume_listening(key)?;
-    program.event_loop.resume_listening(key)?;
+    Ok(())
+}
+
+#[test]
+fn a_reader_takes_the_place_of_a_listener() -> io::Result<()> {
+    let mut program = Program::new();
+    program.network.open(4, 0);
+    program.network.feed(4, b"a connection");
+    program.event_loop.listen(4, 44)?;
+    assert_eq!(program.event_loop.watch(4, Read, 5)?, Some(44));
+    assert_eq!(program.turn()?, callbacks([5]));
+    assert_eq!(program.event_loop.listen(4, 44)?, Some(5));
     assert_eq!(program.turn()?, [Seen::Accept(44)]);
-    assert_eq!(program.event_loop.stop_listening(key), Some(44));
-    assert_eq!(program.event_loop.stop_listening(key), None);
-    let gone = program.event_loop.accept(key).err();
-    assert_eq!(gone.map(|error| error.kind()), Some(io::ErrorKind::NotFound));
-    program.event_loop.call_soon(1);
-    assert_eq!(program.turn()?, callbacks([1]));
     Ok(())
 }

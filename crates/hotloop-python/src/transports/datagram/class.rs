@@ -198,9 +198,10 @@ fn repr<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
         .state(|endpoint| (endpoint.life().is_reading(), endpoint.size()))?
         .unwrap_or_default();
     let reports = py.import("hotloop._reports")?;
+    let closed = this.socket.borrow().is_none();
     reports.call_method1(
         "transport_repr",
-        (this.object(), reading, size, "_SelectorDatagramTransport"),
+        (this.object(), closed, reading, size, "_SelectorDatagramTransport"),
     )
 }
 

@@ -134,7 +134,8 @@ impl Finalize for DatagramTransport {
         };
         let reported = py
             .import("hotloop._reports")
-            .and_then(|reports| reports.call_method1("transport_unclosed", (this.object(), socket.bind(py))));
+            .and_then(|reports| reports.call_method1("transport_unclosed", (this.object(),)))
+            .and_then(|_| socket.bind(py).call_method0("close"));
         // At the interpreter's exit there may be nothing left to warn with.
         if let Err(error) = reported
             && !error.is_instance_of::<PyImportError>(py)

@@ -6,10 +6,12 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyType};
 
+use super::socket::{Owner, get_extra_info};
 use super::{CLASS, It, SocketTransport};
 use crate::answers::{argument, bool_object, none, object_or_none};
 use crate::errors::os_error;
 use crate::ffi::{Bytes, Call, ClassBuilder, Object, ReadBuffer};
+use crate::listeners;
 use crate::transports::protocol::{self, Protocol};
 
 /// Makes the class and adds it to the module.
@@ -92,6 +94,16 @@ pub(in crate::transports) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()
             c"set_write_buffer_limits($self, /, high=None, low=None)\n--\n\nSet the marks of flow control, in bytes.",
             set_write_buffer_limits,
         )
+        .method(
+            c"get_extra_info",
+            c"get_extra_info($self, /, name, default=None)\n--\n\nWhat is known of the connection under a name.",
+            get_extra_info,
+        )
+        .method(
+            c"_serve",
+            c"_serve($self, listener, /)\n--\n\nMake the protocol of an accepted connection, and begin.",
+            listeners::serve,
+        )
         .no_args(
             c"_begin_reading",
             c"_begin_reading($self, /)\n--\n\nReceive from now on, unless paused.",
@@ -123,7 +135,10 @@ pub(in crate::transports) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()
             reset_empty_waiter,
         )
         .getter(c"_sock", c"The socket, or None.", |this: It<'_, '_>| {
-            Ok(optional(this, &this.socket))
+            Ok(object_or_none(this.py(), this.python_socket()?))
+        })
+        .getter(c"_extra", c"What get_extra_info() looks names up in.", |this: It<'_, '_>| {
+            this.extra()
         })
         .getter(c"_sock_fd", c"The descriptor's number.", |this: It<'_, '_>| {
             Ok(this.fd.into_pyobject(this.py())?.into_any())
@@ -193,7 +208,8 @@ fn repr<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let writing = this.state(|stream| stream.queue.len())?.unwrap_or(0);
     let reading = this.state(|stream| stream.is_reading())?.unwrap_or(false);
     let reports = py.import("hotloop._reports")?;
-    reports.call_method1("transport_repr", (this.object(), reading, writing))
+    let closed = matches!(&*this.owner.borrow(), Owner::Closed(_));
+    reports.call_method1("transport_repr", (this.object(), closed, reading, writing))
 }
 
 fn write<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {

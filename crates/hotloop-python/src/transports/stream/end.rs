@@ -85,20 +85,11 @@ impl<'py> It<'_, 'py> {
             }
         };
         self.release();
-        let closed = match self.socket.take() {
-            None => Ok(()),
-            Some(socket) => socket.bind(py).call_method0(pyo3::intern!(py, "close")).map(drop),
-        };
+        let closed = self.close_socket();
         drop(self.protocol.take());
         drop(self.event_loop.take());
         drop((self.read_context.take(), self.write_context.take()));
-        let detached = match self.server.take() {
-            None => Ok(()),
-            Some(server) => py
-                .import("hotloop._reports")?
-                .call_method1("detach", (server.bind(py), self.object()))
-                .map(drop),
-        };
+        let detached = self.detach();
         told.and(closed).and(detached)
     }
 

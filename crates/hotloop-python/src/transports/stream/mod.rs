@@ -2,26 +2,29 @@
 
 mod class;
 mod end;
+mod open;
 mod receive;
 mod send;
+mod socket;
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
 use std::sync::OnceLock;
 
-use hotloop::driver::Direction;
+use hotloop::driver::SocketAddress;
 use hotloop::transport::Stream;
 use hotloop::{StreamEvent, StreamKey};
-use pyo3::exceptions::{PyImportError, PyRuntimeError};
+use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
-use pyo3::types::PyType;
 
 pub(super) use self::class::add_to;
-use super::protocol::{self, Protocol};
-use crate::answers::argument;
+pub(crate) use self::open::{accepted, open_stream};
+use self::socket::Owner;
+pub(crate) use self::socket::{SocketKind, as_tuple};
+use super::protocol::Protocol;
 use crate::dispatch::{in_context, is_fatal};
 use crate::event_loop::Loop;
-use crate::ffi::{self, Bytes, Call, Class, Finalize, Instance, Layout, Object, This, Visit};
+use crate::ffi::{self, Bytes, Class, Finalize, Instance, Layout, Object, This, Visit};
 
 /// A stream transport over a socket.
 pub(crate) struct SocketTransport {
@@ -30,8 +33,15 @@ pub(crate) struct SocketTransport {
     /// The engine's name for the stream; `None` once it is released.
     key: Cell<Option<StreamKey>>,
     fd: RawFd,
-    /// The socket, which owns the descriptor; `None` after `connection_lost`.
-    socket: RefCell<Option<Object>>,
+    /// Who closes the descriptor. Closed after `connection_lost`.
+    owner: RefCell<Owner>,
+    /// What a Python socket is made with, where there is none yet.
+    kind: SocketKind,
+    /// What the near and the far end are called, each if the kernel told. Set when the transport is opened.
+    ends: RefCell<(Option<SocketAddress>, Option<SocketAddress>)>,
+    /// `_extra`: a dictionary, given by the creator or made when somebody asks.
+    extra: RefCell<Option<Object>>,
+    /// `None` until a protocol was made for an accepted connection, and after `connection_lost`.
     protocol: RefCell<Option<Protocol>>,
     /// The server that accepted it, told when it goes.
     server: RefCell<Option<Object>>,
@@ -69,8 +79,9 @@ impl Class for SocketTransport {
         visit.objects(event_loop.iter().map(Instance::object));
         visit.objects(self.protocol.borrow().iter().map(|protocol| &protocol.object));
         visit.objects(&self.context);
+        visit.objects(self.owner.borrow().object());
         for held in [
-            &self.socket,
+            &self.extra,
             &self.server,
             &self.read_context,
             &self.write_context,
@@ -82,7 +93,7 @@ impl Class for SocketTransport {
 
     fn clear(&self) {
         for held in [
-            &self.socket,
+            &self.extra,
             &self.server,
             &self.read_context,
             &self.write_context,
@@ -90,6 +101,7 @@ impl Class for SocketTransport {
         ] {
             held.take();
         }
+        self.owner.replace(Owner::Closed(None));
         self.protocol.take();
         self.event_loop.take();
     }
@@ -98,12 +110,13 @@ impl Class for SocketTransport {
 impl Finalize for SocketTransport {
     fn finalize(this: It<'_, '_>) {
         let py = this.py();
-        let Some(socket) = this.socket.borrow().clone() else {
+        if matches!(&*this.owner.borrow(), Owner::Closed(_)) || this.key.get().is_none() {
             return;
-        };
+        }
         let reported = py
             .import("hotloop._reports")
-            .and_then(|reports| reports.call_method1("transport_unclosed", (this.object(), socket.bind(py))));
+            .and_then(|reports| reports.call_method1("transport_unclosed", (this.object(),)))
+            .and_then(|_| this.close_socket());
         // At the interpreter's exit there may be nothing left to warn with.
         if let Err(error) = reported
             && !error.is_instance_of::<PyImportError>(py)
@@ -112,70 +125,6 @@ impl Finalize for SocketTransport {
         }
         this.release();
     }
-}
-
-/// `Loop._open_stream(sock, protocol, waiter, extra, server)`: a transport over a connected socket. `connection_made`
-/// and then reading begin on the next turn.
-pub(crate) fn open_stream<'py>(
-    this: This<'_, 'py, Loop>,
-    call: Call<'_, 'py>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = this.py();
-    let [socket, protocol, waiter, extra, server] =
-        [0, 1, 2, 3, 4].map(|index| argument(&call, index, "_open_stream"));
-    let (socket, protocol, waiter, extra, server) = (socket?, protocol?, waiter?, extra?, server?);
-    let context = call.get(5).filter(|context| !context.is_none()).map(Object::from);
-    let fd: RawFd = socket.call_method0(pyo3::intern!(py, "fileno"))?.extract()?;
-    let class = CLASS
-        .get()
-        .ok_or_else(|| PyRuntimeError::new_err("the module is not imported"))?;
-    let protocol_kind = protocol::kind(&protocol)?;
-    let transport = Instance::new(
-        &class.bind(py).cast::<PyType>()?.to_owned(),
-        SocketTransport {
-            event_loop: RefCell::new(Some(Instance::of(this))),
-            key: Cell::new(None),
-            fd,
-            socket: RefCell::new(Some((&*socket).into())),
-            protocol: RefCell::new(Some(Protocol {
-                object: (&*protocol).into(),
-                kind: protocol_kind,
-            })),
-            server: RefCell::new((!server.is_none()).then(|| (&*server).into())),
-            read_context: RefCell::default(),
-            write_context: RefCell::default(),
-            paused: Cell::new(false),
-            lost: Cell::new(0),
-            empty_waiter: RefCell::default(),
-            closing: Cell::new(false),
-            context: context.clone(),
-        },
-    )?;
-    let object = transport.object().clone().into_bound(py);
-    object.setattr(pyo3::intern!(py, "_extra"), &*extra)?;
-    // What still watches the number watched an earlier descriptor of it.
-    let dropped =
-        [Direction::Read, Direction::Write].map(|direction| Ok(this.engine()?.unwatch(fd, direction)));
-    let key = this.engine()?.open_stream(fd);
-    dropped.into_iter().collect::<PyResult<Vec<_>>>()?;
-    transport.get(py).key.set(Some(key));
-    let empty = call.rest(call.len());
-    let with =
-        |item: &Bound<'py, PyAny>| -> PyResult<Object> { Ok((item,).into_pyobject(py)?.into_any().into()) };
-    this.schedule(
-        &protocol.getattr(pyo3::intern!(py, "connection_made"))?,
-        with(&object)?,
-        None,
-    )?;
-    this.schedule(&object.getattr(pyo3::intern!(py, "_begin_reading"))?, empty, None)?;
-    if !waiter.is_none() {
-        let wake = py
-            .import("asyncio.futures")?
-            .getattr("_set_result_unless_cancelled")?;
-        let arguments = (&*waiter, py.None()).into_pyobject(py)?.into_any().into();
-        this.schedule(&wake, arguments, context)?;
-    }
-    Ok(object)
 }
 
 /// Runs the news of a stream.
@@ -224,6 +173,11 @@ impl<'py> It<'_, 'py> {
         event_loop
             .map(|event_loop| event_loop.with(self.py(), act))
             .transpose()
+    }
+
+    /// The loop; `None` after `connection_lost`.
+    pub(crate) fn event_loop(self) -> Option<Instance<Loop>> {
+        self.event_loop.borrow().clone()
     }
 
     /// Looks at the engine's stream; `None` once it is released.

@@ -116,8 +116,9 @@ impl<'py> It<'_, 'py> {
 
     /// Ends the connection over something that cannot be received into; the socket says why.
     pub(super) fn refuse_buffer(self, buffer: &Bound<'py, PyAny>) -> PyResult<()> {
-        let socket = self.socket.borrow().clone();
-        let Some(socket) = socket else { return Ok(()) };
+        let Some(socket) = self.python_socket()? else {
+            return Ok(());
+        };
         match socket
             .bind(self.py())
             .call_method1(pyo3::intern!(self.py(), "recv_into"), (buffer,))

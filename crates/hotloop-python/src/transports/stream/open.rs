@@ -1,0 +1,196 @@
+//! The beginning of a stream transport: over a socket that is given, or over a connection that was accepted.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::{AsRawFd, RawFd};
+
+use hotloop::driver::{self, Accepted, Direction, SocketAddress};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+use super::socket::{Owner, SocketKind};
+use super::{CLASS, It, SocketTransport};
+use crate::answers::argument;
+use crate::event_loop::Loop;
+use crate::ffi::{self, Call, Instance, Object, This};
+use crate::transports::protocol::{self, Protocol};
+
+/// `Loop._open_stream(sock, protocol, waiter, extra, server, context=None)`: a transport over a connected socket.
+/// `connection_made` and then reading begin on the next turn.
+pub(crate) fn open_stream<'py>(
+    this: This<'_, 'py, Loop>,
+    call: Call<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    let [socket, protocol, waiter, extra, server] =
+        [0, 1, 2, 3, 4].map(|index| argument(&call, index, "_open_stream"));
+    let (socket, protocol, waiter, extra, server) = (socket?, protocol?, waiter?, extra?, server?);
+    let context = call.get(5).filter(|context| !context.is_none()).map(Object::from);
+    let fd: RawFd = socket.call_method0(pyo3::intern!(py, "fileno"))?.extract()?;
+    let kind = SocketKind::default();
+    let transport = new(this, Owner::Socket((&*socket).into()), fd, kind, context)?;
+    transport.with(py, |transport| {
+        let ends = (driver::local_address(fd).ok(), driver::peer_address(fd).ok());
+        let is_plain = |end: &Option<SocketAddress>| !matches!(end, Some(SocketAddress::Other));
+        if extra.is_none() && is_plain(&ends.0) && is_plain(&ends.1) {
+            transport.ends.replace(ends);
+        } else {
+            let extra = py
+                .import("hotloop._transports")?
+                .call_method1("extra", (&*socket, &*extra))?;
+            transport.extra.replace(Some((&extra).into()));
+        }
+        let server = (!server.is_none()).then(|| (&*server).into());
+        transport.begin(this, &protocol, server)?;
+        if !waiter.is_none() {
+            let wake = py
+                .import("asyncio.futures")?
+                .getattr("_set_result_unless_cancelled")?;
+            let arguments = (&*waiter, py.None()).into_pyobject(py)?.into_any().into();
+            this.schedule(&wake, arguments, transport.context.clone())?;
+        }
+        Ok(transport.object().clone())
+    })
+}
+
+/// A transport over a connection that was accepted, without a protocol yet; see [`It::serve`].
+///
+/// # Errors
+/// Out of memory.
+pub(crate) fn accepted(
+    event_loop: This<'_, '_, Loop>,
+    connection: Accepted,
+    kind: SocketKind,
+    context: Option<Object>,
+) -> PyResult<Instance<SocketTransport>> {
+    let Accepted { fd, peer } = connection;
+    let number = fd.as_raw_fd();
+    let transport = new(event_loop, Owner::Transport(fd), number, kind, context)?;
+    transport.get(event_loop.py()).ends.borrow_mut().1 = Some(peer);
+    Ok(transport)
+}
+
+fn new(
+    event_loop: This<'_, '_, Loop>,
+    owner: Owner,
+    fd: RawFd,
+    kind: SocketKind,
+    context: Option<Object>,
+) -> PyResult<Instance<SocketTransport>> {
+    let class = CLASS
+        .get()
+        .ok_or_else(|| PyRuntimeError::new_err("the module is not imported"))?;
+    Instance::new(
+        &class.bind(event_loop.py()).cast::<PyType>()?.to_owned(),
+        SocketTransport {
+            event_loop: RefCell::new(Some(Instance::of(event_loop))),
+            key: Cell::new(None),
+            fd,
+            owner: RefCell::new(owner),
+            kind,
+            ends: RefCell::default(),
+            extra: RefCell::default(),
+            protocol: RefCell::default(),
+            server: RefCell::default(),
+            read_context: RefCell::default(),
+            write_context: RefCell::default(),
+            paused: Cell::new(false),
+            lost: Cell::new(0),
+            empty_waiter: RefCell::default(),
+            closing: Cell::new(false),
+            context,
+        },
+    )
+}
+
+impl<'py> It<'_, 'py> {
+    /// Serves an accepted connection, as a transport of `server`.
+    ///
+    /// # Errors
+    /// What the server raises: it is closed meanwhile. That the descriptor is in use by another transport.
+    pub(crate) fn serve(
+        self,
+        event_loop: This<'_, 'py, Loop>,
+        protocol: &Bound<'py, PyAny>,
+        server: Option<Object>,
+    ) -> PyResult<()> {
+        if event_loop.engine()?.has_stream(self.fd) {
+            let py = self.py();
+            event_loop
+                .object()
+                .call_method1(pyo3::intern!(py, "_ensure_fd_no_transport"), (self.fd,))?;
+        }
+        self.ends.borrow_mut().0 = driver::local_address(self.fd).ok();
+        self.begin(event_loop, protocol, server)
+    }
+
+    /// Closes an accepted connection that is not served.
+    pub(crate) fn refuse(self) {
+        let old = self.owner.replace(Owner::Closed(None));
+        drop(old);
+    }
+
+    /// Gives the transport its protocol and its server, and has the loop begin.
+    fn begin(
+        self,
+        event_loop: This<'_, 'py, Loop>,
+        protocol: &Bound<'py, PyAny>,
+        server: Option<Object>,
+    ) -> PyResult<()> {
+        let py = self.py();
+        let kind = protocol::kind(protocol)?;
+        self.protocol.replace(Some(Protocol {
+            object: protocol.into(),
+            kind,
+        }));
+        if let Some(server) = server {
+            self.attach(&server)?;
+            self.server.replace(Some(server));
+        }
+        event_loop
+            .object()
+            .getattr(pyo3::intern!(py, "_transports"))?
+            .set_item(self.fd, self.object())?;
+        if matches!(self.ends.borrow().0, Some(SocketAddress::Internet(_))) {
+            // A stream over IP that is not TCP (SCTP, MPTCP on old kernels) has no such option, nor the need.
+            drop(driver::set_nodelay(self.fd));
+        }
+        // What still watches the number watched an earlier descriptor of it.
+        let dropped = [Direction::Read, Direction::Write]
+            .map(|direction| Ok(event_loop.engine()?.unwatch(self.fd, direction)));
+        let key = event_loop.engine()?.open_stream(self.fd);
+        dropped.into_iter().collect::<PyResult<Vec<_>>>()?;
+        self.key.set(Some(key));
+        let arguments = (self.object(),).into_pyobject(py)?.into_any().into();
+        let made = protocol.getattr(pyo3::intern!(py, "connection_made"))?;
+        event_loop.schedule(&made, arguments, self.context.clone())?;
+        let begin = self.object().getattr(pyo3::intern!(py, "_begin_reading"))?;
+        event_loop.schedule(&begin, ffi::no_arguments(py), self.context.clone())?;
+        Ok(())
+    }
+
+    /// Counts the connection with its server, which since Python 3.13 is given the transport.
+    fn attach(self, server: &Object) -> PyResult<()> {
+        let (server, name) = (server.bind(self.py()), pyo3::intern!(self.py(), "_attach"));
+        if cfg!(Py_3_13) {
+            ffi::call_method(&server, name, [self.object()])?;
+        } else {
+            ffi::call_method(&server, name, [])?;
+        }
+        Ok(())
+    }
+
+    /// Tells the server that the connection is gone.
+    pub(super) fn detach(self) -> PyResult<()> {
+        let Some(server) = self.server.take() else {
+            return Ok(());
+        };
+        let (server, name) = (server.bind(self.py()), pyo3::intern!(self.py(), "_detach"));
+        if cfg!(Py_3_13) {
+            ffi::call_method(&server, name, [self.object()])?;
+        } else {
+            ffi::call_method(&server, name, [])?;
+        }
+        Ok(())
+    }
+}
