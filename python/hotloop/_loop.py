@@ -196,13 +196,56 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         """Accept a connection; answer its socket, non-blocking, and the peer's address."""
         if not self._is_plain(sock):
             return await super().sock_accept(sock)
-        accepted = self._try_accept(sock)
+        accepted = self._try_call(sock, False, sock._accept)  # type: ignore[attr-defined]
         if not isinstance(accepted, tuple):
             accepted = await self._outcome(sock, accepted)
         fd, address = accepted
         conn = socket.socket(sock.family, sock.type, sock.proto, fileno=fd)
         conn.setblocking(False)
         return conn, address
+
+    async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> Any:
+        """Receive a datagram of up to ``bufsize`` bytes; answer it and the address of its sender."""
+        if not self._is_plain(sock):
+            return await super().sock_recvfrom(sock, bufsize)
+        received = self._try_recvfrom(sock, bufsize)
+        return received if isinstance(received, tuple) else await self._outcome(sock, received)
+
+    async def sock_recvfrom_into(self, sock: socket.socket, buf: Any, nbytes: int = 0) -> Any:
+        """Receive a datagram into a buffer; answer the number of bytes and the address of its sender."""
+        if not self._is_plain(sock):
+            return await super().sock_recvfrom_into(sock, buf, nbytes)
+        received = self._try_recvfrom_into(sock, buf, nbytes or len(buf))
+        return received if isinstance(received, tuple) else await self._outcome(sock, received)
+
+    async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
+        """Send a datagram to an address; answer the number of bytes."""
+        if not self._is_plain(sock):
+            return await super().sock_sendto(sock, data, address)
+        sent = self._try_sendto(sock, data, address)
+        return sent if isinstance(sent, int) else await self._outcome(sock, sent)  # type: ignore[no-any-return]
+
+    async def sock_recvmsg(
+        self, sock: socket.socket, bufsize: int, ancbufsize: int = 0, flags: int = 0
+    ) -> tuple[bytes, list[tuple[int, int, bytes]], int, Any]:
+        """Receive bytes and ancillary data, as ``socket.recvmsg`` does: bytes, ancillary data, flags, address.
+
+        asyncio's loops have no such method.
+        """
+        self._is_plain(sock)
+        received = self._try_call(sock, False, sock.recvmsg, bufsize, ancbufsize, flags)
+        return received if isinstance(received, tuple) else await self._outcome(sock, received)  # type: ignore[no-any-return]
+
+    async def sock_sendmsg(
+        self, sock: socket.socket, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None
+    ) -> int:
+        """Send bytes and ancillary data, as ``socket.sendmsg`` does; answer the number of bytes.
+
+        On a stream that may be less than all of them. asyncio's loops have no such method.
+        """
+        self._is_plain(sock)
+        sent = self._try_call(sock, True, sock.sendmsg, buffers, ancdata, flags, address)
+        return sent if isinstance(sent, int) else await self._outcome(sock, sent)  # type: ignore[no-any-return]
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """Connect to an address; a host name in it is resolved first."""

@@ -2,13 +2,16 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
+use std::sync::OnceLock;
+
 use hotloop::driver::{Address, Parts};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyString, PyTuple};
 use rustix::net::AddressFamily;
 
 use crate::addresses;
-use crate::ffi::Object;
+use crate::ffi::{self, Object};
 
 /// The families whose addresses are read and written natively.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +22,16 @@ pub(crate) enum Family {
 }
 
 impl Family {
-    /// The family of a number of the `socket` module.
-    pub(crate) fn from_number(number: i32) -> Option<Self> {
+    /// The family of a Python socket, if it is one that is known here.
+    ///
+    /// # Errors
+    /// `TypeError` if it is no socket.
+    pub(crate) fn of(socket: &Bound<'_, PyAny>) -> PyResult<Option<Self>> {
+        static FAMILY: OnceLock<Object> = OnceLock::new();
+        member(&FAMILY, "family", socket).map(Self::from_number)
+    }
+
+    fn from_number(number: i32) -> Option<Self> {
         let known = [
             (AddressFamily::INET, Self::Internet4),
             (AddressFamily::INET6, Self::Internet6),
@@ -41,6 +52,29 @@ impl Family {
             Self::Unix => unix(object),
         }
     }
+}
+
+/// The type of a Python socket, by the number of the `socket` module.
+///
+/// # Errors
+/// `TypeError` if it is no socket.
+pub(crate) fn kind_of(socket: &Bound<'_, PyAny>) -> PyResult<i32> {
+    static KIND: OnceLock<Object> = OnceLock::new();
+    member(&KIND, "type", socket)
+}
+
+/// A number that a socket keeps, without the detour by which the `socket` module makes an enumeration of it.
+fn member(descriptor: &OnceLock<Object>, name: &str, socket: &Bound<'_, PyAny>) -> PyResult<i32> {
+    let py = socket.py();
+    if descriptor.get().is_none() {
+        let class = py.import("_socket")?.getattr("socket")?;
+        let found = class.getattr("__dict__")?.get_item(name)?;
+        descriptor.get_or_init(|| found.into());
+    }
+    let Some(descriptor) = descriptor.get() else {
+        return Err(PyTypeError::new_err("the socket module has no sockets"));
+    };
+    ffi::call_method(&descriptor.bind(py), pyo3::intern!(py, "__get__"), [socket])?.extract()
 }
 
 /// An address as Python's socket would give it; `None` for a family that is not known here.

@@ -157,8 +157,7 @@ pub(crate) fn open_datagrams<'py>(
         [0, 1, 2, 3, 4].map(|index| argument(&call, index, "_open_datagrams"));
     let (socket, protocol, address, waiter, extra) = (socket?, protocol?, address?, waiter?, extra?);
     let fd: RawFd = socket.call_method0(pyo3::intern!(py, "fileno"))?.extract()?;
-    let family = socket.getattr(pyo3::intern!(py, "family"))?.extract()?;
-    let family = Family::from_number(family)
+    let family = Family::of(&socket)?
         .ok_or_else(|| PyTypeError::new_err("the socket's family is not known to the native transport"))?;
     let peer_name = extra.get_item(pyo3::intern!(py, "peername"))?;
     let peer = match (peer_name.is_none(), peer_name.is_truthy()?) {

@@ -3,13 +3,13 @@
 use hotloop::driver::Address;
 use hotloop::transport::{Destination, Queued};
 use hotloop::{Flushed, Written};
-use pyo3::exceptions::{PyAttributeError, PyBlockingIOError, PyInterruptedError, PyOSError};
+use pyo3::exceptions::{PyAttributeError, PyOSError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::{It, Peer};
 use crate::dispatch::is_fatal;
-use crate::errors::os_error;
+use crate::errors::{os_error, would_block};
 use crate::event_loop::Loop;
 use crate::ffi::{self, Bytes, This};
 use crate::transports::LOG_THRESHOLD;
@@ -186,12 +186,7 @@ impl<'py> It<'_, 'py> {
         let Some(socket) = socket else { return Ok(true) };
         match ffi::call_method(&socket.bind(py), pyo3::intern!(py, "sendto"), [bytes, to]) {
             Ok(_) => Ok(true),
-            Err(error)
-                if error.is_instance_of::<PyBlockingIOError>(py)
-                    || error.is_instance_of::<PyInterruptedError>(py) =>
-            {
-                Ok(false)
-            }
+            Err(error) if would_block(py, &error) => Ok(false),
             Err(error) => Err(error),
         }
     }
