@@ -113,6 +113,18 @@ impl Loop {
         }
     }
 
+    /// The engine, for one call into it; `None` once the loop is closed.
+    ///
+    /// # Errors
+    /// As of [`Self::engine`], but for a closed loop.
+    #[inline]
+    pub(crate) fn open_engine(&self) -> PyResult<Option<EngineGuard<'_>>> {
+        if self.engine.try_borrow().is_ok_and(|engine| engine.is_none()) {
+            return Ok(None);
+        }
+        self.engine().map(Some)
+    }
+
     /// Hands a callback to the loop from wherever this is, and wakes it.
     fn push(&self, handle: Object) {
         let inbox = self.inbox.borrow().clone();

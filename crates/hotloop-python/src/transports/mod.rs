@@ -1,6 +1,9 @@
 //! Transports: Python objects over the engine's streams and datagram endpoints.
 
 mod datagram;
+mod link;
+mod methods;
+mod pipe;
 mod protocol;
 mod reader;
 mod stream;
@@ -10,6 +13,8 @@ use pyo3::prelude::*;
 
 use self::datagram::DatagramTransport;
 pub(crate) use self::datagram::open_datagrams;
+use self::pipe::{ReadPipeTransport, WritePipeTransport};
+pub(crate) use self::pipe::{open_read_pipe, open_write_pipe};
 pub(crate) use self::stream::{SocketKind, SocketTransport, accepted, as_tuple, open_stream};
 use crate::event_loop::Loop;
 use crate::ffi::{Instance, Object, This};
@@ -22,6 +27,8 @@ const LOG_THRESHOLD: u32 = 5;
 #[derive(Clone)]
 pub(crate) enum Transport {
     Socket(Instance<SocketTransport>),
+    ReadPipe(Instance<ReadPipeTransport>),
+    WritePipe(Instance<WritePipeTransport>),
     Datagram(Instance<DatagramTransport>),
 }
 
@@ -30,6 +37,8 @@ impl Transport {
     pub(crate) fn object(&self) -> &Object {
         match self {
             Self::Socket(transport) => transport.object(),
+            Self::ReadPipe(transport) => transport.object(),
+            Self::WritePipe(transport) => transport.object(),
             Self::Datagram(transport) => transport.object(),
         }
     }
@@ -40,10 +49,12 @@ impl Transport {
     /// `SystemExit` and `KeyboardInterrupt` of the protocol's methods.
     #[inline]
     pub(crate) fn on_event(&self, event_loop: This<'_, '_, Loop>, news: StreamEvent) -> PyResult<()> {
+        let py = event_loop.py();
         match self {
-            Self::Socket(transport) => {
-                transport.with(event_loop.py(), |this| stream::on_event(this, event_loop, news))
-            }
+            Self::Socket(transport) => transport.with(py, |this| link::on_event(this, event_loop, news)),
+            Self::ReadPipe(transport) => transport.with(py, |this| link::on_event(this, event_loop, news)),
+            Self::WritePipe(transport) => transport.with(py, |this| link::on_event(this, event_loop, news)),
+            // It has no stream.
             Self::Datagram(_) => Ok(()),
         }
     }
@@ -58,7 +69,7 @@ impl Transport {
             Self::Datagram(transport) => {
                 transport.with(event_loop.py(), |this| datagram::on_event(this, event_loop, news))
             }
-            Self::Socket(_) => Ok(()),
+            Self::Socket(_) | Self::ReadPipe(_) | Self::WritePipe(_) => Ok(()),
         }
     }
 }
@@ -69,5 +80,6 @@ impl Transport {
 /// What CPython raises if a class cannot be.
 pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     stream::add_to(module)?;
+    pipe::add_to(module)?;
     datagram::add_to(module)
 }

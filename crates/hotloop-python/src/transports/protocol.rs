@@ -21,7 +21,7 @@ pub(crate) enum Kind {
 ///
 /// # Errors
 /// What an `isinstance` check of the protocol raises.
-pub(crate) fn kind(protocol: &Bound<'_, PyAny>) -> PyResult<Kind> {
+fn kind(protocol: &Bound<'_, PyAny>) -> PyResult<Kind> {
     let py = protocol.py();
     if reader::is_stock(protocol)? {
         return Ok(Kind::Reader);
@@ -42,4 +42,17 @@ pub(crate) fn kind(protocol: &Bound<'_, PyAny>) -> PyResult<Kind> {
 pub(crate) struct Protocol {
     pub(crate) object: Object,
     pub(crate) kind: Kind,
+}
+
+impl Protocol {
+    /// A protocol, looked at.
+    ///
+    /// # Errors
+    /// What an `isinstance` check of it raises.
+    pub(super) fn new(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Ok(Self {
+            object: object.into(),
+            kind: kind(object)?,
+        })
+    }
 }

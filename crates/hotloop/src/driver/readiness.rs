@@ -330,6 +330,16 @@ impl<P: Poller> Driver for ReadinessDriver<P> {
     }
 
     #[inline]
+    fn read(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+        sys::read(fd, buffer)
+    }
+
+    #[inline]
+    fn write(&mut self, fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        sys::write(fd, buffers)
+    }
+
+    #[inline]
     fn receive_datagrams(&mut self, fd: RawFd, batch: &mut Batch, limit: usize) -> io::Result<()> {
         sys::receive_datagrams(fd, batch, limit)
     }

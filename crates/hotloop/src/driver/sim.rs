@@ -254,6 +254,14 @@ impl Driver for Sim {
         })
     }
 
+    fn read(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+        self.receive(fd, buffer)
+    }
+
+    fn write(&mut self, fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        self.send(fd, buffers)
+    }
+
     fn receive_datagrams(&mut self, fd: RawFd, batch: &mut Batch, limit: usize) -> io::Result<()> {
         batch.clear();
         while batch.len() < limit {
