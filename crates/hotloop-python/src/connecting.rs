@@ -61,5 +61,7 @@ fn begun<'py>(
         let name: Object = addresses::name(py, address)?.into();
         sockets::wait_for_connection(this, &transport.object().bind(py), number, name)?
     };
-    Ok((transport.object().bind(py), future).into_pyobject(py)?.into_any())
+    Ok((transport.object().bind(py), future)
+        .into_pyobject(py)?
+        .into_any())
 }
