@@ -23,10 +23,12 @@ class Row:
     connections: int = 50
     # Whether each exchange has a connection, and a handshake, of its own.
     reconnect: bool = False
+    # What it is called, where that is not how it is made.
+    title: str = ""
 
     @property
     def name(self) -> str:
-        return f"{'connect' if self.reconnect else 'echo'}_{self.kind}_{self.size // 1024}k"
+        return self.title or f"{'connect' if self.reconnect else 'echo'}_{self.kind}_{self.size // 1024}k"
 
     @property
     def is_tls(self) -> bool:
@@ -54,6 +56,8 @@ ROWS = {
         # Bulk: what a hundred of these cost is what 100 MB there and back cost.
         Row("tls_protocol", 1024 * 1024, connections=4),
         Row("tls_streams", 1024 * 1024, connections=4),
+        # Next to nothing but connections: what accepting and closing one costs.
+        Row("protocol", 64, reconnect=True, title="accept_rate"),
         # Handshakes: what each costs, with the connection under it.
         Row("tls_protocol", 1024, reconnect=True),
     )

@@ -257,7 +257,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         if not self._is_plain(sock):
             return await super().sock_sendto(sock, data, address)
         sent = self._try_sendto(sock, data, address)
-        return sent if isinstance(sent, int) else await self._outcome(sock, sent)  # type: ignore[no-any-return]
+        return sent if isinstance(sent, int) else await self._outcome(sock, sent)
 
     async def sock_recvmsg(
         self, sock: socket.socket, bufsize: int, ancbufsize: int = 0, flags: int = 0
@@ -268,7 +268,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         """
         self._is_plain(sock)
         received = self._try_call(sock, False, sock.recvmsg, bufsize, ancbufsize, flags)
-        return received if isinstance(received, tuple) else await self._outcome(sock, received)  # type: ignore[no-any-return]
+        return received if isinstance(received, tuple) else await self._outcome(sock, received)
 
     async def sock_sendmsg(
         self, sock: socket.socket, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None
@@ -279,7 +279,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         """
         self._is_plain(sock)
         sent = self._try_call(sock, True, sock.sendmsg, buffers, ancdata, flags, address)
-        return sent if isinstance(sent, int) else await self._outcome(sock, sent)  # type: ignore[no-any-return]
+        return sent if isinstance(sent, int) else await self._outcome(sock, sent)
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """Connect to an address; a host name in it is resolved first."""
@@ -377,7 +377,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         """Connect to a host and a port; the keywords are asyncio's."""
         begun = None if options or not self._is_unaltered(_CONNECTING) else self._connect(host, port)
         if begun is None:
-            return await super().create_connection(protocol_factory, host, port, **options)  # type: ignore[no-any-return]
+            return await super().create_connection(protocol_factory, host, port, **options)
         return await self._finish_connecting(protocol_factory, *begun)
 
     async def create_unix_connection(  # type: ignore[override]
@@ -388,7 +388,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         if path is not None and not options and self._is_unaltered(_CONNECTING):
             begun = self._connect_unix(os.fsencode(path))
         if begun is None:
-            return await super().create_unix_connection(protocol_factory, path, **options)  # type: ignore[no-any-return]
+            return await super().create_unix_connection(protocol_factory, path, **options)
         return await self._finish_connecting(protocol_factory, *begun)
 
     async def _finish_connecting(
