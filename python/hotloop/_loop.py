@@ -10,15 +10,17 @@ import signal
 import socket
 import sys
 import threading
-from asyncio import base_events, constants, sslproto, trsock
+from asyncio import base_events, constants, trsock
 from asyncio.log import logger
 from collections.abc import Callable, Iterator, MutableMapping
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from . import _hotloop
+from ._processes import Children, has_own_watcher, spawn
 from ._selector import LoopSelector
-from ._transports import make_socket_transport
+from ._tls import TlsProtocol, move_buffered
+from ._transports import make_read_pipe_transport, make_socket_transport, make_write_pipe_transport
 
 if TYPE_CHECKING:
     import ssl
@@ -44,6 +46,8 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         if selector is not None:
             selector.close()
         super().__init__(LoopSelector(self))
+        # Where asyncio's own way of spawning looks for it from Python 3.14 on.
+        self._watcher = Children(self)
 
     if TYPE_CHECKING:
         # What asyncio's classes have without telling the type checker.
@@ -54,6 +58,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
 
         def _check_closed(self) -> None: ...
         def _ensure_fd_no_transport(self, fd: Any) -> None: ...
+        def _child_watcher_callback(self, pid: int, returncode: int, transp: Any) -> None: ...
         async def _ensure_resolved(
             self,
             address: Any,
@@ -108,6 +113,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         """Close the loop, which must not be running."""
         super().close()
         if self.is_closed():
+            self._watcher.close()
             self._release()
 
     # Scheduled callbacks, for programs that look at asyncio's private queues.
@@ -388,6 +394,31 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         self._ensure_fd_no_transport(sock)
         return make_socket_transport(self, sock, protocol, waiter, extra, server, context)
 
+    def _make_read_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> asyncio.ReadTransport:
+        return make_read_pipe_transport(self, pipe, protocol, waiter, extra)
+
+    def _make_write_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> asyncio.WriteTransport:
+        return make_write_pipe_transport(self, pipe, protocol, waiter, extra)
+
+    if sys.version_info < (3, 14):
+
+        async def _make_subprocess_transport(self, *args: Any, **kwargs: Any) -> asyncio.SubprocessTransport:
+            if has_own_watcher():
+                return await super()._make_subprocess_transport(*args, **kwargs)  # type: ignore[misc, no-any-return]
+            return await spawn(self, self._watcher, *args, **kwargs)
+
     def _make_ssl_transport(
         self,
         rawsock: Any,
@@ -404,7 +435,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         context: Context | None = None,
     ) -> asyncio.Transport:
         self._ensure_fd_no_transport(rawsock)
-        ssl_protocol = sslproto.SSLProtocol(
+        ssl_protocol = TlsProtocol(
             self,
             protocol,
             sslcontext,
@@ -415,7 +446,50 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
         make_socket_transport(self, rawsock, ssl_protocol, None, extra, server, context)
-        return ssl_protocol._app_transport
+        return ssl_protocol._app_transport  # type: ignore[no-any-return]
+
+    async def start_tls(
+        self,
+        transport: asyncio.BaseTransport,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> asyncio.Transport:
+        """Upgrade a connection to TLS; answer the transport that its protocol is to use from then on."""
+        try:
+            import ssl
+        except ImportError:
+            raise RuntimeError("Python ssl module is not available") from None
+        if not isinstance(sslcontext, ssl.SSLContext):
+            raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")
+        if not getattr(transport, "_start_tls_compatible", False):
+            raise TypeError(f"transport {transport!r} is not supported by start_tls()")
+        waiter = self.create_future()
+        connection = TlsProtocol(
+            *(self, protocol, sslcontext, waiter, server_side, server_hostname),
+            ssl_handshake_timeout=ssl_handshake_timeout,  # type: ignore[arg-type]
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+            call_connection_made=False,
+        )
+        # Nothing may come in for the connection before it knows its transport.
+        transport.pause_reading()  # type: ignore[attr-defined]
+        if server_side:
+            move_buffered(protocol, connection)
+        transport.set_protocol(connection)
+        made = self.call_soon(connection.connection_made, transport)
+        resumed = self.call_soon(transport.resume_reading)  # type: ignore[attr-defined]
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            made.cancel()
+            resumed.cancel()
+            raise
+        return connection._app_transport  # type: ignore[no-any-return]
 
 
 class ReadyView:
