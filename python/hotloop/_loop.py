@@ -235,7 +235,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         if not self._is_plain(sock):
             return await super().sock_sendto(sock, data, address)
         sent = self._try_sendto(sock, data, address)
-        return sent if isinstance(sent, int) else await self._outcome(sock, sent)  # type: ignore[no-any-return]
+        return sent if isinstance(sent, int) else await self._outcome(sock, sent)
 
     async def sock_recvmsg(
         self, sock: socket.socket, bufsize: int, ancbufsize: int = 0, flags: int = 0
@@ -246,7 +246,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         """
         self._is_plain(sock)
         received = self._try_call(sock, False, sock.recvmsg, bufsize, ancbufsize, flags)
-        return received if isinstance(received, tuple) else await self._outcome(sock, received)  # type: ignore[no-any-return]
+        return received if isinstance(received, tuple) else await self._outcome(sock, received)
 
     async def sock_sendmsg(
         self, sock: socket.socket, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None
@@ -257,7 +257,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         """
         self._is_plain(sock)
         sent = self._try_call(sock, True, sock.sendmsg, buffers, ancdata, flags, address)
-        return sent if isinstance(sent, int) else await self._outcome(sock, sent)  # type: ignore[no-any-return]
+        return sent if isinstance(sent, int) else await self._outcome(sock, sent)
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """Connect to an address; a host name in it is resolved first."""
