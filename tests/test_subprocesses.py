@@ -676,7 +676,7 @@ def test_a_watcher_that_the_program_has_chosen_is_used(own_watching, new_loop, n
         asyncio.set_event_loop(loop)
         try:
             transport, child = spawn(loop, CAT, stdin=-1)
-            native = len(loop._watcher._pidfds)
+            native = len(loop._children._pidfds)
             transport.get_pipe_transport(0).close()
             assert run(loop, child.exited) == 0
             run(loop, child.lost)
