@@ -425,6 +425,23 @@ def test_a_handler_of_sigchld_is_the_programs(loop, way):
     transport.close()
 
 
+def test_a_child_is_spawned_by_the_loops_own_thread(loop, monkeypatch):
+    """uvloop#118: so what is slow before the child's program begins holds the loop up, as on stock asyncio."""
+    threads = []
+    fork_exec = subprocess.Popen._execute_child
+
+    def noted(self, *args):
+        threads.append(threading.get_ident())
+        return fork_exec(self, *args)
+
+    monkeypatch.setattr(subprocess.Popen, "_execute_child", noted)
+    transport, child = spawn(loop, "/bin/true")
+    assert run(loop, child.exited) == 0
+    assert threads == [threading.get_ident()]
+    run(loop, child.lost)
+    transport.close()
+
+
 def test_orphans_are_left_for_the_program(loop, own_watching):
     """uvloop#409: a program that is to reap children that are not the loop's finds them."""
     other = subprocess.Popen(["/bin/sh", "-c", "exit 9"])
