@@ -621,7 +621,7 @@ def test_a_grandchild_that_holds_the_pipe(loop):
     same_trace_as_stock(loop, scenario)
 
 
-def test_a_loop_may_be_closed_before_its_children_end(new_loop, no_leaks):
+def test_a_loop_may_be_closed_before_its_children_end(new_loop, loop_name, no_leaks):
     loop = new_loop()
     transport, _ = spawn(loop, CAT, stdin=-1)
     pid = transport.get_pid()
@@ -633,6 +633,11 @@ def test_a_loop_may_be_closed_before_its_children_end(new_loop, no_leaks):
     with contextlib.suppress(ChildProcessError):
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     process.wait(PATIENCE)
+    if loop_name == "asyncio":
+        # Stock asyncio leaves the descriptor of the child open since 3.12.
+        for fd, target in descriptors().items():
+            if "pidfd" in target:
+                os.close(fd)
     for thread in threading.enumerate():
         if thread.name.startswith("asyncio-waitpid"):
             thread.join(PATIENCE)
@@ -713,12 +718,13 @@ def test_a_watcher_that_the_program_has_chosen_is_used(own_watching, new_loop, n
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="child watchers are gone")
 def test_a_watcher_that_is_not_active_is_an_error(loop):
-    class Resting(asyncio.ThreadedChildWatcher):
-        def is_active(self):
-            return False
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
+
+        class Resting(asyncio.ThreadedChildWatcher):
+            def is_active(self):
+                return False
+
         asyncio.set_child_watcher(Resting())
         try:
             with pytest.raises(RuntimeError, match="not activated"):
