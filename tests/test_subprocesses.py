@@ -598,6 +598,38 @@ def test_a_spawn_may_be_cancelled_at_any_step(loop, own_watching, no_leaks, step
     assert all(is_reaped(pid) for pid in pids)
 
 
+@pytest.mark.parametrize("error", [asyncio.CancelledError, ZeroDivisionError])
+def test_pipes_that_cannot_be_connected_are_closed(loop, own_watching, no_leaks, error):
+    """And the child is killed, and reaped."""
+    spawned = []
+    popen = subprocess.Popen
+
+    class Noted(popen):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            spawned.append(self)
+
+    async def fail(*_):
+        raise error
+
+    subprocess.Popen = Noted
+    loop.connect_read_pipe = fail
+    try:
+        with pytest.raises(error):
+            run(loop, asyncio_child())
+    finally:
+        subprocess.Popen = popen
+        del loop.connect_read_pipe
+    turns(loop, 3)
+    (process,) = spawned
+    assert (process.stdout.closed, process.stderr.closed, process.stdin.closed) == (True, True, True)
+    assert is_reaped(process.pid)
+
+
+async def asyncio_child():
+    await asyncio.create_subprocess_exec(CAT, stdin=-1, stdout=-1, stderr=-1)
+
+
 def test_a_grandchild_that_holds_the_pipe(loop):
     """cpython#119710, anyio#1174: what `wait` waits for is the running Python's to say; the exit is told at once."""
 
