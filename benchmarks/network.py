@@ -21,10 +21,21 @@ class Row:
     kind: str
     size: int
     connections: int = 50
+    # Whether each exchange has a connection, and a handshake, of its own.
+    reconnect: bool = False
 
     @property
     def name(self) -> str:
-        return f"echo_{self.kind}_{self.size // 1024}k"
+        return f"{'connect' if self.reconnect else 'echo'}_{self.kind}_{self.size // 1024}k"
+
+    @property
+    def is_tls(self) -> bool:
+        return self.kind.startswith("tls_")
+
+    @property
+    def has_floor(self) -> bool:
+        """Whether the floor can do it too."""
+        return not self.is_tls
 
 
 ROWS = {
@@ -38,6 +49,13 @@ ROWS = {
         Row("buffered", 100 * 1024),
         Row("streams", 100 * 1024),
         Row("sock", 100 * 1024),
+        Row("tls_protocol", 1024),
+        Row("tls_streams", 1024),
+        # Bulk: what a hundred of these cost is what 100 MB there and back cost.
+        Row("tls_protocol", 1024 * 1024, connections=4),
+        Row("tls_streams", 1024 * 1024, connections=4),
+        # Handshakes: what each costs, with the connection under it.
+        Row("tls_protocol", 1024, reconnect=True),
     )
 }
 
@@ -50,6 +68,7 @@ def measure(row: Row, loop: str, duration: float) -> process.Load:
         command = process.python("-m", "benchmarks.servers", "--loop", loop, "--kind", row.kind)
     with process.server(command) as (pid, port):
         arguments = ["echo", f"127.0.0.1:{port}", "--size", str(row.size), "--connections", str(row.connections)]
+        arguments += ["--tls"] * row.is_tls + ["--reconnect"] * row.reconnect
         return process.load(arguments, pid=pid, duration=duration)
 
 

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import socket
+import ssl
 
 from benchmarks import loops
 
@@ -43,8 +44,8 @@ class EchoBuffered(asyncio.BufferedProtocol):
         self.transport.write(bytes(self.view[:nbytes]))
 
 
-async def serve_protocol() -> None:
-    server = await asyncio.get_running_loop().create_server(EchoProtocol, "127.0.0.1", 0)
+async def serve_protocol(context: ssl.SSLContext | None = None) -> None:
+    server = await asyncio.get_running_loop().create_server(EchoProtocol, "127.0.0.1", 0, ssl=context)
     await announce_and_serve(server)
 
 
@@ -53,7 +54,7 @@ async def serve_buffered() -> None:
     await announce_and_serve(server)
 
 
-async def serve_streams() -> None:
+async def serve_streams(context: ssl.SSLContext | None = None) -> None:
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # The load generator leaves in the middle of an exchange when its time is up.
         with contextlib.suppress(ConnectionError):
@@ -62,7 +63,24 @@ async def serve_streams() -> None:
                 await writer.drain()
         writer.close()
 
-    await announce_and_serve(await asyncio.start_server(echo, "127.0.0.1", 0))
+    await announce_and_serve(await asyncio.start_server(echo, "127.0.0.1", 0, ssl=context))
+
+
+async def serve_tls_protocol() -> None:
+    await serve_protocol(tls_context())
+
+
+async def serve_tls_streams() -> None:
+    await serve_streams(tls_context())
+
+
+def tls_context() -> ssl.SSLContext:
+    """A server's context with a certificate made just now (an elliptic curve's: P-256)."""
+    import trustme
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+    return context
 
 
 async def serve_sock() -> None:
@@ -86,7 +104,14 @@ async def serve_sock() -> None:
         task.add_done_callback(tasks.discard)
 
 
-KINDS = {"protocol": serve_protocol, "buffered": serve_buffered, "streams": serve_streams, "sock": serve_sock}
+KINDS = {
+    "protocol": serve_protocol,
+    "buffered": serve_buffered,
+    "streams": serve_streams,
+    "sock": serve_sock,
+    "tls_protocol": serve_tls_protocol,
+    "tls_streams": serve_tls_streams,
+}
 
 
 async def announce_and_serve(server: asyncio.AbstractServer) -> None:

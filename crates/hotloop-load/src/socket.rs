@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use mio::{Interest, Registry, Token, event::Source, net};
 
+use crate::tls::{Settings, TlsStream};
+
 /// A server's address, already resolved.
 #[derive(Clone, Debug)]
 pub(crate) enum Address {
@@ -37,10 +39,11 @@ impl Address {
     }
 }
 
-/// A connected stream of either kind.
+/// A connected stream of any kind.
 pub(crate) enum Socket {
     Tcp(net::TcpStream),
     Unix(net::UnixStream),
+    Tls(Box<TlsStream>),
 }
 
 impl Socket {
@@ -59,6 +62,14 @@ impl Socket {
                 Ok(Self::Unix(net::UnixStream::from_std(stream)))
             }
         }
+    }
+
+    /// The same over TLS. The handshake is made while the first request is sent.
+    pub(crate) fn connect_tls(address: &Address, settings: &Settings) -> io::Result<Self> {
+        Ok(Self::Tls(Box::new(TlsStream::new(
+            Self::connect(address)?,
+            settings,
+        )?)))
     }
 
     pub(crate) fn register(
@@ -87,6 +98,7 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream,
             Self::Unix(stream) => stream,
+            Self::Tls(stream) => stream.socket().source(),
         }
     }
 }
@@ -96,6 +108,7 @@ impl Read for Socket {
         match self {
             Self::Tcp(stream) => stream.read(buffer),
             Self::Unix(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
         }
     }
 }
@@ -105,10 +118,15 @@ impl Write for Socket {
         match self {
             Self::Tcp(stream) => stream.write(bytes),
             Self::Unix(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
         }
     }
 
+    /// Sends what is encrypted and has not gone out. `WouldBlock` if some is left.
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => Ok(()),
+            Self::Tls(stream) => stream.flush(),
+        }
     }
 }

@@ -6,8 +6,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyString, PyType};
 
 use super::{
-    Loop, begin_running, construct, create_future, end_running, get_debug, is_closed, release, run_once,
-    scheduling, stop, watching, write_to_self,
+    CLASS, Loop, begin_running, construct, create_future, end_running, get_debug, is_closed, release,
+    run_once, scheduling, stop, watching, write_to_self,
 };
 use crate::answers::{bool_object, object_or_none};
 use crate::ffi::{ClassBuilder, Object, This};
@@ -55,7 +55,10 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(c"_try_recv", c"_try_recv($self, sock, nbytes, /)\n--\n\nReceive, or a future for it.", sockets::try_recv)
         .method(c"_try_recv_into", c"_try_recv_into($self, sock, buffer, /)\n--\n\nReceive into a buffer, or a future for it.", sockets::try_recv_into)
         .method(c"_try_sendall", c"_try_sendall($self, sock, data, /)\n--\n\nSend all of it, or a future for that.", sockets::try_sendall)
-        .method(c"_try_accept", c"_try_accept($self, sock, /)\n--\n\nA new descriptor and the address of its peer, or a future for both.", sockets::try_accept)
+        .method(c"_try_recvfrom", c"_try_recvfrom($self, sock, nbytes, /)\n--\n\nReceive a datagram and its sender, or a future for both.", sockets::try_recvfrom)
+        .method(c"_try_recvfrom_into", c"_try_recvfrom_into($self, sock, buffer, nbytes, /)\n--\n\nReceive a datagram into a buffer, or a future for it.", sockets::try_recvfrom_into)
+        .method(c"_try_sendto", c"_try_sendto($self, sock, data, address, /)\n--\n\nSend a datagram, or a future for that.", sockets::try_sendto)
+        .method(c"_try_call", c"_try_call($self, sock, writing, method, /, *args)\n--\n\nWhat a method of the socket answers, or a future for it.", sockets::try_call)
         .method(c"_wait_connected", c"_wait_connected($self, sock, address, /)\n--\n\nA future for the end of a connection attempt.", sockets::wait_connected)
         .method(c"_forget_operation", c"_forget_operation($self, sock, /)\n--\n\nStop waiting for what was given up on a socket.", sockets::forget)
         .method(c"_literal_addresses", c"_literal_addresses($self, host, port, family, type, proto, flags, /)\n--\n\nWhat getaddrinfo() answers for an address literal, or None.", addresses::literal_addresses)
@@ -64,6 +67,7 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .no_args(c"create_future", c"create_future($self, /)\n--\n\nA future of this loop.", create_future)
         .no_args(c"_release", c"_release($self, /)\n--\n\nLet go of the kernel and of everything scheduled, for good.", release)
         .method(c"_open_stream", c"_open_stream($self, sock, protocol, waiter, extra, server, context=None, /)\n--\n\nA transport over a connected socket.", transports::open_stream)
+        .method(c"_open_datagrams", c"_open_datagrams($self, sock, protocol, address, waiter, extra, /)\n--\n\nA transport over a datagram socket.", transports::open_datagrams)
         .method(c"_open_read_pipe", c"_open_read_pipe($self, pipe, protocol, waiter, extra, /)\n--\n\nA transport over what a pipe gives.", transports::open_read_pipe)
         .method(c"_open_write_pipe", c"_open_write_pipe($self, pipe, protocol, waiter, extra, hangs_up, /)\n--\n\nA transport over what a pipe takes.", transports::open_write_pipe)
         .property(c"_stopping", c"Whether the loop ends after this turn.", |this: This<'_, '_, Loop>| bool_object(this.py(), this.stopping.get()), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_bool(&this.stopping, value))
@@ -85,7 +89,9 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         })
         .getter(c"driver", c"The name of the kernel facility that the loop runs on.", |this| Ok(PyString::new(this.py(), "epoll").into_any()))
         .build(&base, &[], false)?;
-    module.add("Loop", class)
+    module.add("Loop", &class)?;
+    CLASS.get_or_init(|| class.into_any().into());
+    Ok(())
 }
 
 fn set_bool(cell: &Cell<bool>, value: &Bound<'_, PyAny>) -> PyResult<()> {

@@ -18,7 +18,7 @@ use crate::transports::methods;
 ///
 /// # Errors
 /// What CPython raises if the class cannot be.
-pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
+pub(in crate::transports) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let base = module
         .py()
         .import("asyncio.transports")?
@@ -201,8 +201,7 @@ fn write<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyA
         _ => call.only("_SelectorSocketTransport.write", "data")?,
     };
     if let Ok(bytes) = data.cast_exact::<PyBytes>() {
-        this.check_write("write")?;
-        this.send(bytes.as_bytes(), || Bytes::new(&bytes))?;
+        SocketTransport::write_bytes(this, &bytes)?;
         return none(py);
     }
     let reports = py.import("hotloop._reports")?;
