@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use std::sync::{Arc, OnceLock};
 
 use hotloop::clock::{Clock, Monotonic};
-use hotloop::driver::{Epoll, Selector};
+use hotloop::driver::{Batch, Epoll, Selector};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -39,6 +39,8 @@ pub(crate) struct Loop {
     inbox: RefCell<Option<Arc<Inbox>>>,
     /// Reads land here first. Empty while one is under way.
     scratch: RefCell<Vec<MaybeUninit<u8>>>,
+    /// Datagrams land here first. `None` before the first ones come in, and while they are told.
+    batch: RefCell<Option<Box<Batch>>>,
     /// `_thread_id`: the thread that runs the loop, or `None`.
     thread: RefCell<Option<Object>>,
     /// `_stopping`: whether the loop ends after this turn.
@@ -230,6 +232,18 @@ impl Loop {
         scratch
     }
 
+    /// Takes the loop's batch for one receive. Give it back with [`Self::return_batch`].
+    #[inline]
+    pub(crate) fn take_batch(&self) -> Box<Batch> {
+        self.batch.take().unwrap_or_default()
+    }
+
+    /// Gives the batch back.
+    #[inline]
+    pub(crate) fn return_batch(&self, batch: Box<Batch>) {
+        self.batch.replace(Some(batch));
+    }
+
     /// Gives the scratch buffer back.
     #[inline]
     pub(crate) fn return_scratch(&self, scratch: Vec<MaybeUninit<u8>>) {
@@ -309,6 +323,7 @@ fn construct(_py: Python<'_>) -> PyResult<Loop> {
         inbox: RefCell::new(Some(engine.inbox())),
         engine: RefCell::new(Some(engine)),
         scratch: RefCell::default(),
+        batch: RefCell::default(),
         thread: RefCell::default(),
         stopping: Cell::new(false),
         closed: Cell::new(false),
