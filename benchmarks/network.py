@@ -21,10 +21,15 @@ class Row:
     kind: str
     size: int
     connections: int = 50
+    title: str = ""
 
     @property
     def name(self) -> str:
-        return f"echo_{self.kind}_{self.size // 1024}k"
+        return self.title or f"echo_{self.kind}_{self.size // 1024}k"
+
+    @property
+    def is_datagrams(self) -> bool:
+        return self.kind == "udp"
 
 
 ROWS = {
@@ -38,6 +43,9 @@ ROWS = {
         Row("buffered", 100 * 1024),
         Row("streams", 100 * 1024),
         Row("sock", 100 * 1024),
+        # One peer that waits for each answer, and so many that datagrams always wait. The size is that of a packet.
+        Row("udp", 1200, connections=1, title="udp_pingpong"),
+        Row("udp", 1200, title="udp_flood"),
     )
 }
 
@@ -45,11 +53,19 @@ ROWS = {
 def measure(row: Row, loop: str, duration: float) -> process.Load:
     """One round of one loop, on a fresh server. Raises what `process` does when that fails."""
     if loop == FLOOR:
-        command = [str(process.binary("hotloop-floor"))]
+        command = [str(process.binary("hotloop-floor")), *(["udp"] if row.is_datagrams else [])]
     else:
         command = process.python("-m", "benchmarks.servers", "--loop", loop, "--kind", row.kind)
     with process.server(command) as (pid, port):
-        arguments = ["echo", f"127.0.0.1:{port}", "--size", str(row.size), "--connections", str(row.connections)]
+        scheme = "udp:" if row.is_datagrams else ""
+        arguments = [
+            "echo",
+            f"{scheme}127.0.0.1:{port}",
+            "--size",
+            str(row.size),
+            "--connections",
+            str(row.connections),
+        ]
         return process.load(arguments, pid=pid, duration=duration)
 
 

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import socket
+from typing import Any
 
 from benchmarks import loops
 
@@ -41,6 +42,16 @@ class EchoBuffered(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         # A copy: the transport may keep what it cannot send at once, and the buffer is filled again.
         self.transport.write(bytes(self.view[:nbytes]))
+
+
+class EchoDatagrams(asyncio.DatagramProtocol):
+    transport: asyncio.DatagramTransport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # uvloop's is no asyncio.DatagramTransport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.transport.sendto(data, addr)
 
 
 async def serve_protocol() -> None:
@@ -86,7 +97,20 @@ async def serve_sock() -> None:
         task.add_done_callback(tasks.discard)
 
 
-KINDS = {"protocol": serve_protocol, "buffered": serve_buffered, "streams": serve_streams, "sock": serve_sock}
+async def serve_udp() -> None:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(EchoDatagrams, local_addr=("127.0.0.1", 0))
+    announce(transport.get_extra_info("sockname")[1])
+    await loop.create_future()
+
+
+KINDS = {
+    "protocol": serve_protocol,
+    "buffered": serve_buffered,
+    "streams": serve_streams,
+    "sock": serve_sock,
+    "udp": serve_udp,
+}
 
 
 async def announce_and_serve(server: asyncio.AbstractServer) -> None:
