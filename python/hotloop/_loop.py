@@ -17,9 +17,10 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from . import _hotloop
+from ._processes import Children, has_own_watcher, spawn
 from ._selector import LoopSelector
 from ._tls import TlsProtocol, move_buffered
-from ._transports import make_socket_transport
+from ._transports import make_read_pipe_transport, make_socket_transport, make_write_pipe_transport
 
 if TYPE_CHECKING:
     import ssl
@@ -45,6 +46,8 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         if selector is not None:
             selector.close()
         super().__init__(LoopSelector(self))
+        # Where asyncio's own way of spawning looks for it from Python 3.14 on.
+        self._watcher = Children(self)
 
     if TYPE_CHECKING:
         # What asyncio's classes have without telling the type checker.
@@ -55,6 +58,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
 
         def _check_closed(self) -> None: ...
         def _ensure_fd_no_transport(self, fd: Any) -> None: ...
+        def _child_watcher_callback(self, pid: int, returncode: int, transp: Any) -> None: ...
         async def _ensure_resolved(
             self,
             address: Any,
@@ -109,6 +113,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         """Close the loop, which must not be running."""
         super().close()
         if self.is_closed():
+            self._watcher.close()
             self._release()
 
     # Scheduled callbacks, for programs that look at asyncio's private queues.
@@ -388,6 +393,31 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
     ) -> asyncio.Transport:
         self._ensure_fd_no_transport(sock)
         return make_socket_transport(self, sock, protocol, waiter, extra, server, context)
+
+    def _make_read_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> asyncio.ReadTransport:
+        return make_read_pipe_transport(self, pipe, protocol, waiter, extra)
+
+    def _make_write_pipe_transport(
+        self,
+        pipe: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> asyncio.WriteTransport:
+        return make_write_pipe_transport(self, pipe, protocol, waiter, extra)
+
+    if sys.version_info < (3, 14):
+
+        async def _make_subprocess_transport(self, *args: Any, **kwargs: Any) -> asyncio.SubprocessTransport:
+            if has_own_watcher():
+                return await super()._make_subprocess_transport(*args, **kwargs)  # type: ignore[misc, no-any-return]
+            return await spawn(self, self._watcher, *args, **kwargs)
 
     def _make_ssl_transport(
         self,

@@ -6,9 +6,13 @@ None of this runs per callback or per packet.
 from __future__ import annotations
 
 import asyncio
+import errno
 import warnings
 from asyncio import base_events, constants, format_helpers, selector_events
+from asyncio.log import logger
 from typing import Any
+
+from . import _hotloop
 
 
 def callback_failed(loop: asyncio.AbstractEventLoop, handle: Any, *, exception: BaseException) -> None:
@@ -33,11 +37,69 @@ def transport_ran(loop: Any, transport: Any, seconds: float) -> None:
         base_events.logger.warning("Executing %s took %.3f seconds", f"a method of {transport._protocol!r}", seconds)  # type: ignore[attr-defined]
 
 
+def read_pipe_failed(transport: Any, exception: BaseException, message: str) -> None:
+    """Report what ends the reading of a pipe: a terminal that hung up in debug mode only, anything else always."""
+    loop = transport._loop
+    if isinstance(exception, OSError) and exception.errno == errno.EIO:
+        if loop.get_debug():
+            logger.debug("%r: %s", transport, message, exc_info=exception)
+        return
+    loop.call_exception_handler(
+        {"message": message, "exception": exception, "transport": transport, "protocol": transport._protocol}
+    )
+
+
+def write_to_lost_pipe() -> None:
+    """Warn of a program that goes on writing to a pipe that nobody reads."""
+    logger.warning("pipe closed by peer or os.write(pipe, data) raised exception.")
+
+
+def pipe_closed_by_peer(transport: Any) -> None:
+    """Log that the other end of a pipe is gone, in debug mode."""
+    logger.info("%r was closed by peer", transport)
+
+
+def pipe_pauses(transport: Any) -> None:
+    """Log that a pipe is not read for now, in debug mode."""
+    logger.debug("%r pauses reading", transport)
+
+
+def pipe_resumes(transport: Any) -> None:
+    """Log that a pipe is read again, in debug mode."""
+    logger.debug("%r resumes reading", transport)
+
+
+def pipe_repr(transport: Any, name: str, polling: bool, queued: int | None = None) -> str:
+    """The text of a pipe's transport, in asyncio's form; ``queued`` is what waits to be written, in bytes."""
+    info = [name]
+    if transport._pipe is None:
+        info.append("closed")
+    elif transport.is_closing():
+        info.append("closing")
+    info.append(f"fd={transport._fileno}")
+    loop = transport._loop
+    if transport._pipe is None:
+        info.append("closed")
+    elif loop is None or loop.is_closed():
+        info.append("open")
+    else:
+        info.append("polling" if polling else "idle")
+        if queued is not None:
+            info.append(f"bufsize={queued}")
+    return f"<{' '.join(info)}>"
+
+
 def transport_event_failed(loop: asyncio.AbstractEventLoop, transport: Any, exception: BaseException) -> None:
     """Report an exception out of a transport's event that no protocol method accounts for."""
-    loop.call_exception_handler(
-        {"message": f"Exception in an event of {transport!r}", "exception": exception, "transport": transport}
-    )
+    message = _EVENTS.get(type(transport), f"an event of {transport!r}")
+    loop.call_exception_handler({"message": f"Exception in {message}", "exception": exception, "transport": transport})
+
+
+# What asyncio's loop runs for the events of pipes: exceptions of their protocols come out of it.
+_EVENTS: dict[type, str] = {
+    _hotloop.ReadPipeTransport: "callback _UnixReadPipeTransport._read_ready()",
+    _hotloop.WritePipeTransport: "callback _UnixWritePipeTransport._write_ready()",
+}
 
 
 def transport_failed(transport: Any, exception: BaseException, message: str) -> None:

@@ -9,7 +9,8 @@ use std::time::Duration;
 use crate::errors::os_error;
 use crate::event_loop::Loop;
 use crate::ffi::{self, Object, This};
-use crate::{handles, listeners, sockets, transports};
+use crate::transports::Transport;
+use crate::{handles, listeners, sockets};
 
 /// Runs one turn, or all turns until the loop is stopped where it is inside `run_forever`.
 ///
@@ -51,13 +52,13 @@ fn turn(this: This<'_, '_, Loop>) -> PyResult<()> {
                 handles::done(&timer);
                 outcome?;
             }
-            Some(Event::Stream(_, transport, news)) => transport.with(this.py(), |transport| {
+            Some(Event::Stream(_, transport, news)) => {
                 if this.is_debug() {
-                    timed(this, transport, news)
+                    timed(this, &transport, news)?;
                 } else {
-                    transports::on_event(transport, this, news)
+                    transport.on_event(this, news)?;
                 }
-            })?,
+            }
             Some(Event::Accept(listener)) => listeners::on_event(this, &listener, natively)?,
             Some(Event::Replaced(handle)) => {
                 ffi::call_method(&handle.bind(this.py()), pyo3::intern!(this.py(), "cancel"), [])?;
@@ -133,15 +134,11 @@ pub(crate) fn run_handle(this: This<'_, '_, Loop>, handle: &Object, natively: bo
 }
 
 /// Runs the news of a stream, and looks at the clock: a protocol may hold the loop up as a callback may.
-fn timed(
-    this: This<'_, '_, Loop>,
-    transport: This<'_, '_, transports::SocketTransport>,
-    news: StreamEvent,
-) -> PyResult<()> {
+fn timed(this: This<'_, '_, Loop>, transport: &Transport, news: StreamEvent) -> PyResult<()> {
     let py = this.py();
     let start = this.now(py)?;
-    transports::on_event(transport, this, news)?;
-    let arguments = (this.object(), transport.object(), this.now(py)? - start);
+    transport.on_event(this, news)?;
+    let arguments = (this.object(), transport.object().bind(py), this.now(py)? - start);
     py.import("hotloop._reports")?
         .call_method1("transport_ran", arguments)
         .map(drop)

@@ -3,9 +3,9 @@
 use hotloop::Host;
 use hotloop::driver::Selector;
 
-use crate::ffi::{Bytes, Instance, Object};
+use crate::ffi::{Bytes, Object};
 use crate::handles;
-use crate::transports::SocketTransport;
+use crate::transports::Transport;
 
 /// The engine as the Python loop runs it.
 pub(crate) type Engine = hotloop::EventLoop<PythonHost, Selector>;
@@ -20,7 +20,7 @@ pub(crate) struct PythonHost;
 impl Host for PythonHost {
     type Handle = Object;
     type Timer = Object;
-    type Stream = Instance<SocketTransport>;
+    type Stream = Transport;
     type Bytes = Bytes;
 
     fn is_cancelled(timer: &Object) -> bool {

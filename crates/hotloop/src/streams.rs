@@ -1,10 +1,10 @@
-//! Stream transports on a loop: the bytes in and out.
+//! Stream transports on a loop: the bytes in and out, of sockets and of pipes.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
-use crate::driver::{Driver, Op, OpKey};
+use crate::driver::{Direction, Driver, Op, OpKey};
 use crate::event_loop::{EventLoop, Operation};
 use crate::host::Host;
 use crate::transport::{Close, MAX_SLICES, Stream};
@@ -37,9 +37,21 @@ pub struct Written {
     pub pause: bool,
 }
 
+/// What a stream's bytes move through, which decides by which calls they do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Medium {
+    /// A connected socket of the stream's own.
+    Socket,
+    /// A pipe, a terminal, or whatever else is read and written like a file, a socket among them. It may be shared:
+    /// by a second stream on the same number, and by other processes.
+    Pipe,
+}
+
 /// A stream transport of a loop.
 pub(crate) struct StreamEntry<H: Host> {
     fd: RawFd,
+    /// What `fd` is, from the beginning to the end.
+    medium: Medium,
     state: Stream<H::Bytes>,
     /// In flight while the host wants to receive.
     receiving: Option<OpKey>,
@@ -85,14 +97,25 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     /// A stream whose descriptor was closed before its release, so that the number is this one's now, is cut off:
     /// whatever it does next is EBADF.
     pub fn open_stream(&mut self, fd: RawFd) -> StreamKey {
-        let state = Stream::default();
-        let key = StreamKey(self.streams.insert(StreamEntry {
-            fd,
-            state,
-            receiving: None,
-            sending: None,
-        }));
+        let key = self.open(fd, Medium::Socket);
         if let Some(old) = self.owners.set(fd, key) {
+            self.cut_off(old);
+        }
+        key
+    }
+
+    /// Takes a non-blocking descriptor under the loop's wing that is read or written like a file: a pipe, a terminal
+    /// or another character device, a socket. As for [`open_stream`](Self::open_stream), but:
+    ///
+    /// - Each write goes to the kernel by itself unless bytes wait already, since a terminal or a pipe that several
+    ///   processes write to shows the difference.
+    /// - Two of them may have the same descriptor. If both wait on it in the same direction, the later one does.
+    /// - A [`close`](Self::close) that still sends goes on receiving the news that it no longer can.
+    pub fn open_pipe(&mut self, fd: RawFd) -> StreamKey {
+        let key = self.open(fd, Medium::Pipe);
+        if let Some(old) = self.owners.set(fd, key)
+            && self.is(old, Medium::Socket)
+        {
             self.cut_off(old);
         }
         key
@@ -161,7 +184,10 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     #[inline]
     pub fn receive(&mut self, key: StreamKey, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
         let entry = self.streams.get(key.0).ok_or(io::ErrorKind::NotFound)?;
-        self.driver.receive(entry.fd, buffer)
+        match entry.medium {
+            Medium::Socket => self.driver.receive(entry.fd, buffer),
+            Medium::Pipe => self.driver.read(entry.fd, buffer),
+        }
     }
 
     /// Writes bytes: the first write of a turn goes to the kernel at once if nothing is queued, later ones in that turn
@@ -180,9 +206,13 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         let turn = self.turn;
         let entry = self.streams.get_mut(key.0).ok_or(io::ErrorKind::NotFound)?;
         let state = &mut entry.state;
-        if state.queue.is_empty() && (state.written_in != turn || turn == 0) {
+        let at_once = entry.medium == Medium::Pipe || state.written_in != turn || turn == 0;
+        if at_once && state.queue.is_empty() {
             state.written_in = turn;
-            let sent = match self.driver.send(entry.fd, &[IoSlice::new(bytes)]) {
+            let sent = match entry
+                .medium
+                .send(&mut self.driver, entry.fd, &[IoSlice::new(bytes)])
+            {
                 Ok(sent) if sent == bytes.len() => return Ok(Written::default()),
                 Ok(sent) => sent,
                 Err(error) if is_transient(&error) => 0,
@@ -222,7 +252,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let count = entry.state.queue.slices(&mut slices);
             let offered: usize = slices[..count].iter().map(|slice| slice.len()).sum();
-            match self.driver.send(entry.fd, &slices[..count]) {
+            match entry.medium.send(&mut self.driver, entry.fd, &slices[..count]) {
                 Ok(sent) => {
                     entry.state.queue.advance(sent);
                     if sent == offered {
@@ -259,7 +289,9 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             return Close::Already;
         };
         let close = state.close();
-        self.discard_receiving(key);
+        if close != Close::AfterFlush || !self.is(key, Medium::Pipe) {
+            self.discard_receiving(key);
+        }
         close
     }
 
@@ -345,6 +377,39 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         }
     }
 
+    fn open(&mut self, fd: RawFd, medium: Medium) -> StreamKey {
+        StreamKey(self.streams.insert(StreamEntry {
+            fd,
+            medium,
+            state: Stream::default(),
+            receiving: None,
+            sending: None,
+        }))
+    }
+
+    fn is(&self, key: StreamKey, medium: Medium) -> bool {
+        self.streams
+            .get(key.0)
+            .is_some_and(|entry| entry.medium == medium)
+    }
+
+    /// Takes from a pipe what it waits for on a descriptor in one direction, in favour of whoever has come for it
+    /// later. Answers the operation, which still waits; the caller replaces it.
+    pub(crate) fn displace(&mut self, fd: RawFd, direction: Direction) -> Option<OpKey> {
+        // Rare enough to look through all of them: two ends of a program that share a descriptor.
+        let (_, entry) = self
+            .streams
+            .iter_mut()
+            .find(|(_, entry)| entry.fd == fd && entry.medium == Medium::Pipe && entry.waits(direction))?;
+        let operation = match direction {
+            Direction::Read => entry.receiving.take(),
+            Direction::Write => entry.sending.take(),
+        }?;
+        let host = self.end_for_stream(operation);
+        self.discarded.extend(host);
+        Some(operation)
+    }
+
     /// Takes the descriptor from a stream: what it has queued must not reach whoever has the number now.
     fn cut_off(&mut self, key: StreamKey) {
         self.discard_receiving(key);
@@ -402,6 +467,25 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         while let Some(index) = self.broken.iter().position(|(broken, _, _)| *broken == key) {
             let host = self.broken.remove(index).map(|(_, host, _)| host);
             self.discarded.extend(host);
+        }
+    }
+}
+
+impl<H: Host> StreamEntry<H> {
+    fn waits(&self, direction: Direction) -> bool {
+        match direction {
+            Direction::Read => self.receiving.is_some(),
+            Direction::Write => self.sending.is_some(),
+        }
+    }
+}
+
+impl Medium {
+    #[inline]
+    fn send(self, driver: &mut impl Driver, fd: RawFd, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Socket => driver.send(fd, buffers),
+            Self::Pipe => driver.write(fd, buffers),
         }
     }
 }

@@ -123,10 +123,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     pub(crate) fn submit(&mut self, fd: RawFd, op: Op, operation: Operation<H>) -> io::Result<OpKey> {
         let key = self.begin(operation);
         let watcher = self.watchers.slot(fd, op.direction()).and_then(Option::take);
-        let begun = match watcher {
-            Some(_) => self.driver.replace(key, fd, op),
-            None => self.driver.submit(key, fd, op),
-        };
+        let begun = self.submit_or_replace(key, fd, op, watcher.is_some());
         let replaced = watcher.and_then(|watcher| self.end(watcher));
         self.replaced.extend(replaced);
         if let Err(error) = begun {
@@ -157,15 +154,29 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         }
     }
 
+    /// Submits an operation, in the place of a watcher where there is one, or else of a pipe that waits there: of all
+    /// who come for a descriptor that is a pipe's the last one has it, as with asyncio.
+    fn submit_or_replace(&mut self, key: OpKey, fd: RawFd, op: Op, watched: bool) -> io::Result<()> {
+        if watched {
+            return self.driver.replace(key, fd, op);
+        }
+        match self.driver.submit(key, fd, op) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                match self.displace(fd, op.direction()) {
+                    Some(_) => self.driver.replace(key, fd, op),
+                    None => Err(error),
+                }
+            }
+            begun => begun,
+        }
+    }
+
     /// Begins an operation of a watcher or a listener, and answers the handle of the one that it replaces.
     fn watch_by(&mut self, fd: RawFd, op: Op, operation: Operation<H>) -> io::Result<Option<H::Handle>> {
         let direction = op.direction();
         let key = self.begin(operation);
         let old = self.watchers.slot(fd, direction).and_then(Option::take);
-        let begun = match old {
-            Some(_) => self.driver.replace(key, fd, op),
-            None => self.driver.submit(key, fd, op),
-        };
+        let begun = self.submit_or_replace(key, fd, op, old.is_some());
         let old = old.and_then(|old| self.end(old));
         match begun {
             Ok(()) => self.watchers.set(fd, direction, key),

@@ -78,6 +78,8 @@ macro_rules! hold_in_a_kernel {
                 an_error_is_both_readable_and_writable
                 a_reset_connection_is_an_error_of_receive
                 a_send_to_a_peer_that_is_gone_is_an_error_and_no_signal
+                a_pipe_is_read_and_written_as_a_file
+                a_write_that_nobody_reads_is_an_error
                 an_accept_gives_each_connection_once
                 an_accept_goes_on_beside_a_writer_and_after_a_reader
                 many_ready_descriptors_are_all_reported;

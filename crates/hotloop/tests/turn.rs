@@ -4,6 +4,8 @@
 mod ends;
 #[path = "turn/order.rs"]
 mod order;
+#[path = "turn/pipes.rs"]
+mod pipes;
 #[path = "turn/program.rs"]
 mod program;
 #[path = "turn/sends.rs"]

@@ -25,6 +25,7 @@ use crate::ffi::{self, Class, Instance, Layout, Object, This, Visit};
 use crate::handles;
 use crate::host::{Engine, Inbox};
 use crate::tls::{self, Tls};
+use crate::transports::Transport;
 
 /// Reads go through a buffer of this size, in bytes: asyncio's own limit for one read (`max_size`), so a protocol sees
 /// pieces of the sizes it is used to. Only the pages that reads have touched cost memory.
@@ -80,7 +81,7 @@ impl Class for Loop {
             let (ready, timers) = engine.scheduled();
             ready.chain(timers).for_each(|handle| visit.owned(handle));
             visit.objects(engine.watching());
-            visit.objects(engine.streaming().map(Instance::object));
+            visit.objects(engine.streaming().map(Transport::object));
         }
         if let Ok(snapshot) = self.snapshot.try_borrow() {
             visit.objects(&*snapshot);
@@ -137,6 +138,18 @@ impl Loop {
     /// Encrypts what a TLS connection has gathered when the turn ends.
     pub(crate) fn flush_later(&self, connection: Instance<Tls>) {
         self.gathered.borrow_mut().push_back(connection);
+    }
+
+    /// The engine, for one call into it; `None` once the loop is closed.
+    ///
+    /// # Errors
+    /// As of [`Self::engine`], but for a closed loop.
+    #[inline]
+    pub(crate) fn open_engine(&self) -> PyResult<Option<EngineGuard<'_>>> {
+        if self.engine.try_borrow().is_ok_and(|engine| engine.is_none()) {
+            return Ok(None);
+        }
+        self.engine().map(Some)
     }
 
     /// Hands a callback to the loop from wherever this is, and wakes it.

@@ -11,6 +11,7 @@ use super::class::write_object;
 use super::{Lower, Tls};
 use crate::answers::{bool_object, none, object_or_none};
 use crate::ffi::{self, Bytes, Call, Class, ClassBuilder, Instance, Layout, This, Visit};
+use crate::transports::SocketTransport;
 
 /// The application's end of a TLS connection.
 pub(crate) struct TlsTransport {
@@ -171,7 +172,7 @@ fn is_closing<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
         .and_then(|connection| connection.get(py).transport.borrow().clone());
     let closing = match lower {
         None => false,
-        Some(Lower::Socket(socket)) => socket.with(py, |socket| socket.is_closing())?,
+        Some(Lower::Socket(socket)) => socket.with(py, SocketTransport::is_ending),
         Some(Lower::Other(other)) => {
             ffi::call_method(&other.bind(py), pyo3::intern!(py, "is_closing"), [])?.is_truthy()?
         }

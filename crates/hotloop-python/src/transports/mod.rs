@@ -1,9 +1,65 @@
 //! Transports: Python objects over the engine's streams.
 
+mod link;
+mod methods;
+mod pipe;
 mod protocol;
 mod reader;
 mod stream;
 
-pub(crate) use protocol::{Kind, Protocol};
-pub(crate) use reader::feed as feed_reader;
-pub(crate) use stream::{SocketKind, SocketTransport, accepted, add_to, as_tuple, on_event, open_stream};
+use hotloop::StreamEvent;
+use pyo3::prelude::*;
+
+use self::pipe::{ReadPipeTransport, WritePipeTransport};
+pub(crate) use self::pipe::{open_read_pipe, open_write_pipe};
+pub(crate) use self::protocol::{Kind, Protocol};
+pub(crate) use self::reader::feed as feed_reader;
+pub(crate) use self::stream::{SocketKind, SocketTransport, accepted, as_tuple, open_stream};
+use crate::event_loop::Loop;
+use crate::ffi::{Instance, Object, This};
+
+/// After so many writes to a lost connection each further one is logged (asyncio's
+/// `LOG_THRESHOLD_FOR_CONNLOST_WRITES`).
+const LOG_THRESHOLD: u32 = 5;
+
+/// A transport as the engine keeps it for a stream.
+#[derive(Clone)]
+pub(crate) enum Transport {
+    Socket(Instance<SocketTransport>),
+    ReadPipe(Instance<ReadPipeTransport>),
+    WritePipe(Instance<WritePipeTransport>),
+}
+
+impl Transport {
+    /// The Python object.
+    pub(crate) fn object(&self) -> &Object {
+        match self {
+            Self::Socket(transport) => transport.object(),
+            Self::ReadPipe(transport) => transport.object(),
+            Self::WritePipe(transport) => transport.object(),
+        }
+    }
+
+    /// Runs the news of its stream.
+    ///
+    /// # Errors
+    /// `SystemExit` and `KeyboardInterrupt` of the protocol's methods.
+    #[inline]
+    pub(crate) fn on_event(&self, event_loop: This<'_, '_, Loop>, news: StreamEvent) -> PyResult<()> {
+        let py = event_loop.py();
+        match self {
+            Self::Socket(transport) => transport.with(py, |this| link::on_event(this, event_loop, news)),
+            Self::ReadPipe(transport) => transport.with(py, |this| link::on_event(this, event_loop, news)),
+            Self::WritePipe(transport) => transport.with(py, |this| link::on_event(this, event_loop, news)),
+        }
+    }
+}
+
+/// Makes the classes and adds them to the module.
+///
+/// # Errors
+/// What CPython raises if a class cannot be.
+pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    stream::add_to(module)?;
+    pipe::add_to(module)
+}

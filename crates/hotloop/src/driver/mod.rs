@@ -94,6 +94,19 @@ pub trait Driver {
     /// The connection's; `WouldBlock` if the kernel has no room: then submit [`Op::Send`].
     fn send(&mut self, fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize>;
 
+    /// As [`receive`](Self::receive), from a descriptor that need not be a socket.
+    ///
+    /// # Errors
+    /// The descriptor's; `WouldBlock` if there was nothing after all.
+    fn read(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize>;
+
+    /// As [`send`](Self::send), to a descriptor that need not be a socket. One without a reader is an error, and a
+    /// signal (SIGPIPE) where the process has not turned that off, as Python and Rust do.
+    ///
+    /// # Errors
+    /// The descriptor's; `WouldBlock` if the kernel has no room: then submit [`Op::Send`].
+    fn write(&mut self, fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize>;
+
     /// Ends the sending half of a stream, behind what was sent.
     ///
     /// # Errors

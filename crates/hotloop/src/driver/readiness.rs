@@ -321,6 +321,16 @@ impl<P: Poller> Driver for ReadinessDriver<P> {
         sys::send(fd, buffers)
     }
 
+    #[inline]
+    fn read(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+        sys::read(fd, buffer)
+    }
+
+    #[inline]
+    fn write(&mut self, fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        sys::write(fd, buffers)
+    }
+
     fn shutdown_write(&mut self, fd: RawFd) -> io::Result<()> {
         sys::shutdown_write(fd)
     }

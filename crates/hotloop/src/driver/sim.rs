@@ -226,6 +226,14 @@ impl Driver for Sim {
         })
     }
 
+    fn read(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+        self.receive(fd, buffer)
+    }
+
+    fn write(&mut self, fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        self.send(fd, buffers)
+    }
+
     fn shutdown_write(&mut self, fd: RawFd) -> io::Result<()> {
         self.network.with(fd, |socket| {
             socket.ended = true;

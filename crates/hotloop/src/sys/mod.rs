@@ -59,6 +59,29 @@ pub(crate) fn send(fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> 
     })
 }
 
+/// Reads what is there, at most `buffer.len()` bytes; 0 is the end. Never waits on a non-blocking descriptor.
+///
+/// # Errors
+/// The descriptor's, `WouldBlock` among them.
+#[inline]
+pub(crate) fn read(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    let (read, _) = rustix::io::read(borrow(fd)?, buffer)?;
+    Ok(read.len())
+}
+
+/// Writes what the descriptor takes at once.
+///
+/// # Errors
+/// The descriptor's, `WouldBlock` among them.
+#[inline]
+pub(crate) fn write(fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
+    let fd = borrow(fd)?;
+    Ok(match buffers {
+        [buffer] => rustix::io::write(fd, buffer)?,
+        _ => rustix::io::writev(fd, buffers)?,
+    })
+}
+
 /// Accepts a connection, non-blocking and close-on-exec.
 ///
 /// # Errors

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
+use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use hotloop::driver::{Accepted, Driver, Op, OpKey, SocketAddress};
 use rustix::io::FdFlags;
+use rustix::pipe::PipeFlags;
 
 use crate::world::{World, cancelled, errno, kind, poll, ready, receive};
 
@@ -113,6 +115,39 @@ pub(crate) fn a_send_to_a_peer_that_is_gone_is_an_error_and_no_signal<W: World>(
     for buffers in [&[one][..], &[one, two][..]] {
         let sent = driver.send(near.as_raw_fd(), buffers);
         assert_eq!(kind(sent), Some(io::ErrorKind::BrokenPipe));
+    }
+    Ok(())
+}
+
+pub(crate) fn a_pipe_is_read_and_written_as_a_file<W: World>() -> io::Result<()> {
+    let mut driver = W::new()?.driver()?;
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::NONBLOCK)?;
+    let (near, far) = (reader.as_raw_fd(), writer.as_raw_fd());
+    let mut buffer = [MaybeUninit::uninit(); 8];
+    driver.submit(OpKey(1), near, Op::Receive)?;
+    assert_eq!(poll(&mut driver)?, []);
+    assert_eq!(
+        kind(driver.read(near, &mut buffer)),
+        Some(io::ErrorKind::WouldBlock)
+    );
+    assert_eq!(driver.write(far, &[IoSlice::new(b"ab")])?, 2);
+    assert_eq!(driver.write(far, &[IoSlice::new(b"c"), IoSlice::new(b"de")])?, 3);
+    assert_eq!(poll(&mut driver)?, [ready(1)]);
+    assert_eq!(driver.read(near, &mut buffer)?, 5);
+    drop(writer);
+    assert_eq!(poll(&mut driver)?, [ready(1)]);
+    assert_eq!(driver.read(near, &mut buffer)?, 0);
+    Ok(())
+}
+
+pub(crate) fn a_write_that_nobody_reads_is_an_error<W: World>() -> io::Result<()> {
+    let mut driver = W::new()?.driver()?;
+    let (reader, writer) = rustix::pipe::pipe()?;
+    drop(reader);
+    let (one, two) = (IoSlice::new(b"a"), IoSlice::new(b"b"));
+    for buffers in [&[one][..], &[one, two][..]] {
+        let written = driver.write(writer.as_raw_fd(), buffers);
+        assert_eq!(kind(written), Some(io::ErrorKind::BrokenPipe));
     }
     Ok(())
 }

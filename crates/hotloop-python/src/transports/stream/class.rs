@@ -2,9 +2,9 @@
 
 use std::cell::RefCell;
 
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString, PyType};
+use pyo3::types::{PyBytes, PyType};
 
 use super::socket::{Owner, get_extra_info};
 use super::{CLASS, It, SocketTransport};
@@ -12,7 +12,7 @@ use crate::answers::{argument, bool_object, none, object_or_none};
 use crate::errors::os_error;
 use crate::ffi::{Bytes, Call, ClassBuilder, Object, ReadBuffer};
 use crate::listeners;
-use crate::transports::protocol::Protocol;
+use crate::transports::methods;
 
 /// Makes the class and adds it to the module.
 ///
@@ -46,13 +46,13 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .no_args(
             c"close",
             c"close($self, /)\n--\n\nEnd the connection after what was written.",
-            close,
+            methods::close,
         )
-        .no_args(c"abort", c"abort($self, /)\n--\n\nEnd the connection at once.", abort)
+        .no_args(c"abort", c"abort($self, /)\n--\n\nEnd the connection at once.", methods::abort)
         .no_args(
             c"is_closing",
             c"is_closing($self, /)\n--\n\nWhether the connection is ending or has ended.",
-            is_closing,
+            methods::is_closing,
         )
         .no_args(
             c"is_reading",
@@ -77,22 +77,22 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .no_args(
             c"get_protocol",
             c"get_protocol($self, /)\n--\n\nThe protocol.",
-            get_protocol,
+            methods::get_protocol,
         )
         .no_args(
             c"get_write_buffer_size",
             c"get_write_buffer_size($self, /)\n--\n\nHow many bytes wait to be sent.",
-            get_write_buffer_size,
+            methods::get_write_buffer_size,
         )
         .no_args(
             c"get_write_buffer_limits",
             c"get_write_buffer_limits($self, /)\n--\n\nThe low and the high mark of flow control, in bytes.",
-            get_write_buffer_limits,
+            methods::get_write_buffer_limits,
         )
         .method(
             c"set_write_buffer_limits",
             c"set_write_buffer_limits($self, /, high=None, low=None)\n--\n\nSet the marks of flow control, in bytes.",
-            set_write_buffer_limits,
+            methods::set_write_buffer_limits,
         )
         .method(
             c"get_extra_info",
@@ -140,45 +140,26 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .getter(c"_extra", c"What get_extra_info() looks names up in.", |this: It<'_, '_>| {
             this.extra()
         })
-        .getter(c"_sock_fd", c"The descriptor's number.", |this: It<'_, '_>| {
-            Ok(this.fd.into_pyobject(this.py())?.into_any())
-        })
+        .getter(c"_sock_fd", c"The descriptor's number.", methods::number)
         .getter(c"_server", c"The server, or None.", |this: It<'_, '_>| {
             Ok(optional(this, &this.server))
         })
-        .getter(c"_loop", c"The loop, or None.", |this: It<'_, '_>| {
-            let event_loop = this
-                .event_loop
-                .borrow()
-                .as_ref()
-                .map(|event_loop| event_loop.object().clone());
-            Ok(object_or_none(this.py(), event_loop))
-        })
-        .getter(c"_protocol", c"The protocol, or None.", |this: It<'_, '_>| {
-            let protocol = this
-                .protocol
-                .borrow()
-                .as_ref()
-                .map(|protocol| protocol.object.clone());
-            Ok(object_or_none(this.py(), protocol))
-        })
+        .getter(c"_loop", c"The loop, or None.", methods::event_loop)
+        .getter(c"_protocol", c"The protocol, or None.", methods::get_protocol)
         .getter(
             c"_protocol_paused",
             c"Whether the protocol was told to pause.",
-            |this: It<'_, '_>| {
-                let paused = this.state(|stream| stream.flow.is_paused())?.unwrap_or(false);
-                bool_object(this.py(), paused)
-            },
+            methods::is_protocol_paused,
         )
         .getter(
             c"_conn_lost",
             c"How often the connection was lost, or written to thereafter.",
-            |this: It<'_, '_>| Ok(this.lost.get().into_pyobject(this.py())?.into_any()),
+            |this: It<'_, '_>| Ok(this.link.lost.get().into_pyobject(this.py())?.into_any()),
         )
         .getter(
             c"_closing",
             c"Whether the connection is ending or has ended.",
-            |this: It<'_, '_>| bool_object(this.py(), this.is_closing()?),
+            |this: It<'_, '_>| bool_object(this.py(), this.is_closing()),
         )
         .getter(c"_paused", c"Whether reading is paused.", |this: It<'_, '_>| {
             bool_object(this.py(), this.paused.get())
@@ -259,7 +240,7 @@ fn writelines<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py
 }
 
 fn write_eof<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    if let Some(key) = this.key.get() {
+    if let Some(key) = this.link.key.get() {
         this.with_loop(|event_loop| event_loop.engine()?.write_eof(key).map_err(os_error))?;
     }
     none(this.py())
@@ -269,27 +250,12 @@ fn can_write_eof<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     bool_object(this.py(), true)
 }
 
-fn close<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    this.close()?;
-    none(this.py())
-}
-
-fn abort<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let py = this.py();
-    this.force_close(&py.None().into_bound(py))?;
-    none(py)
-}
-
-fn is_closing<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    bool_object(this.py(), this.is_closing()?)
-}
-
 fn is_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    bool_object(this.py(), !this.paused.get() && !this.is_closing()?)
+    bool_object(this.py(), !this.paused.get() && !this.is_closing())
 }
 
 fn pause_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    if !this.paused.get() && !this.is_closing()? {
+    if !this.paused.get() && !this.is_closing() {
         this.paused.set(true);
         this.stop_reading()?;
     }
@@ -297,7 +263,7 @@ fn pause_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 }
 
 fn resume_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    if this.paused.get() && !this.is_closing()? {
+    if this.paused.get() && !this.is_closing() {
         this.paused.set(false);
         this.start_reading()?;
     }
@@ -305,7 +271,7 @@ fn resume_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 }
 
 fn begin_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    if !this.paused.get() && !this.is_closing()? {
+    if !this.paused.get() && !this.is_closing() {
         this.start_reading()?;
     }
     none(this.py())
@@ -313,48 +279,8 @@ fn begin_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 
 fn set_protocol<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let protocol = call.only("_SelectorTransport.set_protocol", "protocol")?;
-    let old = this.protocol.replace(Some(Protocol::new(&protocol)?));
-    drop(old);
+    this.set_protocol(&protocol)?;
     none(this.py())
-}
-
-fn get_protocol<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    Ok(object_or_none(
-        this.py(),
-        this.protocol().map(|protocol| protocol.object),
-    ))
-}
-
-fn get_write_buffer_size<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    // What is only gathered would have been sent already by a loop that does not gather.
-    Ok(SocketTransport::queued(this)?
-        .into_pyobject(this.py())?
-        .into_any())
-}
-
-fn get_write_buffer_limits<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let limits = this.state(|stream| stream.flow.limits())?.unwrap_or_default();
-    Ok(limits.into_pyobject(this.py())?.into_any())
-}
-
-fn set_write_buffer_limits<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let py = this.py();
-    let checks = py.import("hotloop._reports")?.getattr("write_buffer_limits")?;
-    // asyncio's own rules, by their words; both come back as numbers of bytes.
-    let (high, low): (usize, usize) = call.forward(&checks)?.extract()?;
-    this.state(|stream| stream.flow.set_limits(Some(high), Some(low)))?
-        .transpose()
-        .map_err(|error| PyValueError::new_err(error.to_string()))?;
-    // What is only gathered goes out at the end of the turn without further news: it must not count as waiting.
-    this.flush_now()?;
-    let pause = this.state(|stream| {
-        let queued = stream.queue.len();
-        stream.flow.pause_at(queued)
-    })?;
-    if pause == Some(true) {
-        this.tell_flow("pause_writing")?;
-    }
-    none(py)
 }
 
 fn call_connection_lost<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -371,8 +297,12 @@ fn force_close<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'p
 fn fatal_error<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     let error = argument(&call, 0, "_fatal_error")?;
-    let message = PyString::new(py, "Fatal error on transport").into_any();
-    this.report(&error, call.get(1).as_deref().unwrap_or(&message))?;
+    let message = call
+        .get(1)
+        .map(|message| message.extract::<String>())
+        .transpose()?;
+    let message = message.as_deref().unwrap_or("Fatal error on transport");
+    this.report_by("transport_failed", &error, message)?;
     this.force_close(&error)?;
     none(py)
 }
@@ -382,11 +312,11 @@ fn make_empty_waiter<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     if this.empty_waiter.borrow().is_some() {
         return Err(PyRuntimeError::new_err("Empty waiter is already set"));
     }
-    let event_loop = this.event_loop.borrow().clone();
+    let event_loop = this.link.event_loop.borrow().clone();
     let Some(event_loop) = event_loop else {
         return Err(PyRuntimeError::new_err("the connection is lost"));
     };
-    if let Some(key) = this.key.get() {
+    if let Some(key) = this.link.key.get() {
         event_loop.get(py).engine()?.flush_now(key);
     }
     let waiter = event_loop.object().bind(py).call_method0("create_future")?;

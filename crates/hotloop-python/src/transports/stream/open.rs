@@ -13,7 +13,7 @@ use super::{CLASS, It, SocketTransport};
 use crate::answers::argument;
 use crate::event_loop::Loop;
 use crate::ffi::{self, Call, Instance, Object, This};
-use crate::transports::protocol::Protocol;
+use crate::transports::link::Link;
 
 /// `Loop._open_stream(sock, protocol, waiter, extra, server, context=None)`: a transport over a connected socket.
 /// `connection_made` and then reading begin on the next turn.
@@ -42,13 +42,7 @@ pub(crate) fn open_stream<'py>(
         }
         let server = (!server.is_none()).then(|| (&*server).into());
         transport.begin(this, &protocol, server)?;
-        if !waiter.is_none() {
-            let wake = py
-                .import("asyncio.futures")?
-                .getattr("_set_result_unless_cancelled")?;
-            let arguments = (&*waiter, py.None()).into_pyobject(py)?.into_any().into();
-            this.schedule(&wake, arguments, transport.context.clone())?;
-        }
+        transport.wake(this, &waiter)?;
         Ok(transport.object().clone())
     })
 }
@@ -83,22 +77,14 @@ fn new(
     Instance::new(
         &class.bind(event_loop.py()).cast::<PyType>()?.to_owned(),
         SocketTransport {
-            event_loop: RefCell::new(Some(Instance::of(event_loop))),
-            key: Cell::new(None),
-            fd,
+            link: Link::new(event_loop, fd, context),
             owner: RefCell::new(owner),
             kind,
             ends: RefCell::default(),
             extra: RefCell::default(),
-            protocol: RefCell::default(),
             server: RefCell::default(),
-            read_context: RefCell::default(),
-            write_context: RefCell::default(),
             paused: Cell::new(false),
-            lost: Cell::new(0),
             empty_waiter: RefCell::default(),
-            closing: Cell::new(false),
-            context,
         },
     )
 }
@@ -114,13 +100,13 @@ impl<'py> It<'_, 'py> {
         protocol: &Bound<'py, PyAny>,
         server: Option<Object>,
     ) -> PyResult<()> {
-        if event_loop.engine()?.has_stream(self.fd) {
+        if event_loop.engine()?.has_stream(self.link.fd) {
             let py = self.py();
             event_loop
                 .object()
-                .call_method1(pyo3::intern!(py, "_ensure_fd_no_transport"), (self.fd,))?;
+                .call_method1(pyo3::intern!(py, "_ensure_fd_no_transport"), (self.link.fd,))?;
         }
-        self.ends.borrow_mut().0 = driver::local_address(self.fd).ok();
+        self.ends.borrow_mut().0 = driver::local_address(self.link.fd).ok();
         self.begin(event_loop, protocol, server)
     }
 
@@ -138,7 +124,7 @@ impl<'py> It<'_, 'py> {
         server: Option<Object>,
     ) -> PyResult<()> {
         let py = self.py();
-        self.protocol.replace(Some(Protocol::new(protocol)?));
+        self.set_protocol(protocol)?;
         if let Some(server) = server {
             self.attach(&server)?;
             self.server.replace(Some(server));
@@ -146,23 +132,17 @@ impl<'py> It<'_, 'py> {
         event_loop
             .object()
             .getattr(pyo3::intern!(py, "_transports"))?
-            .set_item(self.fd, self.object())?;
+            .set_item(self.link.fd, self.object())?;
         if matches!(self.ends.borrow().0, Some(SocketAddress::Internet(_))) {
             // A stream over IP that is not TCP (SCTP, MPTCP on old kernels) has no such option, nor the need.
-            drop(driver::set_nodelay(self.fd));
+            drop(driver::set_nodelay(self.link.fd));
         }
         // What still watches the number watched an earlier descriptor of it.
         let dropped = [Direction::Read, Direction::Write]
-            .map(|direction| Ok(event_loop.engine()?.unwatch(self.fd, direction)));
-        let key = event_loop.engine()?.open_stream(self.fd);
+            .map(|direction| Ok(event_loop.engine()?.unwatch(self.link.fd, direction)));
+        let key = event_loop.engine()?.open_stream(self.link.fd);
         dropped.into_iter().collect::<PyResult<Vec<_>>>()?;
-        self.key.set(Some(key));
-        let arguments = (self.object(),).into_pyobject(py)?.into_any().into();
-        let made = protocol.getattr(pyo3::intern!(py, "connection_made"))?;
-        event_loop.schedule(&made, arguments, self.context.clone())?;
-        let begin = self.object().getattr(pyo3::intern!(py, "_begin_reading"))?;
-        event_loop.schedule(&begin, ffi::no_arguments(py), self.context.clone())?;
-        Ok(())
+        self.start(event_loop, key, true)
     }
 
     /// Counts the connection with its server, which since Python 3.13 is given the transport.

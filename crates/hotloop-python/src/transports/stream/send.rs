@@ -6,13 +6,9 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use super::It;
-use crate::dispatch::is_fatal;
 use crate::errors::os_error;
-use crate::ffi::{Bytes, Instance};
-
-/// After so many writes to a lost connection each further one is logged (asyncio's
-/// `LOG_THRESHOLD_FOR_CONNLOST_WRITES`).
-const LOG_THRESHOLD: u32 = 5;
+use crate::ffi::Bytes;
+use crate::transports::LOG_THRESHOLD;
 
 impl<'py> It<'_, 'py> {
     /// Sends or queues bytes. `own` makes an owned copy.
@@ -21,55 +17,25 @@ impl<'py> It<'_, 'py> {
         if bytes.is_empty() {
             return Ok(());
         }
-        let lost = self.lost.get();
+        let lost = self.link.lost.get();
         if lost > 0 {
             if lost >= LOG_THRESHOLD {
                 self.py()
                     .import("hotloop._reports")?
                     .call_method0("write_to_lost")?;
             }
-            self.lost.set(lost + 1);
+            self.link.lost.set(lost + 1);
             return Ok(());
         }
-        let Some(key) = self.key.get() else { return Ok(()) };
-        let this = Instance::of(self);
-        let written = self.with_loop(|event_loop| Ok(event_loop.engine()?.write(key, bytes, own, &this)))?;
-        match written {
-            Some(Ok(written)) => {
-                if written.queued {
-                    self.note_write_context()?;
-                }
-                if written.pause {
-                    self.tell_flow("pause_writing")
-                } else {
-                    Ok(())
-                }
-            }
+        match self.send_or_queue(bytes, own)? {
             None => Ok(()),
-            Some(Err(error)) => self.fail(os_error(error), "Fatal write error on socket transport"),
+            Some(error) => self.fail(os_error(error), "Fatal write error on socket transport"),
         }
-    }
-
-    /// Sends what is gathered in this turn.
-    pub(super) fn flush_now(self) -> PyResult<()> {
-        if let Some(key) = self.key.get() {
-            self.with_loop(|event_loop| {
-                event_loop.engine()?.flush_now(key);
-                Ok(())
-            })?;
-        }
-        Ok(())
     }
 
     /// Queued bytes were sent.
     pub(super) fn sent(self) -> PyResult<()> {
-        let resume = self.state(|stream| {
-            let queued = stream.queue.len();
-            stream.flow.resume_at(queued)
-        })?;
-        if resume == Some(true) {
-            self.tell_flow("resume_writing")?;
-        }
+        self.resume_writing()?;
         let Some((empty, eof, lost)) = self.state(|stream| {
             (
                 stream.queue.is_empty(),
@@ -83,13 +49,13 @@ impl<'py> It<'_, 'py> {
         if !empty {
             return Ok(());
         }
-        drop(self.write_context.take());
+        drop(self.link.write_context.take());
         self.resolve_empty_waiter(None)?;
         if lost {
-            self.lost.set(self.lost.get() + 1);
+            self.link.lost.set(self.link.lost.get() + 1);
             return self.connection_lost(None);
         }
-        if eof && let Some(key) = self.key.get() {
+        if eof && let Some(key) = self.link.key.get() {
             self.with_loop(|event_loop| event_loop.engine()?.shutdown_write(key).map_err(os_error))?;
         }
         Ok(())
@@ -102,22 +68,8 @@ impl<'py> It<'_, 'py> {
         self.fail(error, "Fatal write error on socket transport")
     }
 
-    /// Tells the protocol to pause or resume; what it raises is reported, not passed on.
-    pub(super) fn tell_flow(self, name: &str) -> PyResult<()> {
-        let py = self.py();
-        let Some(protocol) = self.protocol() else {
-            return Ok(());
-        };
-        let Err(error) = protocol.object.bind(py).call_method0(name) else {
-            return Ok(());
-        };
-        if is_fatal(py, &error) {
-            return Err(error);
-        }
-        let reports = py.import("hotloop._reports")?;
-        reports
-            .call_method1("flow_control_failed", (self.object(), error.into_value(py), name))
-            .map(drop)
+    pub(super) fn is_eof_written(self) -> PyResult<bool> {
+        Ok(self.state(|stream| stream.is_eof_written())?.unwrap_or(false))
     }
 
     /// Raises where asyncio refuses a write.
@@ -132,16 +84,6 @@ impl<'py> It<'_, 'py> {
                 "unable to {function}; sendfile is in progress"
             )));
         }
-        Ok(())
-    }
-
-    /// Notes that this is the context in which the room to send is waited for.
-    pub(super) fn note_write_context(self) -> PyResult<()> {
-        if self.write_context.borrow().is_some() {
-            return Ok(());
-        }
-        let old = self.write_context.replace(Some(self.current_context()?));
-        drop(old);
         Ok(())
     }
 
