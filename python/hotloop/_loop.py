@@ -14,18 +14,26 @@ from asyncio import base_events, constants, trsock
 from asyncio.log import logger
 from collections.abc import Callable, Iterator, MutableMapping
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _hotloop
-from ._processes import Children, has_own_watcher, spawn
+from ._processes import Children, has_own_watcher, is_by_descriptor, spawn
 from ._selector import LoopSelector
 from ._tls import TlsProtocol, move_buffered
-from ._transports import make_read_pipe_transport, make_socket_transport, make_write_pipe_transport
+from ._transports import (
+    DATAGRAM_FAMILIES,
+    make_datagram_transport,
+    make_read_pipe_transport,
+    make_socket_transport,
+    make_write_pipe_transport,
+)
 
 if TYPE_CHECKING:
     import ssl
 
 __all__ = ["SelectorEventLoop"]
+
+_Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 
 
 # What the native answer for literals stands in for.
@@ -46,14 +54,18 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         if selector is not None:
             selector.close()
         super().__init__(LoopSelector(self))
-        # Where asyncio's own way of spawning looks for it from Python 3.14 on.
-        self._watcher = Children(self)
+        self._children = Children(self)
+        # From Python 3.14 on asyncio's own way of spawning looks there, and has chosen threads where the kernel gives
+        # no descriptors of children.
+        if sys.version_info >= (3, 14) and is_by_descriptor(self._watcher):
+            self._watcher = self._children
 
     if TYPE_CHECKING:
         # What asyncio's classes have without telling the type checker.
         _selector: LoopSelector
         _transports: MutableMapping[int, asyncio.Transport]
         _csock: socket.socket
+        _watcher: Any
         _signal_handlers: dict[int, asyncio.Handle]
 
         def _check_closed(self) -> None: ...
@@ -113,7 +125,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         """Close the loop, which must not be running."""
         super().close()
         if self.is_closed():
-            self._watcher.close()
+            self._children.close()
             self._release()
 
     # Scheduled callbacks, for programs that look at asyncio's private queues.
@@ -200,13 +212,56 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         """Accept a connection; answer its socket, non-blocking, and the peer's address."""
         if not self._is_plain(sock):
             return await super().sock_accept(sock)
-        accepted = self._try_accept(sock)
+        accepted = self._try_call(sock, False, sock._accept)  # type: ignore[attr-defined]
         if not isinstance(accepted, tuple):
             accepted = await self._outcome(sock, accepted)
         fd, address = accepted
         conn = socket.socket(sock.family, sock.type, sock.proto, fileno=fd)
         conn.setblocking(False)
         return conn, address
+
+    async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> Any:
+        """Receive a datagram of up to ``bufsize`` bytes; answer it and the address of its sender."""
+        if not self._is_plain(sock):
+            return await super().sock_recvfrom(sock, bufsize)
+        received = self._try_recvfrom(sock, bufsize)
+        return received if isinstance(received, tuple) else await self._outcome(sock, received)
+
+    async def sock_recvfrom_into(self, sock: socket.socket, buf: Any, nbytes: int = 0) -> Any:
+        """Receive a datagram into a buffer; answer the number of bytes and the address of its sender."""
+        if not self._is_plain(sock):
+            return await super().sock_recvfrom_into(sock, buf, nbytes)
+        received = self._try_recvfrom_into(sock, buf, nbytes or len(buf))
+        return received if isinstance(received, tuple) else await self._outcome(sock, received)
+
+    async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
+        """Send a datagram to an address; answer the number of bytes."""
+        if not self._is_plain(sock):
+            return await super().sock_sendto(sock, data, address)
+        sent = self._try_sendto(sock, data, address)
+        return sent if isinstance(sent, int) else await self._outcome(sock, sent)
+
+    async def sock_recvmsg(
+        self, sock: socket.socket, bufsize: int, ancbufsize: int = 0, flags: int = 0
+    ) -> tuple[bytes, list[tuple[int, int, bytes]], int, Any]:
+        """Receive bytes and ancillary data, as ``socket.recvmsg`` does: bytes, ancillary data, flags, address.
+
+        asyncio's loops have no such method.
+        """
+        self._is_plain(sock)
+        received = self._try_call(sock, False, sock.recvmsg, bufsize, ancbufsize, flags)
+        return received if isinstance(received, tuple) else await self._outcome(sock, received)
+
+    async def sock_sendmsg(
+        self, sock: socket.socket, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None
+    ) -> int:
+        """Send bytes and ancillary data, as ``socket.sendmsg`` does; answer the number of bytes.
+
+        On a stream that may be less than all of them. asyncio's loops have no such method.
+        """
+        self._is_plain(sock)
+        sent = self._try_call(sock, True, sock.sendmsg, buffers, ancdata, flags, address)
+        return sent if isinstance(sent, int) else await self._outcome(sock, sent)
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """Connect to an address; a host name in it is resolved first."""
@@ -391,6 +446,12 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
 
     # Transports
 
+    async def create_datagram_endpoint(self, *args: Any, **more: Any) -> Any:
+        """Create a datagram endpoint: asyncio's own, but that a failing factory leaves no socket behind."""
+        if args and more.get("sock") is None:
+            args = (_closing_socket(args[0]), *args[1:])
+        return await super().create_datagram_endpoint(*args, **more)
+
     def _make_socket_transport(
         self,
         sock: Any,
@@ -403,6 +464,19 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
     ) -> asyncio.Transport:
         self._ensure_fd_no_transport(sock)
         return make_socket_transport(self, sock, protocol, waiter, extra, server, context)
+
+    def _make_datagram_transport(
+        self,
+        sock: Any,
+        protocol: asyncio.DatagramProtocol,
+        address: Any = None,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> asyncio.DatagramTransport:
+        self._ensure_fd_no_transport(sock)
+        if type(sock) is not socket.socket or sock.family not in DATAGRAM_FAMILIES:
+            return super()._make_datagram_transport(sock, protocol, address, waiter, extra)  # type: ignore[misc, no-any-return]
+        return make_datagram_transport(self, sock, protocol, address, waiter, extra)
 
     def _make_read_pipe_transport(
         self,
@@ -427,7 +501,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         async def _make_subprocess_transport(self, *args: Any, **kwargs: Any) -> asyncio.SubprocessTransport:
             if has_own_watcher():
                 return await super()._make_subprocess_transport(*args, **kwargs)  # type: ignore[misc, no-any-return]
-            return await spawn(self, self._watcher, *args, **kwargs)
+            return await spawn(self, self._children, *args, **kwargs)
 
     def _make_ssl_transport(
         self,
@@ -569,6 +643,22 @@ def _cancel(removed: asyncio.Handle | None) -> bool:
         return False
     removed.cancel()
     return True
+
+
+def _closing_socket(protocol_factory: Callable[[], _Protocol]) -> Callable[[], _Protocol]:
+    """The factory, but that the socket that its caller has just made is closed where the factory fails."""
+
+    def make() -> _Protocol:
+        try:
+            return protocol_factory()
+        except BaseException:
+            # No name but the caller's own refers to it yet, and nobody would close it.
+            sock = sys._getframe(1).f_locals.get("sock")
+            if isinstance(sock, socket.socket):
+                sock.close()
+            raise
+
+    return make
 
 
 def _number(fileobj: Any, removing_from: SelectorEventLoop | None = None) -> int:

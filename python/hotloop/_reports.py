@@ -102,6 +102,15 @@ _EVENTS: dict[type, str] = {
 }
 
 
+def datagram_event_failed(
+    loop: asyncio.AbstractEventLoop, transport: Any, exception: BaseException, callback: str
+) -> None:
+    """Report an exception of a datagram protocol, as that of the callback in which asyncio calls it."""
+    message = f"Exception in callback _SelectorDatagramTransport.{callback}()"
+    handle = asyncio.Handle(getattr(transport, callback), (), loop)
+    loop.call_exception_handler({"message": message, "exception": exception, "handle": handle})
+
+
 def transport_failed(transport: Any, exception: BaseException, message: str) -> None:
     """Report what ends a transport: a lost connection in debug mode only, anything else always."""
     loop = transport._loop
@@ -162,9 +171,11 @@ def accept_failed(loop: asyncio.AbstractEventLoop, exception: BaseException, ser
         loop.call_exception_handler({"message": message, "exception": exception})
 
 
-def transport_repr(transport: Any, closed: bool, reading: bool, queued: int) -> str:
+def transport_repr(
+    transport: Any, closed: bool, reading: bool, queued: int, name: str = "_SelectorSocketTransport"
+) -> str:
     """The text of a transport, in asyncio's form."""
-    info = ["_SelectorSocketTransport"]
+    info = [name]
     if closed:
         info.append("closed")
     elif transport.is_closing():
@@ -175,6 +186,15 @@ def transport_repr(transport: Any, closed: bool, reading: bool, queued: int) -> 
         info.append("read=polling" if reading else "read=idle")
         info.append(f"write=<{'polling' if queued else 'idle'}, bufsize={queued}>")
     return f"<{' '.join(info)}>"
+
+
+class _SelectorDatagramTransport:
+    def sendto(self, data: Any, addr: Any = None) -> tuple[Any, Any]:
+        return data, addr
+
+
+# The arguments of a `sendto` that is not called plainly; a wrong call is a TypeError in asyncio's words.
+read_sendto = _SelectorDatagramTransport().sendto
 
 
 def is_bytes_like(data: object) -> bool:

@@ -27,6 +27,24 @@ def make_socket_transport(
     return loop._open_stream(sock, protocol, waiter, extra, server, context)
 
 
+def make_datagram_transport(
+    loop: SelectorEventLoop,
+    sock: socket.socket,
+    protocol: asyncio.DatagramProtocol,
+    address: Any,
+    waiter: asyncio.Future[None] | None,
+    given: dict[str, Any] | None,
+) -> asyncio.DatagramTransport:
+    """Make a native transport over a non-blocking datagram socket of one of ``DATAGRAM_FAMILIES``."""
+    transport = loop._open_datagrams(sock, protocol, address, waiter, extra(sock, given))
+    loop._transports[sock.fileno()] = transport
+    return transport
+
+
+# Those whose addresses the native transport reads and writes itself.
+DATAGRAM_FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
+
+
 def extra(sock: socket.socket, given: dict[str, Any] | None) -> dict[str, Any]:
     """What ``get_extra_info`` looks names up in, where something of it is given or of an unusual family."""
     info = dict(given) if given else {}

@@ -73,13 +73,27 @@ pub(crate) fn literal_addresses<'py>(
 pub(crate) fn name<'py>(py: Python<'py>, address: &SocketAddress) -> PyResult<Bound<'py, PyAny>> {
     match address {
         SocketAddress::Internet(address) => internet(py, *address),
-        SocketAddress::Unix(name) if name.first() == Some(&0) => Ok(PyBytes::new(py, name).into_any()),
-        SocketAddress::Unix(path) => Ok(OsStr::from_bytes(path).into_pyobject(py)?.into_any()),
+        SocketAddress::Unix(name) => unix(py, name),
         SocketAddress::Other => none(py),
     }
 }
 
-fn internet<'py>(py: Python<'py>, address: SocketAddr) -> PyResult<Bound<'py, PyAny>> {
+/// The name of a Unix socket: an abstract one, with its leading zero, is bytes, a path is text.
+///
+/// # Errors
+/// A path that is no text.
+pub(crate) fn unix<'py>(py: Python<'py>, name: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    if name.first() == Some(&0) {
+        return Ok(PyBytes::new(py, name).into_any());
+    }
+    Ok(OsStr::from_bytes(name).into_pyobject(py)?.into_any())
+}
+
+/// An address and a port of IPv4 or IPv6.
+///
+/// # Errors
+/// Out of memory.
+pub(crate) fn internet<'py>(py: Python<'py>, address: SocketAddr) -> PyResult<Bound<'py, PyAny>> {
     let host = text(address.ip());
     Ok(match address {
         SocketAddr::V4(address) => (host, address.port()).into_pyobject(py)?.into_any(),

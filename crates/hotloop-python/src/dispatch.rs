@@ -1,7 +1,7 @@
 //! The turns of a loop: what the engine hands out, run in Python.
 
 use hotloop::driver::Woken;
-use hotloop::{Event, StreamEvent, Timeout};
+use hotloop::{Event, Timeout};
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
 use std::time::Duration;
@@ -53,11 +53,10 @@ fn turn(this: This<'_, '_, Loop>) -> PyResult<()> {
                 outcome?;
             }
             Some(Event::Stream(_, transport, news)) => {
-                if this.is_debug() {
-                    timed(this, &transport, news)?;
-                } else {
-                    transport.on_event(this, news)?;
-                }
+                timed(this, &transport, || transport.on_event(this, news))?;
+            }
+            Some(Event::Datagram(_, transport, news)) => {
+                timed(this, &transport, || transport.on_datagram(this, news))?;
             }
             Some(Event::Accept(listener)) => listeners::on_event(this, &listener, natively)?,
             Some(Event::Replaced(handle)) => {
@@ -133,11 +132,20 @@ pub(crate) fn run_handle(this: This<'_, '_, Loop>, handle: &Object, natively: bo
     }
 }
 
-/// Runs the news of a stream, and looks at the clock: a protocol may hold the loop up as a callback may.
-fn timed(this: This<'_, '_, Loop>, transport: &Transport, news: StreamEvent) -> PyResult<()> {
+/// Runs the news of a transport, and in debug mode looks at the clock: a protocol may hold the loop up as a callback
+/// may.
+#[inline]
+fn timed(
+    this: This<'_, '_, Loop>,
+    transport: &Transport,
+    run: impl FnOnce() -> PyResult<()>,
+) -> PyResult<()> {
+    if !this.is_debug() {
+        return run();
+    }
     let py = this.py();
     let start = this.now(py)?;
-    transport.on_event(this, news)?;
+    run()?;
     let arguments = (this.object(), transport.object().bind(py), this.now(py)? - start);
     py.import("hotloop._reports")?
         .call_method1("transport_ran", arguments)

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use pyo3::PyErr;
-use pyo3::exceptions::PyOSError;
+use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError};
+use pyo3::prelude::*;
 
 /// The `OSError` for an error: with its number and the system's text, of the class that Python has for the number.
 pub(crate) fn os_error(error: io::Error) -> PyErr {
@@ -25,4 +25,9 @@ pub(crate) fn is_transient(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
     )
+}
+
+/// Whether an exception of a Python socket says to try again later.
+pub(crate) fn would_block(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PyBlockingIOError>(py) || error.is_instance_of::<PyInterruptedError>(py)
 }

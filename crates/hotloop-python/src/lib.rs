@@ -12,6 +12,7 @@ mod ffi;
 mod handles;
 mod host;
 mod listeners;
+mod peers;
 mod sockets;
 mod tls;
 mod transports;

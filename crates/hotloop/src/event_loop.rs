@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use crate::datagrams::{DatagramEvent, EndpointEntry, EndpointKey};
 use crate::driver::{Completion, Driver, OpKey, Outcome, Woken};
 use crate::host::Host;
 use crate::inbox::Inbox;
@@ -30,6 +31,8 @@ pub enum Event<H: Host> {
     Timer(H::Timer),
     /// News of a stream transport.
     Stream(StreamKey, H::Stream, StreamEvent),
+    /// News of a datagram transport.
+    Datagram(EndpointKey, H::Stream, DatagramEvent),
     /// A listening socket has connections to accept: the host calls [`accept`](EventLoop::accept), at most
     /// [`ACCEPT_BUDGET`](crate::transport::ACCEPT_BUDGET) times.
     Accept(H::Handle),
@@ -58,19 +61,23 @@ pub struct EventLoop<H: Host, D: Driver> {
     /// The operations of `add_reader` and `add_writer`, by descriptor.
     pub(crate) watchers: Watchers,
     pub(crate) streams: Slab<StreamEntry<H>>,
-    /// Which stream has which descriptor.
+    pub(crate) endpoints: Slab<EndpointEntry<H>>,
+    /// Which stream or endpoint has which descriptor.
     pub(crate) owners: Owners,
     /// Streams whose later writes of this turn wait for its end.
     pub(crate) gathered: Vec<(StreamKey, H::Stream)>,
     /// Streams that broke at the end of a turn, for the next one to tell.
     pub(crate) broken: VecDeque<(StreamKey, H::Stream, io::Error)>,
+    /// Endpoints that have received more than they could tell, and the turn in which they did.
+    pub(crate) held: Vec<(u64, EndpointKey, H::Stream)>,
     /// Handles that no longer watch, for the next turn to hand out.
     pub(crate) replaced: VecDeque<H::Handle>,
     /// Objects of the host that nothing is awaited for any more. Dropping one may run foreign code, so the host does.
     pub(crate) discarded: Vec<H::Stream>,
     /// Counts turns, so that a stream knows whether it was written to in this one. 0 while none is under way.
     pub(crate) turn: u64,
-    turns: u64,
+    /// How many turns have begun so far.
+    pub(crate) turns: u64,
 }
 
 /// Whom the completions of an operation concern.
@@ -78,6 +85,8 @@ pub(crate) enum Operation<H: Host> {
     Watch(H::Handle),
     Receive(StreamKey, H::Stream),
     Send(StreamKey, H::Stream),
+    ReceiveFrom(EndpointKey, H::Stream),
+    SendTo(EndpointKey, H::Stream),
     Accept(H::Handle),
     /// Cancelled: its last completion is still to come.
     Ended,
@@ -96,9 +105,11 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             operations: Slab::new(),
             watchers: Watchers::default(),
             streams: Slab::new(),
+            endpoints: Slab::new(),
             owners: Owners::default(),
             gathered: Vec::new(),
             broken: VecDeque::new(),
+            held: Vec::new(),
             replaced: VecDeque::new(),
             discarded: Vec::new(),
             turn: 0,
@@ -162,13 +173,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     ) -> Timeout {
         self.end_turn();
         self.timers.sweep(H::is_cancelled, swept);
-        if stopping
-            || !self.ready.is_empty()
-            || !self.due.is_empty()
-            || !self.broken.is_empty()
-            || !self.replaced.is_empty()
-            || !self.inbox.is_empty()
-        {
+        if stopping || !self.is_idle() {
             return Some(Duration::ZERO);
         }
         let when = self.timers.next_when()?;
@@ -250,13 +255,17 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         for (_, operation) in &mut self.operations {
             match std::mem::replace(operation, Operation::Ended) {
                 Operation::Watch(handle) | Operation::Accept(handle) => handles.push(handle),
-                Operation::Receive(_, host) | Operation::Send(_, host) => streams.push(host),
+                Operation::Receive(_, host)
+                | Operation::Send(_, host)
+                | Operation::ReceiveFrom(_, host)
+                | Operation::SendTo(_, host) => streams.push(host),
                 Operation::Ended => {}
             }
         }
         self.watchers = Watchers::default();
         streams.extend(self.gathered.drain(..).map(|(_, host)| host));
         streams.extend(self.broken.drain(..).map(|(_, host, _)| host));
+        streams.extend(self.held.drain(..).map(|(_, _, host)| host));
         (handles, streams)
     }
 
@@ -269,12 +278,30 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         (self.ready.take(), timers)
     }
 
+    /// Whether a turn would find nothing to do but what the kernel and the clock have for it.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.ready.is_empty()
+            && self.due.is_empty()
+            && self.broken.is_empty()
+            && self.held.is_empty()
+            && self.replaced.is_empty()
+            && self.inbox.is_empty()
+    }
+
+    /// The due time of the next timer, in seconds of the host's clock.
+    pub(crate) fn next_timer(&self) -> Option<f64> {
+        self.timers.next_when()
+    }
+
     fn next_io(&mut self) -> Option<Event<H>> {
         if let Some(handle) = self.replaced.pop_front() {
             return Some(Event::Replaced(handle));
         }
         if let Some((key, host, error)) = self.broken.pop_front() {
             return Some(Event::Stream(key, host, StreamEvent::Broken(error)));
+        }
+        if let Some((key, host)) = self.next_held() {
+            return Some(Event::Datagram(key, host, DatagramEvent::Readable));
         }
         while let Some(Completion {
             key: OpKey(key),
@@ -296,6 +323,13 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
                     let sent = self.flush(stream, &host);
                     let news = sent.map_or_else(StreamEvent::Broken, |()| StreamEvent::Sent);
                     return Some(Event::Stream(stream, host, news));
+                }
+                Some(Operation::ReceiveFrom(endpoint, _)) if self.was_told(*endpoint) => {}
+                Some(Operation::ReceiveFrom(endpoint, host)) => {
+                    return Some(Event::Datagram(*endpoint, host.clone(), DatagramEvent::Readable));
+                }
+                Some(Operation::SendTo(endpoint, host)) => {
+                    return Some(Event::Datagram(*endpoint, host.clone(), DatagramEvent::Writable));
                 }
                 Some(Operation::Accept(handle)) => return Some(Event::Accept(handle.clone())),
                 Some(Operation::Ended) | None => {}

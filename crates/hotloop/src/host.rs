@@ -10,7 +10,7 @@ pub trait Host {
     type Handle: Clone;
     /// A callback with a due time.
     type Timer;
-    /// The host's own object for a stream transport.
+    /// The host's own object for a transport, of a stream or of datagrams.
     type Stream: Clone;
     /// Bytes on their way out, owned until the kernel has taken the last of them.
     ///

@@ -18,6 +18,7 @@
 
 pub mod address;
 pub mod clock;
+mod datagrams;
 pub mod driver;
 mod event_loop;
 mod host;
@@ -29,6 +30,7 @@ pub mod timers;
 pub mod transport;
 mod watchers;
 
+pub use datagrams::{DatagramEvent, EndpointKey, Flushed};
 pub use event_loop::{Event, EventLoop, MAXIMUM_WAIT, Timeout, Waiter};
 pub use host::Host;
 pub use streams::{StreamEvent, StreamKey, Written};

@@ -4,6 +4,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
+use crate::datagrams::EndpointKey;
 use crate::driver::{Direction, Driver, Op, OpKey};
 use crate::event_loop::{EventLoop, Operation};
 use crate::host::Host;
@@ -59,29 +60,36 @@ pub(crate) struct StreamEntry<H: Host> {
     sending: Option<OpKey>,
 }
 
-/// The stream of each descriptor, by its number.
+/// What a descriptor belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Stream(StreamKey),
+    Endpoint(EndpointKey),
+}
+
+/// The stream or endpoint of each descriptor, by its number.
 #[derive(Debug, Default)]
-pub(crate) struct Owners(Vec<Option<StreamKey>>);
+pub(crate) struct Owners(Vec<Option<Owner>>);
 
 impl Owners {
-    /// Gives a descriptor to a stream. Answers the one that had it.
-    fn set(&mut self, fd: RawFd, key: StreamKey) -> Option<StreamKey> {
+    /// Gives a descriptor to an owner. Answers the one that had it.
+    fn set(&mut self, fd: RawFd, owner: Owner) -> Option<Owner> {
         let index = usize::try_from(fd).ok()?;
         if index >= self.0.len() {
             self.0.resize(index + 1, None);
         }
-        self.0[index].replace(key)
+        self.0[index].replace(owner)
     }
 
-    fn get(&self, fd: RawFd) -> Option<StreamKey> {
+    fn get(&self, fd: RawFd) -> Option<Owner> {
         *self.0.get(usize::try_from(fd).ok()?)?
     }
 
-    /// Takes a descriptor from a stream, if it has it.
-    fn remove(&mut self, fd: RawFd, key: StreamKey) {
+    /// Takes a descriptor from an owner, if it has it.
+    pub(crate) fn remove(&mut self, fd: RawFd, owner: Owner) {
         let slot = usize::try_from(fd).ok().and_then(|index| self.0.get_mut(index));
         if let Some(slot) = slot
-            && *slot == Some(key)
+            && *slot == Some(owner)
         {
             *slot = None;
         }
@@ -98,9 +106,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     /// whatever it does next is EBADF.
     pub fn open_stream(&mut self, fd: RawFd) -> StreamKey {
         let key = self.open(fd, Medium::Socket);
-        if let Some(old) = self.owners.set(fd, key) {
-            self.cut_off(old);
-        }
+        self.take_over(fd, Owner::Stream(key));
         key
     }
 
@@ -113,10 +119,10 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     /// - A [`close`](Self::close) that still sends goes on receiving the news that it no longer can.
     pub fn open_pipe(&mut self, fd: RawFd) -> StreamKey {
         let key = self.open(fd, Medium::Pipe);
-        if let Some(old) = self.owners.set(fd, key)
-            && self.is(old, Medium::Socket)
-        {
-            self.cut_off(old);
+        match self.owners.set(fd, Owner::Stream(key)) {
+            Some(Owner::Stream(old)) if self.is(old, Medium::Socket) => self.cut_off(old),
+            Some(Owner::Endpoint(old)) => self.cut_endpoint_off(old),
+            _ => {}
         }
         key
     }
@@ -132,18 +138,22 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         self.streams.get_mut(key.0).map(|entry| &mut entry.state)
     }
 
-    /// The host's objects of the streams for which something is awaited.
+    /// The host's objects of the streams and endpoints for which something is awaited.
     pub fn streaming(&self) -> impl Iterator<Item = &H::Stream> {
         let awaited = self
             .operations
             .iter()
             .filter_map(|(_, operation)| match operation {
-                Operation::Receive(_, host) | Operation::Send(_, host) => Some(host),
+                Operation::Receive(_, host)
+                | Operation::Send(_, host)
+                | Operation::ReceiveFrom(_, host)
+                | Operation::SendTo(_, host) => Some(host),
                 _ => None,
             });
         awaited
             .chain(self.gathered.iter().map(|(_, host)| host))
             .chain(self.broken.iter().map(|(_, host, _)| host))
+            .chain(self.held.iter().map(|(_, _, host)| host))
     }
 
     /// Starts receiving. Each turn with something to receive has an event for `host`.
@@ -339,7 +349,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         self.stop_sending(key);
         self.forget_pending(key);
         if let Some(entry) = self.streams.try_remove(key.0) {
-            self.owners.remove(entry.fd, key);
+            self.owners.remove(entry.fd, Owner::Stream(key));
         }
     }
 
@@ -408,6 +418,15 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         let host = self.end_for_stream(operation);
         self.discarded.extend(host);
         Some(operation)
+    }
+
+    /// Gives a descriptor to a stream or an endpoint that is opened on it.
+    pub(crate) fn take_over(&mut self, fd: RawFd, owner: Owner) {
+        match self.owners.set(fd, owner) {
+            Some(Owner::Stream(old)) => self.cut_off(old),
+            Some(Owner::Endpoint(old)) => self.cut_endpoint_off(old),
+            None => {}
+        }
     }
 
     /// Takes the descriptor from a stream: what it has queued must not reach whoever has the number now.
@@ -491,7 +510,7 @@ impl Medium {
 }
 
 /// Whether a send is worth trying again later.
-fn is_transient(error: &io::Error) -> bool {
+pub(crate) fn is_transient(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted

@@ -127,11 +127,9 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         let replaced = watcher.and_then(|watcher| self.end(watcher));
         self.replaced.extend(replaced);
         if let Err(error) = begun {
-            if let Some(Operation::Receive(_, host) | Operation::Send(_, host)) =
-                self.operations.try_remove(key.0 as usize)
-            {
-                self.discarded.push(host);
-            }
+            let host = self.end_for_stream(key);
+            self.discarded.extend(host);
+            self.operations.try_remove(key.0 as usize);
             return Err(error);
         }
         Ok(key)
@@ -146,10 +144,13 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         }
     }
 
-    /// Marks an operation of a stream as ended, and answers the host's object that was kept for it.
+    /// Marks an operation of a stream or an endpoint as ended, and answers the host's object that was kept for it.
     pub(crate) fn end_for_stream(&mut self, key: OpKey) -> Option<H::Stream> {
         match std::mem::replace(self.operations.get_mut(key.0 as usize)?, Operation::Ended) {
-            Operation::Receive(_, host) | Operation::Send(_, host) => Some(host),
+            Operation::Receive(_, host)
+            | Operation::Send(_, host)
+            | Operation::ReceiveFrom(_, host)
+            | Operation::SendTo(_, host) => Some(host),
             _ => None,
         }
     }

@@ -1,5 +1,7 @@
 //! The laws of a turn, on the simulated driver and a clock that moves only while the loop waits.
 
+#[path = "turn/datagrams.rs"]
+mod datagrams;
 #[path = "turn/ends.rs"]
 mod ends;
 #[path = "turn/order.rs"]

@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use std::sync::{Arc, OnceLock};
 
 use hotloop::clock::{Clock, Monotonic};
-use hotloop::driver::{Epoll, Selector};
+use hotloop::driver::{Batch, Epoll, Selector};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -39,6 +39,8 @@ pub(crate) struct Loop {
     inbox: RefCell<Option<Arc<Inbox>>>,
     /// Reads land here first. Empty while one is under way.
     scratch: RefCell<Vec<MaybeUninit<u8>>>,
+    /// Datagrams land here first. `None` before the first ones come in, and while they are told.
+    batch: RefCell<Option<Box<Batch>>>,
     /// `_thread_id`: the thread that runs the loop, or `None`.
     thread: RefCell<Option<Object>>,
     /// `_stopping`: whether the loop ends after this turn.
@@ -121,6 +123,18 @@ impl Loop {
         }
     }
 
+    /// The engine, for one call into it; `None` once the loop is closed.
+    ///
+    /// # Errors
+    /// As of [`Self::engine`], but for a closed loop.
+    #[inline]
+    pub(crate) fn open_engine(&self) -> PyResult<Option<EngineGuard<'_>>> {
+        if self.engine.try_borrow().is_ok_and(|engine| engine.is_none()) {
+            return Ok(None);
+        }
+        self.engine().map(Some)
+    }
+
     /// The loop that an object is, if it is one.
     pub(crate) fn of(object: &Object) -> Option<Instance<Self>> {
         Instance::from_object(object, CLASS.get())
@@ -138,18 +152,6 @@ impl Loop {
     /// Encrypts what a TLS connection has gathered when the turn ends.
     pub(crate) fn flush_later(&self, connection: Instance<Tls>) {
         self.gathered.borrow_mut().push_back(connection);
-    }
-
-    /// The engine, for one call into it; `None` once the loop is closed.
-    ///
-    /// # Errors
-    /// As of [`Self::engine`], but for a closed loop.
-    #[inline]
-    pub(crate) fn open_engine(&self) -> PyResult<Option<EngineGuard<'_>>> {
-        if self.engine.try_borrow().is_ok_and(|engine| engine.is_none()) {
-            return Ok(None);
-        }
-        self.engine().map(Some)
     }
 
     /// Hands a callback to the loop from wherever this is, and wakes it.
@@ -228,6 +230,18 @@ impl Loop {
             scratch.resize(SCRATCH, MaybeUninit::uninit());
         }
         scratch
+    }
+
+    /// Takes the loop's batch for one receive. Give it back with [`Self::return_batch`].
+    #[inline]
+    pub(crate) fn take_batch(&self) -> Box<Batch> {
+        self.batch.take().unwrap_or_default()
+    }
+
+    /// Gives the batch back.
+    #[inline]
+    pub(crate) fn return_batch(&self, batch: Box<Batch>) {
+        self.batch.replace(Some(batch));
     }
 
     /// Gives the scratch buffer back.
@@ -309,6 +323,7 @@ fn construct(_py: Python<'_>) -> PyResult<Loop> {
         inbox: RefCell::new(Some(engine.inbox())),
         engine: RefCell::new(Some(engine)),
         scratch: RefCell::default(),
+        batch: RefCell::default(),
         thread: RefCell::default(),
         stopping: Cell::new(false),
         closed: Cell::new(false),

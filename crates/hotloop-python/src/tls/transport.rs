@@ -172,7 +172,7 @@ fn is_closing<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
         .and_then(|connection| connection.get(py).transport.borrow().clone());
     let closing = match lower {
         None => false,
-        Some(Lower::Socket(socket)) => socket.with(py, SocketTransport::is_ending),
+        Some(Lower::Socket(socket)) => socket.with(py, |socket| socket.is_closing()),
         Some(Lower::Other(other)) => {
             ffi::call_method(&other.bind(py), pyo3::intern!(py, "is_closing"), [])?.is_truthy()?
         }

@@ -1,5 +1,6 @@
-//! Transports: Python objects over the engine's streams.
+//! Transports: Python objects over the engine's streams and datagram endpoints.
 
+mod datagram;
 mod link;
 mod methods;
 mod pipe;
@@ -7,9 +8,11 @@ mod protocol;
 mod reader;
 mod stream;
 
-use hotloop::StreamEvent;
+use hotloop::{DatagramEvent, StreamEvent};
 use pyo3::prelude::*;
 
+use self::datagram::DatagramTransport;
+pub(crate) use self::datagram::open_datagrams;
 use self::pipe::{ReadPipeTransport, WritePipeTransport};
 pub(crate) use self::pipe::{open_read_pipe, open_write_pipe};
 pub(crate) use self::protocol::{Kind, Protocol};
@@ -22,12 +25,13 @@ use crate::ffi::{Instance, Object, This};
 /// `LOG_THRESHOLD_FOR_CONNLOST_WRITES`).
 const LOG_THRESHOLD: u32 = 5;
 
-/// A transport as the engine keeps it for a stream.
+/// A transport as the engine keeps it.
 #[derive(Clone)]
 pub(crate) enum Transport {
     Socket(Instance<SocketTransport>),
     ReadPipe(Instance<ReadPipeTransport>),
     WritePipe(Instance<WritePipeTransport>),
+    Datagram(Instance<DatagramTransport>),
 }
 
 impl Transport {
@@ -37,6 +41,7 @@ impl Transport {
             Self::Socket(transport) => transport.object(),
             Self::ReadPipe(transport) => transport.object(),
             Self::WritePipe(transport) => transport.object(),
+            Self::Datagram(transport) => transport.object(),
         }
     }
 
@@ -51,6 +56,22 @@ impl Transport {
             Self::Socket(transport) => transport.with(py, |this| link::on_event(this, event_loop, news)),
             Self::ReadPipe(transport) => transport.with(py, |this| link::on_event(this, event_loop, news)),
             Self::WritePipe(transport) => transport.with(py, |this| link::on_event(this, event_loop, news)),
+            // It has no stream.
+            Self::Datagram(_) => Ok(()),
+        }
+    }
+
+    /// Runs the news of its datagram endpoint.
+    ///
+    /// # Errors
+    /// `SystemExit` and `KeyboardInterrupt` of the protocol's methods.
+    #[inline]
+    pub(crate) fn on_datagram(&self, event_loop: This<'_, '_, Loop>, news: DatagramEvent) -> PyResult<()> {
+        match self {
+            Self::Datagram(transport) => {
+                transport.with(event_loop.py(), |this| datagram::on_event(this, event_loop, news))
+            }
+            Self::Socket(_) | Self::ReadPipe(_) | Self::WritePipe(_) => Ok(()),
         }
     }
 }
@@ -61,5 +82,6 @@ impl Transport {
 /// What CPython raises if a class cannot be.
 pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     stream::add_to(module)?;
-    pipe::add_to(module)
+    pipe::add_to(module)?;
+    datagram::add_to(module)
 }

@@ -21,6 +21,7 @@
 //! 8. Of several loops that accept on one listening socket, in processes of their own or not, a connection wakes one,
 //!    and each has its turn.
 
+mod datagram;
 mod op;
 pub mod readiness;
 pub mod sim;
@@ -31,6 +32,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use datagram::{Address, Batch, MAX_ADDRESS, MAX_BATCH, Outgoing, Parts};
 pub use op::{Accepted, Completion, Direction, Interest, Op, OpKey, Outcome, Readiness, SocketAddress};
 
 // The one place where the operating system is chosen.
@@ -81,6 +83,9 @@ pub trait Driver {
     /// The next completion of the last wait.
     fn next_completion(&mut self) -> Option<Completion>;
 
+    /// Whether there may be completions that nobody has taken.
+    fn has_completions(&self) -> bool;
+
     /// Takes received bytes into `buffer`, for an [`Op::Receive`] that is `Ready`; 0 is the end of the stream. The
     /// bytes before that are initialised.
     ///
@@ -106,6 +111,27 @@ pub trait Driver {
     /// # Errors
     /// The descriptor's; `WouldBlock` if the kernel has no room: then submit [`Op::Send`].
     fn write(&mut self, fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Takes datagrams that came in, at most `limit` of them, for an [`Op::ReceiveFrom`] that is `Ready`. Whatever
+    /// `batch` held before is gone.
+    ///
+    /// # Errors
+    /// The socket's, such as what became of a datagram sent before; `WouldBlock` if there was nothing after all. It
+    /// is told before the datagrams that came in after it.
+    fn receive_datagrams(&mut self, fd: RawFd, batch: &mut Batch, limit: usize) -> io::Result<()>;
+
+    /// Takes one datagram into `buffer`, and says how many bytes it has and who sent it. Those bytes are initialised.
+    ///
+    /// # Errors
+    /// As of [`receive_datagrams`](Self::receive_datagrams).
+    fn receive_from(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<(usize, Address)>;
+
+    /// Sends datagrams, as many of the first ones as the kernel takes at once, and says how many those were: at least
+    /// one.
+    ///
+    /// # Errors
+    /// The first datagram's; `WouldBlock` if the kernel has no room: then submit [`Op::Send`].
+    fn send_datagrams(&mut self, fd: RawFd, datagrams: &[Outgoing<'_>]) -> io::Result<usize>;
 
     /// Ends the sending half of a stream, behind what was sent.
     ///

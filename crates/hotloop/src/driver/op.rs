@@ -14,6 +14,9 @@ pub enum Op {
     WatchWrite,
     /// Receive from a stream. Each completion is followed by one [`receive`](super::Driver::receive).
     Receive,
+    /// Receive datagrams. Each completion is followed by one
+    /// [`receive_datagrams`](super::Driver::receive_datagrams).
+    ReceiveFrom,
     /// Accept connections. Each completion is followed by calls of [`accept`](super::Driver::accept). Where several
     /// loops accept on one socket, each has its share.
     Accept,
@@ -25,7 +28,7 @@ impl Op {
     /// The direction in which a readiness driver waits for this operation.
     pub fn direction(self) -> Direction {
         match self {
-            Self::WatchRead | Self::Receive | Self::Accept => Direction::Read,
+            Self::WatchRead | Self::Receive | Self::ReceiveFrom | Self::Accept => Direction::Read,
             Self::WatchWrite | Self::Send => Direction::Write,
         }
     }

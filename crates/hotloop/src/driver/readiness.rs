@@ -7,7 +7,10 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Accepted, Completion, Direction, Driver, Interest, Op, OpKey, Outcome, Readiness, Waker, Woken};
+use super::{
+    Accepted, Address, Batch, Completion, Direction, Driver, Interest, Op, OpKey, Outcome, Outgoing,
+    Readiness, Waker, Woken,
+};
 use crate::sys;
 
 /// A kernel facility that says which descriptors are ready, level-triggered.
@@ -312,6 +315,11 @@ impl<P: Poller> Driver for ReadinessDriver<P> {
     }
 
     #[inline]
+    fn has_completions(&self) -> bool {
+        !self.completed.is_empty()
+    }
+
+    #[inline]
     fn receive(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
         sys::receive(fd, buffer)
     }
@@ -329,6 +337,21 @@ impl<P: Poller> Driver for ReadinessDriver<P> {
     #[inline]
     fn write(&mut self, fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
         sys::write(fd, buffers)
+    }
+
+    #[inline]
+    fn receive_datagrams(&mut self, fd: RawFd, batch: &mut Batch, limit: usize) -> io::Result<()> {
+        sys::receive_datagrams(fd, batch, limit)
+    }
+
+    #[inline]
+    fn receive_from(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<(usize, Address)> {
+        sys::receive_from(fd, buffer)
+    }
+
+    #[inline]
+    fn send_datagrams(&mut self, fd: RawFd, datagrams: &[Outgoing<'_>]) -> io::Result<usize> {
+        sys::send_datagrams(fd, datagrams)
     }
 
     fn shutdown_write(&mut self, fd: RawFd) -> io::Result<()> {

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::readiness::{Poller, ReadinessDriver};
-use super::{Accepted, Completion, Driver, Interest, Op, OpKey, Readiness, Waker, Woken};
+use super::{
+    Accepted, Address, Batch, Completion, Driver, Interest, Op, OpKey, Outgoing, Readiness, Waker, Woken,
+};
 use crate::clock::Manual;
 
 /// A driver over a [`Network`] of scripted descriptors and a manual clock: a wait never blocks, it moves the clock.
@@ -36,6 +38,8 @@ struct Socket {
     incoming: VecDeque<Incoming>,
     /// What was sent. Written by `send`, read by the test.
     sent: Vec<u8>,
+    /// The datagrams that were sent, and where to. Written by `send_datagrams`, read by the test.
+    datagrams: Vec<(Vec<u8>, Option<Address>)>,
     /// How many more bytes the kernel takes before it has no room. Set by the test, lowered by `send`.
     room: usize,
     /// How many calls of `send` there were.
@@ -50,6 +54,7 @@ struct Socket {
 #[derive(Debug)]
 enum Incoming {
     Bytes(Vec<u8>),
+    Datagram(Vec<u8>, Address),
     End,
     Error(io::ErrorKind),
 }
@@ -74,6 +79,11 @@ impl Network {
     /// Lets `bytes` come in on `fd`, in one piece.
     pub fn feed(&self, fd: RawFd, bytes: &[u8]) {
         self.incoming(fd, Incoming::Bytes(bytes.to_vec()));
+    }
+
+    /// Lets a datagram come in on `fd`.
+    pub fn feed_datagram(&self, fd: RawFd, bytes: &[u8], from: Address) {
+        self.incoming(fd, Incoming::Datagram(bytes.to_vec(), from));
     }
 
     /// Lets the peer of `fd` end its stream.
@@ -116,6 +126,16 @@ impl Network {
             ),
             None => (Vec::new(), 0),
         }
+    }
+
+    /// Takes the datagrams that were sent on `fd`, and where to: none is to the peer.
+    #[must_use]
+    pub fn take_datagrams(&self, fd: RawFd) -> Vec<(Vec<u8>, Option<Address>)> {
+        self.sockets
+            .borrow_mut()
+            .get_mut(&fd)
+            .map(|socket| std::mem::take(&mut socket.datagrams))
+            .unwrap_or_default()
     }
 
     fn incoming(&self, fd: RawFd, incoming: Incoming) {
@@ -183,6 +203,10 @@ impl Driver for Sim {
         self.readiness.next_completion()
     }
 
+    fn has_completions(&self) -> bool {
+        self.readiness.has_completions()
+    }
+
     fn receive(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
         self.network.with(fd, |socket| match socket.incoming.pop_front() {
             None => Err(io::ErrorKind::WouldBlock.into()),
@@ -200,6 +224,10 @@ impl Driver for Sim {
                     socket.incoming.push_front(Incoming::Bytes(bytes));
                 }
                 Ok(count)
+            }
+            Some(datagram @ Incoming::Datagram(..)) => {
+                socket.incoming.push_front(datagram);
+                Err(io::ErrorKind::InvalidInput.into())
             }
         })
     }
@@ -234,6 +262,65 @@ impl Driver for Sim {
         self.send(fd, buffers)
     }
 
+    fn receive_datagrams(&mut self, fd: RawFd, batch: &mut Batch, limit: usize) -> io::Result<()> {
+        batch.clear();
+        while batch.len() < limit {
+            match self.next_datagram(fd) {
+                Ok((bytes, from)) => {
+                    if !batch.push(&bytes, from) {
+                        break;
+                    }
+                }
+                Err(error) if batch.is_empty() => return Err(error.into()),
+                Err(io::ErrorKind::WouldBlock) => break,
+                Err(error) => {
+                    self.network.with(fd, |socket| {
+                        socket.incoming.push_front(Incoming::Error(error));
+                        Ok(())
+                    })?;
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn receive_from(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<(usize, Address)> {
+        let (bytes, from) = self.next_datagram(fd)?;
+        for (slot, &byte) in buffer.iter_mut().zip(&bytes) {
+            slot.write(byte);
+        }
+        Ok((bytes.len().min(buffer.len()), from))
+    }
+
+    fn send_datagrams(&mut self, fd: RawFd, datagrams: &[Outgoing<'_>]) -> io::Result<usize> {
+        self.network.with(fd, |socket| {
+            socket.sends += 1;
+            let mut sent = 0;
+            for datagram in datagrams {
+                let error = match socket.broken {
+                    None if socket.room >= datagram.bytes.len() && socket.room > 0 => {
+                        socket.room -= datagram.bytes.len();
+                        socket
+                            .datagrams
+                            .push((datagram.bytes.to_vec(), datagram.to.copied()));
+                        sent += 1;
+                        continue;
+                    }
+                    // An error of a datagram is told once, and the next one is tried anew.
+                    Some(error) if sent == 0 => {
+                        socket.broken = None;
+                        error
+                    }
+                    Some(error) => error,
+                    None => io::ErrorKind::WouldBlock,
+                };
+                return if sent > 0 { Ok(sent) } else { Err(error.into()) };
+            }
+            Ok(sent)
+        })
+    }
+
     fn shutdown_write(&mut self, fd: RawFd) -> io::Result<()> {
         self.network.with(fd, |socket| {
             socket.ended = true;
@@ -243,6 +330,21 @@ impl Driver for Sim {
 
     fn accept(&mut self, _fd: RawFd) -> io::Result<Accepted> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+impl Sim {
+    fn next_datagram(&self, fd: RawFd) -> Result<(Vec<u8>, Address), io::ErrorKind> {
+        let next = self
+            .network
+            .with(fd, |socket| Ok(socket.incoming.pop_front()))
+            .map_err(|error| error.kind())?;
+        match next {
+            None => Err(io::ErrorKind::WouldBlock),
+            Some(Incoming::Datagram(bytes, from)) => Ok((bytes, from)),
+            Some(Incoming::Error(error)) => Err(error),
+            Some(Incoming::Bytes(_) | Incoming::End) => Err(io::ErrorKind::InvalidInput),
+        }
     }
 }
 

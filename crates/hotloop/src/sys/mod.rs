@@ -7,6 +7,8 @@
     reason = "a descriptor number becomes a `BorrowedFd` here, and libc is called where rustix is not enough"
 )]
 
+mod datagram;
+
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
@@ -14,6 +16,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+pub use datagram::Batch;
+pub(crate) use datagram::{receive_datagrams, receive_from, send_datagrams};
 use rustix::net::{AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketFlags};
 
 use crate::driver::{Accepted, SocketAddress};

@@ -1,6 +1,6 @@
 //! One stream connection: what it has queued and how far its life has come.
 
-use super::{FlowControl, SendQueue};
+use super::{Close, FlowControl, Life, SendQueue};
 
 /// The state of a stream transport. It moves one way only: open, closing, lost.
 #[derive(Debug)]
@@ -9,14 +9,10 @@ pub struct Stream<B> {
     pub queue: SendQueue<B>,
     /// When the protocol is paused.
     pub flow: FlowControl,
-    /// Whether the host wants to receive.
-    reading: bool,
+    /// How far its life has come.
+    life: Life,
     /// Whether `write_eof` was called.
     eof_written: bool,
-    /// Whether `close` or `abort` was called, or the connection broke.
-    closing: bool,
-    /// Whether `connection_lost` is on its way: nothing is sent or received any more.
-    lost: bool,
     /// The turn in which the last write went to the kernel. Later writes of that turn are gathered.
     pub(crate) written_in: u64,
     /// Whether it is on the loop's list of streams to flush at the end of the turn.
@@ -28,32 +24,19 @@ impl<B: AsRef<[u8]>> Default for Stream<B> {
         Self {
             queue: SendQueue::default(),
             flow: FlowControl::default(),
-            reading: false,
+            life: Life::default(),
             eof_written: false,
-            closing: false,
-            lost: false,
             written_in: 0,
             gathered: false,
         }
     }
 }
 
-/// What a call of `close` leaves to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Close {
-    /// Nothing: it was closing already.
-    Already,
-    /// Nothing waits to be sent: `connection_lost` is due on the next turn.
-    LostSoon,
-    /// Bytes wait to be sent: `connection_lost` follows the last of them.
-    AfterFlush,
-}
-
 impl<B: AsRef<[u8]>> Stream<B> {
     /// Whether the host wants to receive.
     #[must_use]
     pub fn is_reading(&self) -> bool {
-        self.reading
+        self.life.is_reading()
     }
 
     /// Whether `write_eof` was called.
@@ -65,64 +48,46 @@ impl<B: AsRef<[u8]>> Stream<B> {
     /// Whether the end of the transport has begun.
     #[must_use]
     pub fn is_closing(&self) -> bool {
-        self.closing
+        self.life.is_closing()
     }
 
     /// Whether nothing is sent or received any more.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        self.lost
+        self.life.is_lost()
     }
 
     /// Notes whether the host wants to receive. Answers whether that is news.
     pub fn set_reading(&mut self, reading: bool) -> bool {
-        let news = self.reading != reading && !(reading && self.closing);
-        if news {
-            self.reading = reading;
-        }
-        news
+        self.life.set_reading(reading)
     }
 
     /// Notes `write_eof`. Answers whether the sending half is to be shut down now: not if it was before, and not
     /// while bytes wait, whose last one it follows.
     pub fn write_eof(&mut self) -> bool {
-        let first = !self.eof_written && !self.closing;
+        let first = !self.eof_written && !self.is_closing();
         self.eof_written |= first;
         first && self.queue.is_empty()
     }
 
     /// Begins the orderly end: nothing more is received, what is queued is sent.
     pub fn close(&mut self) -> Close {
-        if self.closing {
-            return Close::Already;
-        }
-        self.closing = true;
-        self.reading = false;
-        if self.queue.is_empty() {
-            self.lost = true;
-            return Close::LostSoon;
-        }
-        Close::AfterFlush
+        self.life.close(!self.queue.is_empty())
     }
 
     /// Ends at once and drops what is queued. Answers whether `connection_lost` is due on the next turn: only the
     /// first reason for an end counts.
     pub fn abort(&mut self) -> bool {
-        if self.lost {
-            return false;
+        let first = self.life.abort();
+        if first {
+            self.queue.clear();
         }
-        self.closing = true;
-        self.reading = false;
-        self.lost = true;
-        self.queue.clear();
-        true
+        first
     }
 
     /// Says, after a flush, whether the end is reached: closing, and nothing waits any more.
     pub fn finish_close(&mut self) -> bool {
-        let finished = self.closing && !self.lost && self.queue.is_empty();
-        self.lost |= finished;
-        finished
+        self.life.finish_close(!self.queue.is_empty())
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hotloop::clock::{Clock, Manual};
 use hotloop::driver::sim::{Network, Sim};
-use hotloop::{Event, EventLoop, Host, StreamEvent, StreamKey, Timeout};
+use hotloop::{DatagramEvent, EndpointKey, Event, EventLoop, Host, StreamEvent, StreamKey, Timeout};
 
 /// The resolution of the clock, in seconds: asyncio runs what is due within it.
 pub(crate) const RESOLUTION: f64 = 1e-9;
@@ -43,6 +43,7 @@ pub(crate) enum Seen {
     Readable(u32),
     Sent(u32),
     Broken(u32, io::ErrorKind),
+    Datagram(u32, DatagramEvent),
     Accept(u32),
     Replaced(u32),
 }
@@ -91,6 +92,15 @@ impl Program {
         key
     }
 
+    /// Opens a datagram socket, with room for so many bytes, and an endpoint labelled by its descriptor's number. It
+    /// receives, and each datagram that it queues counts 8 bytes more.
+    pub(crate) fn endpoint(&mut self, fd: RawFd, room: usize) -> io::Result<EndpointKey> {
+        self.network.open(fd, room);
+        let key = self.event_loop.open_endpoint(fd, 8, true);
+        self.event_loop.resume_endpoint(key, fd.cast_unsigned())?;
+        Ok(key)
+    }
+
     /// Starts to receive on a stream.
     pub(crate) fn start_reading(&mut self, key: StreamKey) -> io::Result<()> {
         self.event_loop.start_reading(key, self.labels[&key])
@@ -120,6 +130,7 @@ impl Program {
                 Event::Stream(_, label, StreamEvent::Readable) => Seen::Readable(label),
                 Event::Stream(_, label, StreamEvent::Sent) => Seen::Sent(label),
                 Event::Stream(_, label, StreamEvent::Broken(error)) => Seen::Broken(label, error.kind()),
+                Event::Datagram(_, label, news) => Seen::Datagram(label, news),
                 Event::Accept(label) => Seen::Accept(label),
                 Event::Replaced(label) => Seen::Replaced(label),
             });

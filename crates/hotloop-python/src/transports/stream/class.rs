@@ -18,7 +18,7 @@ use crate::transports::methods;
 ///
 /// # Errors
 /// What CPython raises if the class cannot be.
-pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
+pub(in crate::transports) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let base = module
         .py()
         .import("asyncio.transports")?

@@ -106,11 +106,6 @@ impl SocketTransport {
         this.flush_now()?;
         Ok(this.state(|stream| stream.queue.len())?.unwrap_or(0))
     }
-
-    /// Whether the end has begun.
-    pub(crate) fn is_ending(this: It<'_, '_>) -> bool {
-        this.is_closing()
-    }
 }
 
 impl Linked for SocketTransport {

@@ -43,7 +43,7 @@ impl<'py> It<'_, 'py> {
         });
         event_loop.return_scratch(scratch);
         match outcome {
-            Ok(None) => self.received(Received::End, protocol),
+            Ok(None) => self.receive_end(protocol),
             Ok(Some(absorbed)) => absorbed
                 .and_then(|()| connection.with(self.py(), tls::advance))
                 .or_else(|error| self.fail(error, "Fatal error: protocol.buffer_updated() call failed.")),

@@ -1,18 +1,23 @@
 //! `sock_recv` and its kin: try the call, else wait for the socket and a future.
 
+mod datagrams;
+
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::sync::OnceLock;
 
 use hotloop::driver::{Direction, Driver};
-use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyMemoryError, PyOSError, PyTypeError};
+use pyo3::exceptions::{PyMemoryError, PyOSError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::PyType;
+use pyo3::types::{PyMemoryView, PyTuple, PyType};
 
+use self::datagrams::Transfer;
+pub(crate) use self::datagrams::{try_call, try_recvfrom, try_recvfrom_into, try_sendto};
 use crate::answers::{argument, bool_object, none};
 use crate::dispatch::is_fatal;
-use crate::errors::{is_transient, os_error};
+use crate::errors::{is_transient, os_error, would_block};
 use crate::event_loop::Loop;
 use crate::ffi::{
     self, Call, Class, ClassBuilder, Instance, Layout, Object, ReadBuffer, This, Visit, WriteBuffer,
@@ -40,8 +45,13 @@ enum Action {
         data: Object,
         sent: Cell<usize>,
     },
-    Accept {
-        socket: Object,
+    /// Receive or send one datagram.
+    Datagram(Transfer),
+    /// Call a method of the socket's own, which knows every family and every option.
+    Call {
+        method: Object,
+        arguments: Object,
+        direction: Direction,
     },
     /// Look how a connection to the address went.
     Connect {
@@ -67,8 +77,11 @@ impl Class for SocketOperation {
         match &self.action {
             Action::ReceiveInto { buffer: held }
             | Action::Send { data: held, .. }
-            | Action::Accept { socket: held }
             | Action::Connect { address: held } => visit.object(held),
+            Action::Call {
+                method, arguments, ..
+            } => visit.objects([method, arguments]),
+            Action::Datagram(transfer) => visit.objects(transfer.held()),
             Action::Receive { .. } => {}
         }
     }
@@ -172,12 +185,6 @@ pub(crate) fn try_sendall<'py>(
     )
 }
 
-/// `_try_accept(sock)`: a descriptor and the peer's address, or a future for both.
-pub(crate) fn try_accept<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let socket = argument(&call, 0, "sock_accept")?.into();
-    begin(this, &call, Action::Accept { socket })
-}
-
 /// `_wait_connected(sock, address)`: a future for the end of a connection attempt that is under way.
 pub(crate) fn wait_connected<'py>(
     this: This<'_, 'py, Loop>,
@@ -220,7 +227,7 @@ fn begin<'py>(
     let (socket, fd) = socket(call)?;
     match action.perform(this, fd)? {
         Some(result) => Ok(result),
-        None => wait(this, &socket, fd, action),
+        None => wait(this, &socket, fd, action.held(this.py())?),
     }
 }
 
@@ -266,11 +273,32 @@ fn wait<'py>(
 }
 
 impl Action {
+    fn call(method: &Bound<'_, PyAny>, arguments: Bound<'_, PyTuple>, direction: Direction) -> Self {
+        Self::Call {
+            method: method.into(),
+            arguments: arguments.into_any().into(),
+            direction,
+        }
+    }
+
     fn direction(&self) -> Direction {
         match self {
-            Self::Receive { .. } | Self::ReceiveInto { .. } | Self::Accept { .. } => Direction::Read,
+            Self::Receive { .. } | Self::ReceiveInto { .. } => Direction::Read,
             Self::Send { .. } | Self::Connect { .. } => Direction::Write,
+            Self::Datagram(transfer) => transfer.direction(),
+            Self::Call { direction, .. } => *direction,
         }
+    }
+
+    /// The action as it waits: what is being sent cannot be resized meanwhile, as under asyncio's memoryview of it.
+    fn held(self, py: Python<'_>) -> PyResult<Self> {
+        Ok(match self {
+            Self::Send { data, sent } => Self::Send {
+                data: PyMemoryView::from(&data.bind(py))?.into_any().into(),
+                sent,
+            },
+            other => other,
+        })
     }
 
     /// Does it, if it can be done at once.
@@ -282,15 +310,7 @@ impl Action {
         let py = event_loop.py();
         let outcome = match self {
             Self::Receive { limit } => {
-                let mut scratch = event_loop.take_scratch();
-                if scratch.len() < *limit {
-                    let more = *limit - scratch.len();
-                    if scratch.try_reserve_exact(more).is_err() {
-                        event_loop.return_scratch(scratch);
-                        return Err(PyMemoryError::new_err(()));
-                    }
-                    scratch.resize(*limit, std::mem::MaybeUninit::uninit());
-                }
+                let mut scratch = scratch_for(event_loop, *limit)?;
                 let received = event_loop
                     .engine()?
                     .driver_mut()
@@ -313,7 +333,6 @@ impl Action {
             }
             Self::Send { data, sent } => {
                 let data = ReadBuffer::new(&data.bind(py))?;
-                // A bytearray may have shrunk meanwhile.
                 let rest = data.as_slice().get(sent.get()..).unwrap_or_default();
                 match event_loop.engine()?.driver_mut().send(fd, &[IoSlice::new(rest)]) {
                     Ok(count) if count == rest.len() => Ok(py.None().into_bound(py)),
@@ -324,7 +343,10 @@ impl Action {
                     Err(error) => Err(error),
                 }
             }
-            Self::Accept { socket } => return accepted(&socket.bind(py)),
+            Self::Datagram(transfer) => transfer.perform(event_loop, fd)?,
+            Self::Call {
+                method, arguments, ..
+            } => return called(py, ffi::call_tuple(py, method, arguments)),
             Self::Connect { address } => return connected(py, fd, address).map(Some),
         };
         match outcome {
@@ -335,17 +357,25 @@ impl Action {
     }
 }
 
-/// Accepts through the socket module, which knows every family's form of an address.
-fn accepted<'py>(socket: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
-    let py = socket.py();
-    match ffi::call_method(socket, pyo3::intern!(py, "_accept"), []) {
-        Ok(accepted) => Ok(Some(accepted)),
-        Err(error)
-            if error.is_instance_of::<PyBlockingIOError>(py)
-                || error.is_instance_of::<PyInterruptedError>(py) =>
-        {
-            Ok(None)
+/// The loop's scratch buffer, of at least `limit` bytes.
+fn scratch_for(event_loop: This<'_, '_, Loop>, limit: usize) -> PyResult<Vec<MaybeUninit<u8>>> {
+    let mut scratch = event_loop.take_scratch();
+    if scratch.len() < limit {
+        let more = limit - scratch.len();
+        if scratch.try_reserve_exact(more).is_err() {
+            event_loop.return_scratch(scratch);
+            return Err(PyMemoryError::new_err(()));
         }
+        scratch.resize(limit, MaybeUninit::uninit());
+    }
+    Ok(scratch)
+}
+
+/// What a call of the socket's own has come to; nothing if it would block.
+fn called<'py>(py: Python<'py>, outcome: PyResult<Bound<'py, PyAny>>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    match outcome {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if would_block(py, &error) => Ok(None),
         Err(error) => Err(error),
     }
 }

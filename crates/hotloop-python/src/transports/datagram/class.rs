@@ -1,0 +1,368 @@
+//! What Python sees of a datagram transport: its class, methods and attributes.
+
+use std::cell::RefCell;
+use std::sync::OnceLock;
+
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyMemoryView, PyString, PyTuple, PyType};
+
+use super::{CLASS, DatagramTransport, It, Protocol};
+use crate::answers::{argument, bool_object, none, object_or_none};
+use crate::ffi::{Call, ClassBuilder, Instance, Object, ReadBuffer};
+
+/// What a queued datagram counts besides its bytes, in the running Python; nothing before it counted any and sent
+/// empty datagrams, which both came with 3.13.
+static OVERHEAD: OnceLock<Option<usize>> = OnceLock::new();
+
+pub(super) fn overhead() -> Option<usize> {
+    OVERHEAD.get().copied().flatten()
+}
+
+/// Makes the class and adds it to the module.
+///
+/// # Errors
+/// What CPython raises if the class cannot be.
+pub(in crate::transports) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    let transports = py.import("asyncio.transports")?;
+    let bases = (
+        transports.getattr("_FlowControlMixin")?,
+        transports.getattr("DatagramTransport")?,
+    );
+    let attributes = PyDict::new(py);
+    attributes.set_item("__slots__", PyTuple::empty(py))?;
+    attributes.set_item("__module__", "hotloop._hotloop")?;
+    let base = py
+        .get_type::<PyType>()
+        .call1(("_DatagramTransport", bases, attributes))?
+        .cast_into::<PyType>()?;
+    let stock = py
+        .import("asyncio.selector_events")?
+        .getattr("_SelectorDatagramTransport")?;
+    let overhead = stock
+        .getattr_opt("_header_size")?
+        .map(|size| size.extract())
+        .transpose()?;
+    OVERHEAD.get_or_init(|| overhead);
+    let class = ClassBuilder::<DatagramTransport>::new()
+        .finalizer()
+        .repr(repr)
+        .method(
+            c"sendto",
+            c"sendto($self, /, data, addr=None)\n--\n\nSend a datagram, without waiting.",
+            sendto,
+        )
+        .no_args(
+            c"close",
+            c"close($self, /)\n--\n\nClose the endpoint after what was sent.",
+            close,
+        )
+        .no_args(c"abort", c"abort($self, /)\n--\n\nClose the endpoint at once.", abort)
+        .no_args(
+            c"is_closing",
+            c"is_closing($self, /)\n--\n\nWhether the endpoint is closing or closed.",
+            is_closing,
+        )
+        .no_args(
+            c"is_reading",
+            c"is_reading($self, /)\n--\n\nWhether datagrams are being received.",
+            is_reading,
+        )
+        .no_args(
+            c"pause_reading",
+            c"pause_reading($self, /)\n--\n\nReceive nothing until resume_reading().",
+            pause_reading,
+        )
+        .no_args(
+            c"resume_reading",
+            c"resume_reading($self, /)\n--\n\nUndo pause_reading().",
+            resume_reading,
+        )
+        .method(
+            c"set_protocol",
+            c"set_protocol($self, /, protocol)\n--\n\nSet the protocol.",
+            set_protocol,
+        )
+        .no_args(
+            c"get_protocol",
+            c"get_protocol($self, /)\n--\n\nThe protocol.",
+            get_protocol,
+        )
+        .no_args(
+            c"get_write_buffer_size",
+            c"get_write_buffer_size($self, /)\n--\n\nWhat waits to be sent, in bytes.",
+            get_write_buffer_size,
+        )
+        .no_args(
+            c"get_write_buffer_limits",
+            c"get_write_buffer_limits($self, /)\n--\n\nThe low and the high mark of flow control, in bytes.",
+            get_write_buffer_limits,
+        )
+        .method(
+            c"set_write_buffer_limits",
+            c"set_write_buffer_limits($self, /, high=None, low=None)\n--\n\nSet the marks of flow control, in bytes.",
+            set_write_buffer_limits,
+        )
+        .no_args(
+            c"_begin_reading",
+            c"_begin_reading($self, /)\n--\n\nReceive from now on, unless paused.",
+            begin_reading,
+        )
+        .no_args(
+            c"_read_ready",
+            c"_read_ready($self, /)\n--\n\nReceive once and tell the protocol.",
+            |this: It<'_, '_>| {
+                let event_loop = this.event_loop.borrow().clone();
+                event_loop.map_or(Ok(()), |event_loop| event_loop.with(this.py(), |event_loop| this.receive(event_loop)))?;
+                none(this.py())
+            },
+        )
+        .no_args(
+            c"_sendto_ready",
+            c"_sendto_ready($self, /)\n--\n\nSend what is queued, as far as there is room.",
+            |this: It<'_, '_>| {
+                let event_loop = this.event_loop.borrow().clone();
+                event_loop.map_or(Ok(()), |event_loop| event_loop.with(this.py(), |event_loop| this.flush(event_loop)))?;
+                none(this.py())
+            },
+        )
+        .method(
+            c"_call_connection_lost",
+            c"_call_connection_lost($self, exc, /)\n--\n\nTell the protocol and close the socket.",
+            call_connection_lost,
+        )
+        .method(
+            c"_force_close",
+            c"_force_close($self, exc, /)\n--\n\nClose the endpoint at once, for a reason.",
+            force_close,
+        )
+        .method(
+            c"_fatal_error",
+            c"_fatal_error($self, exc, message='Fatal error on transport', /)\n--\n\nReport an exception and close the endpoint.",
+            fatal_error,
+        )
+        .getter(c"_sock", c"The socket, or None.", |this: It<'_, '_>| {
+            Ok(optional(this, &this.socket))
+        })
+        .getter(c"_sock_fd", c"The descriptor's number.", |this: It<'_, '_>| {
+            Ok(this.fd.into_pyobject(this.py())?.into_any())
+        })
+        .getter(
+            c"_address",
+            c"The only address that can be sent to, or None.",
+            |this: It<'_, '_>| Ok(object_or_none(this.py(), this.address.clone())),
+        )
+        .getter(c"_loop", c"The loop, or None.", |this: It<'_, '_>| {
+            let event_loop = this.event_loop.borrow();
+            let object = event_loop.as_ref().map(Instance::object).cloned();
+            Ok(object_or_none(this.py(), object))
+        })
+        .getter(c"_protocol", c"The protocol, or None.", get_protocol)
+        .getter(
+            c"_protocol_paused",
+            c"Whether the protocol was told to pause.",
+            |this: It<'_, '_>| {
+                let paused = this.state(|endpoint| endpoint.flow.is_paused())?;
+                bool_object(this.py(), paused.unwrap_or(false))
+            },
+        )
+        .getter(
+            c"_conn_lost",
+            c"How often the endpoint was lost, or sent to thereafter.",
+            |this: It<'_, '_>| Ok(this.lost.get().into_pyobject(this.py())?.into_any()),
+        )
+        .getter(c"_closing", c"Whether the endpoint is closing or closed.", is_closing)
+        .getter(c"_paused", c"Whether reading is paused.", |this: It<'_, '_>| {
+            bool_object(this.py(), this.paused.get())
+        })
+        .build(
+            &base,
+            &["_extra", "_loop", "_protocol_paused", "_high_water", "_low_water"],
+            true,
+        )?;
+    class.setattr("max_size", 256 * 1024)?;
+    module.add("DatagramTransport", &class)?;
+    CLASS.get_or_init(|| class.into_any().into());
+    Ok(())
+}
+
+fn optional<'py>(this: It<'_, 'py>, held: &RefCell<Option<Object>>) -> Bound<'py, PyAny> {
+    let held = held.borrow().clone();
+    object_or_none(this.py(), held)
+}
+
+fn repr<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    let (reading, size) = this
+        .state(|endpoint| (endpoint.life().is_reading(), endpoint.size()))?
+        .unwrap_or_default();
+    let reports = py.import("hotloop._reports")?;
+    let closed = this.socket.borrow().is_none();
+    reports.call_method1(
+        "transport_repr",
+        (this.object(), closed, reading, size, "_SelectorDatagramTransport"),
+    )
+}
+
+fn sendto<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    let (data, to) = match (call.get(0), call.get(1)) {
+        (Some(data), to) if call.len() <= 2 && !call.has_keywords() => {
+            (data.to_owned(), to.map(|to| to.to_owned()))
+        }
+        _ => {
+            let read = py.import("hotloop._reports")?.getattr("read_sendto")?;
+            let (data, to): (Bound<'py, PyAny>, Bound<'py, PyAny>) = call.forward(&read)?.extract()?;
+            (data, Some(to))
+        }
+    };
+    let mut to = to.filter(|to| !to.is_none());
+    let plain = data.cast_exact::<PyBytes>().ok();
+    if plain.is_none() {
+        check_data(&data)?;
+    }
+    if overhead().is_none() && data.len()? == 0 {
+        return none(py);
+    }
+    if let Some(address) = &this.address {
+        let address = address.bind(py);
+        if let Some(to) = &to
+            && !to.is(&*address)
+            && !address.eq(to)?
+        {
+            let message = format!("Invalid address: must be None or {}", address.str()?);
+            return Err(PyValueError::new_err(message));
+        }
+        to = Some(address.to_owned());
+        if this.lost.get() > 0 {
+            this.count_lost()?;
+            return none(py);
+        }
+    }
+    if let Some(bytes) = plain {
+        this.send(bytes.as_bytes(), || bytes.clone(), to.as_ref())?;
+        return none(py);
+    }
+    match ReadBuffer::new(&data) {
+        // What is kept is a copy: the caller may change its buffer as soon as this returns.
+        Ok(view) => this.send(view.as_slice(), || PyBytes::new(py, view.as_slice()), to.as_ref())?,
+        Err(error) => this.send_failed(error)?,
+    }
+    none(py)
+}
+
+fn check_data(data: &Bound<'_, PyAny>) -> PyResult<()> {
+    if data.is_instance_of::<PyBytes>()
+        || data.is_instance_of::<PyByteArray>()
+        || data.is_instance_of::<PyMemoryView>()
+    {
+        return Ok(());
+    }
+    Err(PyTypeError::new_err(format!(
+        "data argument must be a bytes-like object, not {}",
+        data.get_type().name()?.repr()?
+    )))
+}
+
+fn close<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    this.close()?;
+    none(this.py())
+}
+
+fn abort<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    this.force_close(&py.None().into_bound(py))?;
+    none(py)
+}
+
+fn is_closing<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    bool_object(this.py(), this.is_closing()?)
+}
+
+fn is_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    bool_object(this.py(), !this.paused.get() && !this.is_closing()?)
+}
+
+fn pause_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    if !this.paused.get() && !this.is_closing()? {
+        this.paused.set(true);
+        this.stop_reading()?;
+    }
+    none(this.py())
+}
+
+fn resume_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    if this.paused.get() && !this.is_closing()? {
+        this.paused.set(false);
+        this.start_reading()?;
+    }
+    none(this.py())
+}
+
+fn begin_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    if !this.paused.get() && !this.is_closing()? {
+        this.start_reading()?;
+    }
+    none(this.py())
+}
+
+fn set_protocol<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let protocol = call.only("_SelectorTransport.set_protocol", "protocol")?;
+    let old = this.protocol.replace(Some(Protocol::new(&protocol)?));
+    drop(old);
+    none(this.py())
+}
+
+fn get_protocol<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let protocol = this.protocol().map(|protocol| protocol.object);
+    Ok(object_or_none(this.py(), protocol))
+}
+
+fn get_write_buffer_size<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let size = this.state(|endpoint| endpoint.size())?.unwrap_or(0);
+    Ok(size.into_pyobject(this.py())?.into_any())
+}
+
+fn get_write_buffer_limits<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let limits = this.state(|endpoint| endpoint.flow.limits())?.unwrap_or_default();
+    Ok(limits.into_pyobject(this.py())?.into_any())
+}
+
+fn set_write_buffer_limits<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    let checks = py.import("hotloop._reports")?.getattr("write_buffer_limits")?;
+    // asyncio's own rules, by their words; both come back as numbers of bytes.
+    let (high, low): (usize, usize) = call.forward(&checks)?.extract()?;
+    let pause = this.state(|endpoint| {
+        endpoint.flow.set_limits(Some(high), Some(low))?;
+        let size = endpoint.size();
+        Ok::<_, hotloop::transport::InvalidLimits>(endpoint.flow.pause_at(size))
+    })?;
+    match pause.transpose() {
+        Ok(Some(true)) => this.tell_flow("pause_writing")?,
+        Ok(_) => {}
+        Err(error) => return Err(PyValueError::new_err(error.to_string())),
+    }
+    none(py)
+}
+
+fn call_connection_lost<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let error = argument(&call, 0, "_call_connection_lost")?;
+    this.connection_lost(Some(&error))?;
+    none(this.py())
+}
+
+fn force_close<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    this.force_close(&*argument(&call, 0, "_force_close")?)?;
+    none(this.py())
+}
+
+fn fatal_error<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    let error = argument(&call, 0, "_fatal_error")?;
+    let message = PyString::new(py, "Fatal error on transport").into_any();
+    this.report(&error, call.get(1).as_deref().unwrap_or(&message))?;
+    this.force_close(&error)?;
+    none(py)
+}

@@ -1,0 +1,131 @@
+//! Receiving: from the kernel to the protocol.
+
+use hotloop::driver::Batch;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList};
+
+use super::It;
+use crate::errors::{is_transient, os_error};
+use crate::event_loop::Loop;
+use crate::ffi::{self, This};
+
+impl<'py> It<'_, 'py> {
+    /// Starts to receive.
+    pub(super) fn start_reading(self) -> PyResult<()> {
+        let Some(key) = self.key.get() else { return Ok(()) };
+        let old = self.read_context.replace(Some(ffi::copy_context(self.py())?));
+        drop(old);
+        self.with_loop(|event_loop| {
+            event_loop
+                .engine()?
+                .resume_endpoint(key, self.hosted())
+                .map_err(os_error)
+        })?;
+        Ok(())
+    }
+
+    /// Stops receiving.
+    pub(super) fn stop_reading(self) -> PyResult<()> {
+        let Some(key) = self.key.get() else { return Ok(()) };
+        self.with_loop(|event_loop| {
+            event_loop.engine()?.pause_endpoint(key);
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// Receives once and tells the protocol.
+    pub(super) fn receive(self, event_loop: This<'_, 'py, Loop>) -> PyResult<()> {
+        let (Some(key), 0) = (self.key.get(), self.lost.get()) else {
+            return Ok(());
+        };
+        let mut batch = event_loop.take_batch();
+        let received = event_loop.engine()?.receive_datagrams(key, &mut batch);
+        if let Err(error) = received {
+            event_loop.return_batch(batch);
+            return if is_transient(&error) {
+                Ok(())
+            } else {
+                self.error_received(os_error(error))
+            };
+        }
+        let told = if self.protocol().is_some_and(|protocol| protocol.batched) {
+            self.tell_all(&batch)
+        } else {
+            self.tell(event_loop, &batch)
+        };
+        event_loop.return_batch(batch);
+        told
+    }
+
+    /// Tells the protocol of the first datagram of a batch, and of the next ones as long as nothing else could have
+    /// come in between had each had a turn of its own. The rest waits for the next turn.
+    fn tell(self, event_loop: This<'_, 'py, Loop>, batch: &Batch) -> PyResult<()> {
+        let py = self.py();
+        for index in 0..batch.len() {
+            let Some(protocol) = self.protocol() else {
+                return Ok(());
+            };
+            let (data, from) = self.read(batch, index)?;
+            let name = pyo3::intern!(py, "datagram_received");
+            let told = ffi::call_method(&protocol.object.bind(py), name, [&data, &from]).map(drop);
+            let rest = index + 1;
+            if rest < batch.len() && (told.is_err() || !self.may_go_on(event_loop)?) {
+                if let Some(key) = self.key.get()
+                    && !self.is_closing()?
+                {
+                    event_loop
+                        .engine()?
+                        .hold_datagrams(key, batch, rest, &self.hosted());
+                }
+                return told;
+            }
+            told?;
+        }
+        Ok(())
+    }
+
+    /// Tells a protocol that wants them so of all datagrams of a batch at once.
+    fn tell_all(self, batch: &Batch) -> PyResult<()> {
+        let py = self.py();
+        let Some(protocol) = self.protocol() else {
+            return Ok(());
+        };
+        let datagrams = (0..batch.len())
+            .map(|index| self.read(batch, index))
+            .collect::<PyResult<Vec<_>>>()?;
+        let list = PyList::new(py, datagrams)?.into_any();
+        let name = pyo3::intern!(py, "datagrams_received");
+        ffi::call_method(&protocol.object.bind(py), name, [&list]).map(drop)
+    }
+
+    /// A datagram and who sent it, as Python objects.
+    #[inline]
+    fn read(self, batch: &Batch, index: usize) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+        let py = self.py();
+        let (bytes, from) = batch
+            .get(index)
+            .ok_or_else(|| PyRuntimeError::new_err("a batch has less datagrams than it says"))?;
+        let from = self.peers.borrow_mut().heard(py, from)?;
+        Ok((PyBytes::new(py, bytes).into_any(), from))
+    }
+
+    /// Whether a turn for the next datagram would have nothing else to do.
+    fn may_go_on(self, event_loop: This<'_, 'py, Loop>) -> PyResult<bool> {
+        if self.lost.get() > 0
+            || self.paused.get()
+            || !event_loop.is_running()
+            || event_loop.is_stopping()
+            || event_loop.is_debug()
+        {
+            return Ok(false);
+        }
+        let end = if event_loop.engine()?.timers().is_empty() {
+            0.0
+        } else {
+            event_loop.now(self.py())? + event_loop.resolution()
+        };
+        Ok(event_loop.engine()?.is_quiet(end))
+    }
+}

@@ -1,0 +1,213 @@
+//! Sending: at once or from the queue, and flow control.
+
+use hotloop::driver::Address;
+use hotloop::transport::{Destination, Queued};
+use hotloop::{Flushed, Written};
+use pyo3::exceptions::{PyAttributeError, PyOSError};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::{It, Peer};
+use crate::dispatch::is_fatal;
+use crate::errors::{os_error, would_block};
+use crate::event_loop::Loop;
+use crate::ffi::{self, Bytes, This};
+use crate::transports::LOG_THRESHOLD;
+
+/// What ends a transport that fails to send in a way that is no error of the socket.
+const FATAL: &str = "Fatal write error on datagram transport";
+
+impl<'py> It<'_, 'py> {
+    /// Sends or queues a datagram. `own` makes an owned copy of its bytes.
+    pub(super) fn send(
+        self,
+        bytes: &[u8],
+        own: impl FnOnce() -> Bound<'py, PyBytes>,
+        to: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        let py = self.py();
+        let Some(key) = self.key.get() else {
+            // asyncio's transport looks for its socket and then for its loop.
+            return Err(PyAttributeError::new_err(
+                "'NoneType' object has no attribute 'call_exception_handler'",
+            ));
+        };
+        let known;
+        let address = match (self.peer, to) {
+            (Peer::Named, _) | (Peer::Unnamed, None) => None,
+            (_, Some(to)) => {
+                known = self.read_address(to);
+                match &known {
+                    Some(address) => Some(address),
+                    None => return self.send_named(own(), to),
+                }
+            }
+            // Nowhere to send it to: the socket says so.
+            (Peer::None, None) => return self.send_named(own(), &py.None().into_bound(py)),
+        };
+        let own = || Bytes::new(&own());
+        let sent = self.with_loop(|event_loop| {
+            let host = self.hosted();
+            Ok(event_loop
+                .engine()?
+                .send_datagram(key, bytes, own, address, &host))
+        })?;
+        match sent {
+            None => Ok(()),
+            Some(Ok(written)) => self.note_queued(written),
+            Some(Err(error)) => self.error_received(os_error(error)),
+        }
+    }
+
+    /// Sends what is queued, as far as the kernel takes it.
+    pub(super) fn flush(self, event_loop: This<'_, 'py, Loop>) -> PyResult<()> {
+        let Some(key) = self.key.get() else { return Ok(()) };
+        loop {
+            let flushed = event_loop.engine()?.flush_datagrams(key);
+            match flushed {
+                Flushed::Empty | Flushed::Blocked => break,
+                Flushed::Failed(error) => return self.error_received(os_error(error)),
+                Flushed::Named => {
+                    if !self.flush_named()? {
+                        break;
+                    }
+                    if self.key.get() != Some(key) || self.lost.get() > 0 {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        let resume = self.state(|endpoint| {
+            let size = endpoint.size();
+            endpoint.flow.resume_at(size)
+        })?;
+        if resume == Some(true) {
+            self.tell_flow("resume_writing")?;
+        }
+        let Some((empty, lost)) = self.state(|endpoint| (endpoint.is_empty(), endpoint.finish_close()))?
+        else {
+            return Ok(());
+        };
+        if empty {
+            event_loop.engine()?.stop_flushing(key);
+            drop(self.write_context.take());
+        }
+        if lost { self.connection_lost(None) } else { Ok(()) }
+    }
+
+    /// Warns of a program that goes on sending to a lost connection.
+    pub(super) fn count_lost(self) -> PyResult<()> {
+        let lost = self.lost.get();
+        if lost >= LOG_THRESHOLD {
+            self.py()
+                .import("hotloop._reports")?
+                .call_method0("write_to_lost")?;
+        }
+        self.lost.set(lost + 1);
+        Ok(())
+    }
+
+    /// Tells the protocol to pause or resume; what it raises is reported, not passed on.
+    pub(super) fn tell_flow(self, name: &str) -> PyResult<()> {
+        let py = self.py();
+        let Some(protocol) = self.protocol() else {
+            return Ok(());
+        };
+        let Err(error) = protocol.object.bind(py).call_method0(name) else {
+            return Ok(());
+        };
+        if is_fatal(py, &error) {
+            return Err(error);
+        }
+        let reports = py.import("hotloop._reports")?;
+        reports
+            .call_method1("flow_control_failed", (self.object(), error.into_value(py), name))
+            .map(drop)
+    }
+
+    /// The address that an object plainly is.
+    #[inline]
+    fn read_address(self, object: &Bound<'py, PyAny>) -> Option<Address> {
+        // An answer goes to the very object that came with the datagram.
+        let heard = self.peers.borrow().last_heard(object).copied();
+        heard.or_else(|| self.family.read(object))
+    }
+
+    /// Sends or queues a datagram whose address only the socket can make out: a name, or something that is none.
+    fn send_named(self, bytes: Bound<'py, PyBytes>, to: &Bound<'py, PyAny>) -> PyResult<()> {
+        let Some(key) = self.key.get() else { return Ok(()) };
+        if self.state(|endpoint| endpoint.is_empty())?.unwrap_or(true) {
+            match self.send_by_socket(&bytes, to) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) => return self.send_failed(error),
+            }
+        }
+        self.named.borrow_mut().push_back(to.into());
+        let datagram = Queued {
+            bytes: Bytes::new(&bytes),
+            to: Destination::Named,
+        };
+        let queued = self.with_loop(|event_loop| {
+            let host = self.hosted();
+            event_loop
+                .engine()?
+                .queue_datagram(key, datagram, &host)
+                .map_err(os_error)
+        })?;
+        queued.map_or(Ok(()), |written| self.note_queued(written))
+    }
+
+    /// Sends the first queued datagram, whose address only the socket can make out. Answers whether it is gone.
+    fn flush_named(self) -> PyResult<bool> {
+        let py = self.py();
+        let Some(Some(datagram)) = self.state(|endpoint| endpoint.pop())? else {
+            return Ok(false);
+        };
+        let Some(to) = self.named.borrow_mut().pop_front() else {
+            return Ok(true);
+        };
+        let bytes = PyBytes::new(py, datagram.bytes.as_ref());
+        match self.send_by_socket(&bytes, &to.bind(py)) {
+            Ok(true) => Ok(true),
+            Ok(false) => {
+                self.named.borrow_mut().push_front(to);
+                self.state(|endpoint| endpoint.push_front(datagram))?;
+                Ok(false)
+            }
+            Err(error) => self.send_failed(error).map(|()| false),
+        }
+    }
+
+    /// Has the socket send a datagram. Answers whether there was room.
+    fn send_by_socket(self, bytes: &Bound<'py, PyBytes>, to: &Bound<'py, PyAny>) -> PyResult<bool> {
+        let py = self.py();
+        let socket = self.socket.borrow().clone();
+        let Some(socket) = socket else { return Ok(true) };
+        match ffi::call_method(&socket.bind(py), pyo3::intern!(py, "sendto"), [bytes, to]) {
+            Ok(_) => Ok(true),
+            Err(error) if would_block(py, &error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// An error of the socket is the protocol's to hear of; anything else ends the transport.
+    pub(super) fn send_failed(self, error: PyErr) -> PyResult<()> {
+        if error.is_instance_of::<PyOSError>(self.py()) {
+            self.error_received(error)
+        } else {
+            self.fail(error, FATAL)
+        }
+    }
+
+    fn note_queued(self, written: Written) -> PyResult<()> {
+        if written.queued && self.write_context.borrow().is_none() {
+            let context = ffi::copy_context(self.py())?;
+            self.write_context.replace(Some(context));
+        }
+        if written.pause {
+            self.tell_flow("pause_writing")?;
+        }
+        Ok(())
+    }
+}

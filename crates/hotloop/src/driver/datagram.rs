@@ -1,0 +1,205 @@
+//! What datagrams are received into and sent from: addresses, and batches of them.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+
+pub use crate::sys::Batch;
+
+/// How long the address of any family can be, in bytes (`sockaddr_storage`).
+pub const MAX_ADDRESS: usize = size_of::<libc::sockaddr_storage>();
+
+/// Where the path of a Unix address begins.
+const PATH: usize = std::mem::offset_of!(libc::sockaddr_un, sun_path);
+
+/// How long the path of a Unix address can be, in bytes.
+const MAX_PATH: usize = size_of::<libc::sockaddr_un>() - PATH;
+
+/// The address of a socket, in the form in which the kernel takes and gives it.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+pub struct Address {
+    /// A `sockaddr` of whatever family; what lies behind `len` has no meaning.
+    pub(crate) bytes: [u8; MAX_ADDRESS],
+    /// How many of the bytes belong to it. Never more than there are.
+    pub(crate) len: u32,
+}
+
+/// What an address says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parts<'a> {
+    /// Nothing at all: the sender has no address.
+    Nothing,
+    /// An Internet address.
+    Internet(SocketAddr),
+    /// A Unix address: an abstract one begins with a zero byte and has as many as the kernel counts, a path is without
+    /// the zero behind it, an unnamed one is empty.
+    Unix(&'a [u8]),
+    /// Another family's.
+    Other,
+}
+
+impl Address {
+    /// No address.
+    pub const NOTHING: Self = Self {
+        bytes: [0; MAX_ADDRESS],
+        len: 0,
+    };
+
+    /// A Unix address by its path; an abstract one begins with a zero byte. `None` if it is too long, empty, or has a
+    /// zero byte elsewhere than an abstract one.
+    #[must_use]
+    pub fn unix(path: &[u8]) -> Option<Self> {
+        let is_abstract = *path.first()? == 0;
+        // A path ends with a zero byte; an abstract one ends where it ends.
+        let len = path.len() + usize::from(!is_abstract);
+        if len > MAX_PATH || (!is_abstract && path.contains(&0)) {
+            return None;
+        }
+        let mut address = Self::NOTHING;
+        address.put(0, &family(libc::AF_UNIX));
+        address.put(PATH, path);
+        address.len = (PATH + len) as u32;
+        Some(address)
+    }
+
+    /// What it says.
+    #[must_use]
+    pub fn parts(&self) -> Parts<'_> {
+        let bytes = self.as_bytes();
+        let Some(number) = bytes.first_chunk().map(|&number| u16::from_ne_bytes(number)) else {
+            return Parts::Nothing;
+        };
+        match number.into() {
+            libc::AF_INET => self.internet_v4().map_or(Parts::Other, Parts::Internet),
+            libc::AF_INET6 => self.internet_v6().map_or(Parts::Other, Parts::Internet),
+            libc::AF_UNIX => {
+                let name = bytes.get(PATH..).unwrap_or_default();
+                match name.iter().position(|&byte| byte == 0) {
+                    Some(end) if end > 0 => Parts::Unix(&name[..end]),
+                    _ => Parts::Unix(name),
+                }
+            }
+            _ => Parts::Other,
+        }
+    }
+
+    /// Its bytes, as many as count.
+    #[inline]
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len as usize).unwrap_or(&self.bytes)
+    }
+
+    fn internet_v4(&self) -> Option<SocketAddr> {
+        let bytes = self.as_bytes();
+        let port = u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?);
+        let ip: [u8; 4] = *bytes.get(4..)?.first_chunk()?;
+        Some(SocketAddrV4::new(Ipv4Addr::from(ip), port).into())
+    }
+
+    fn internet_v6(&self) -> Option<SocketAddr> {
+        let bytes = self.as_bytes();
+        let port = u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?);
+        let flowinfo = u32::from_be_bytes(*bytes.get(4..)?.first_chunk()?);
+        let ip: [u8; 16] = *bytes.get(8..)?.first_chunk()?;
+        let scope_id = u32::from_ne_bytes(*bytes.get(24..)?.first_chunk()?);
+        Some(SocketAddrV6::new(Ipv6Addr::from(ip), port, flowinfo, scope_id).into())
+    }
+
+    fn put(&mut self, offset: usize, bytes: &[u8]) {
+        if let Some(room) = self.bytes.get_mut(offset..offset + bytes.len()) {
+            room.copy_from_slice(bytes);
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        let mut this = Self::NOTHING;
+        this.put(2, &address.port().to_be_bytes());
+        match address {
+            SocketAddr::V4(address) => {
+                this.put(0, &family(libc::AF_INET));
+                this.put(4, &address.ip().octets());
+                this.len = size_of::<libc::sockaddr_in>() as u32;
+            }
+            SocketAddr::V6(address) => {
+                this.put(0, &family(libc::AF_INET6));
+                this.put(4, &address.flowinfo().to_be_bytes());
+                this.put(8, &address.ip().octets());
+                this.put(24, &address.scope_id().to_ne_bytes());
+                this.len = size_of::<libc::sockaddr_in6>() as u32;
+            }
+        }
+        this
+    }
+}
+
+impl PartialEq for Address {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Address {}
+
+impl Hash for Address {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.parts().fmt(formatter)
+    }
+}
+
+/// A datagram to send.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// What it carries.
+    pub bytes: &'a [u8],
+    /// Where it goes; without one, to the peer that the socket is connected to.
+    pub to: Option<&'a Address>,
+}
+
+/// How many datagrams one call receives or sends at most. Past a dozen the system call itself is no longer felt.
+pub const MAX_BATCH: usize = 16;
+
+/// The first bytes of an address.
+fn family(number: i32) -> [u8; 2] {
+    (number as u16).to_ne_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn internet_addresses_come_back_whole() {
+        let v6 = SocketAddrV6::new("fe80::1".parse().expect("an address"), 53, 0x12345, 7);
+        for address in [SocketAddr::from(([127, 0, 0, 1], 65535)), v6.into()] {
+            assert_eq!(Address::from(address).parts(), Parts::Internet(address));
+        }
+    }
+
+    #[test]
+    fn unix_addresses_keep_their_length_and_zeros() {
+        let path = Address::unix(b"/tmp/x").expect("short enough");
+        assert_eq!(path.parts(), Parts::Unix(b"/tmp/x"));
+        let name = Address::unix(b"\0a\0b\0").expect("short enough");
+        assert_eq!(name.parts(), Parts::Unix(b"\0a\0b\0"));
+        assert_eq!(Address::unix(&[0; MAX_PATH]).map(|name| name.len), Some(110));
+        assert_eq!(Address::unix(&[0; MAX_PATH + 1]), None);
+        assert_eq!(Address::unix(&[b'x'; MAX_PATH]), None);
+        assert_eq!(Address::unix(b""), None);
+        assert_eq!(Address::unix(b"a\0b"), None);
+    }
+
+    #[test]
+    fn an_address_may_be_missing() {
+        assert_eq!(Address::NOTHING.parts(), Parts::Nothing);
+    }
+}
