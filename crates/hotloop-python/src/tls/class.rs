@@ -54,6 +54,11 @@ pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
             write_appdata,
         )
         .no_args(
+            c"_do_handshake",
+            c"_do_handshake($self, /)\n--\n\nGo on with the handshake.",
+            |this: It<'_, '_>| this.handshake().and_then(|()| none(this.py())),
+        )
+        .no_args(
             c"_do_read",
             c"_do_read($self, /)\n--\n\nDecrypt what has come in and tell the application.",
             |this: It<'_, '_>| this.read().and_then(|()| none(this.py())),

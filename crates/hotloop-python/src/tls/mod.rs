@@ -6,6 +6,7 @@
 //! asyncio's code reads and sets as attributes.
 
 mod class;
+mod handshake;
 mod receive;
 mod send;
 mod session;

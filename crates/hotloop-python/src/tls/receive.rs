@@ -33,7 +33,7 @@ pub(crate) fn absorb(this: This<'_, '_, Tls>, received: &[u8]) -> PyResult<()> {
 pub(crate) fn advance(this: This<'_, '_, Tls>) -> PyResult<()> {
     match this.state.get() {
         State::Wrapped => this.read(),
-        State::Handshake => this.call("_do_handshake").map(drop),
+        State::Handshake => this.handshake(),
         State::Flushing => this.call("_do_flush").map(drop),
         State::Shutdown => this.call("_do_shutdown").map(drop),
         State::Unwrapped => Ok(()),

@@ -11,7 +11,6 @@ use super::class::write_object;
 use super::{Lower, Tls};
 use crate::answers::{bool_object, none, object_or_none};
 use crate::ffi::{self, Bytes, Call, Class, ClassBuilder, Instance, Layout, This, Visit};
-use crate::transports::SocketTransport;
 
 /// The application's end of a TLS connection.
 pub(crate) struct TlsTransport {
