@@ -58,7 +58,10 @@ _CONNECTING = frozenset(
     }
 )
 _SERVING = frozenset(
-    {"_accept_connection", "_accept_connection2", "_make_socket_transport", "create_task", "create_future"}
+    {
+        *("_accept_connection", "_accept_connection2", "_make_socket_transport", "_make_ssl_transport"),
+        *("create_task", "create_future"),
+    }
 )
 
 # How many connections one turn accepts: of several processes on one socket, each is to have its share.
@@ -453,8 +456,15 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
             self._add_reader(sock.fileno(), self._accept_connection, protocol_factory, sock, *how)
             return
         handle = self._new_handle(self._accept_connection, (protocol_factory, sock, *how))
-        natively = sslcontext is None and self._is_unaltered(_SERVING)
-        replaced = self._listen(sock, handle, natively, protocol_factory, server, backlog, context)
+        natively = self._is_unaltered(_SERVING)
+        factory = protocol_factory
+        if sslcontext:
+            limits = {"ssl_handshake_timeout": ssl_handshake_timeout, "ssl_shutdown_timeout": ssl_shutdown_timeout}
+
+            def factory() -> asyncio.BaseProtocol:
+                return TlsProtocol(self, protocol_factory(), sslcontext, None, True, **limits)  # type: ignore[arg-type]
+
+        replaced = self._listen(sock, handle, natively, factory, server, backlog, context)
         if replaced is not None:
             replaced.cancel()
 
