@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks import loops, network, process, scheduling
+from benchmarks import connections, loops, network, process, scheduling
 from benchmarks.rounds import Rounds, interleave
 
 
@@ -32,7 +32,7 @@ def parse_options() -> argparse.Namespace:
 def main() -> int:
     options = parse_options()
     if options.list:
-        print("\n".join([*scheduling.ROWS, *network.ROWS]))
+        print("\n".join([*scheduling.ROWS, *connections.ROWS, *network.ROWS]))
         return 0
     patterns = options.rows.split(",")
 
@@ -40,7 +40,8 @@ def main() -> int:
         return [row for row in rows if any(fnmatch.fnmatch(row, pattern) for pattern in patterns)]
 
     scheduling_rows, network_rows = chosen(scheduling.ROWS), chosen(network.ROWS)
-    if not scheduling_rows and not network_rows:
+    connection_rows = chosen(connections.ROWS)
+    if not scheduling_rows and not connection_rows and not network_rows:
         print(f"no row matches {options.rows}", file=sys.stderr)
         return 2
     if network_rows:
@@ -52,7 +53,10 @@ def main() -> int:
     calls, call_failures = interleave(
         scheduling_rows, names, options.rounds, scheduling.measure, lambda figure: f"{figure:,.0f} ns"
     )
-    failures = call_failures
+    held, held_failures = interleave(
+        connection_rows, names, options.rounds, connections.measure, lambda figure: f"{figure:,.1f}"
+    )
+    failures = call_failures + held_failures
     traffic: Rounds[process.Load] = {}
     for row in network_rows:
         figures, row_failures = interleave(
@@ -70,11 +74,18 @@ def main() -> int:
         print(f"{line}\n")
     if calls:
         print(scheduling.to_markdown(calls) + "\n")
+    if held:
+        print(connections.to_markdown(held) + "\n")
     if traffic:
         print(network.to_markdown(traffic))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        everything = {"python": platform.python_version(), "scheduling_ns": calls, "network": network.to_json(traffic)}
+        everything = {
+            "python": platform.python_version(),
+            "scheduling_ns": calls,
+            "connections": held,
+            "network": network.to_json(traffic),
+        }
         options.json.write_text(json.dumps(everything, indent=1) + "\n")
     return 1 if failures else 0
 

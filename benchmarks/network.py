@@ -23,6 +23,7 @@ class Row:
     connections: int = 50
     # Whether each exchange has a connection, and a handshake, of its own.
     reconnect: bool = False
+    # What it is called, where that is not how it is made.
     title: str = ""
 
     @property
@@ -60,6 +61,8 @@ ROWS = {
         # Bulk: what a hundred of these cost is what 100 MB there and back cost.
         Row("tls_protocol", 1024 * 1024, connections=4),
         Row("tls_streams", 1024 * 1024, connections=4),
+        # Next to nothing but connections: what accepting and closing one costs.
+        Row("protocol", 64, reconnect=True, title="accept_rate"),
         # Handshakes: what each costs, with the connection under it.
         Row("tls_protocol", 1024, reconnect=True),
         # One peer that waits for each answer, and so many that datagrams always wait. The size is that of a packet.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import ssl
 
 import pytest
 
-from benchmarks import loops, network, pipes, process, scheduling
+from benchmarks import connections, loops, network, pipes, process, scheduling
 from benchmarks.report import Ratio, table
 from benchmarks.rounds import interleave
 from benchmarks.servers import KINDS
@@ -58,6 +59,22 @@ def test_scheduling_rows_run_on_a_loop(loop: str) -> None:
         made.run_until_complete(made.shutdown_default_executor())
     finally:
         made.close()
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "hotloop"])
+@pytest.mark.parametrize("row", connections.ROWS)
+def test_connection_rows_run_on_a_loop(loop: str, row: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "CONNECTS", 20)
+    monkeypatch.setattr(connections, "EXCHANGES", 20)
+    monkeypatch.setattr(connections, "IDLE", 60)
+    monkeypatch.setattr(connections, "IDLE_BEFORE", 10)
+    made = loops.factory(loop)()
+    try:
+        assert connections.ROWS[row].run(made) >= 0
+    finally:
+        made.run_until_complete(asyncio.sleep(0.01))
+        made.close()
+        gc.collect()
 
 
 def test_a_server_that_does_not_start_is_an_error() -> None:

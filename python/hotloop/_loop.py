@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import io
+import os
 import selectors
 import signal
 import socket
 import sys
 import threading
-from asyncio import base_events, constants, trsock
+from asyncio import base_events, constants, trsock, unix_events
 from asyncio.log import logger
 from collections.abc import Callable, Iterator, MutableMapping
 from contextvars import Context
@@ -38,6 +40,29 @@ _Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 
 # What the native answer for literals stands in for.
 _getaddrinfo = socket.getaddrinfo
+
+# Whether `sendfile` sets the position of a file of which nothing was sent: asyncio's own method is told then no more
+# how much that was.
+_POSITIONS_ALWAYS = (
+    asyncio.SelectorEventLoop._sock_sendfile_update_filepos.__code__.co_argcount == 3  # type: ignore[attr-defined]
+)
+
+# And what native sockets do.
+_socket = socket.socket
+
+# What asyncio calls for each connection that it makes, and for each that it accepts.
+_CONNECTING = frozenset(
+    {
+        *("sock_connect", "_sock_connect", "_connect_sock", "_ensure_resolved", "_create_connection_transport"),
+        *("_make_socket_transport", "create_future"),
+    }
+)
+_SERVING = frozenset(
+    {
+        *("_accept_connection", "_accept_connection2", "_make_socket_transport", "_make_ssl_transport"),
+        *("create_task", "create_future"),
+    }
+)
 
 # How many connections one turn accepts: of several processes on one socket, each is to have its share.
 _ACCEPT_BUDGET = 8
@@ -278,6 +303,42 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         except (BlockingIOError, InterruptedError):
             await self._outcome(sock, self._wait_connected(sock, address))
 
+    async def _sock_sendfile_native(self, sock: Any, file: Any, offset: int, count: int | None) -> int:
+        """Send bytes of a regular file without reading them; what cannot be sent so is for asyncio's fallback."""
+        # A platform without the call, and tests that pretend to be one, have asyncio's answer.
+        if type(sock) is not socket.socket or self._closed or not hasattr(unix_events.os, "sendfile"):  # type: ignore[attr-defined]
+            return await super()._sock_sendfile_native(sock, file, offset, count)  # type: ignore[misc, no-any-return]
+        try:
+            number = file.fileno()
+        except (AttributeError, io.UnsupportedOperation):
+            raise asyncio.SendfileNotAvailableError("not a regular file") from None
+        try:
+            size = os.fstat(number).st_size
+        except OSError:
+            raise asyncio.SendfileNotAvailableError("not a regular file") from None
+        block = count or size
+        if not block:
+            return 0
+        progress = [0]
+        try:
+            sent = self._try_sendfile(sock, number, offset, count or 0, min(block, sys.maxsize // 2 + 1), progress)
+            total: int = sent if isinstance(sent, int) else await self._outcome(sock, sent)
+        except OSError as error:
+            self._set_file_position(number, offset, progress[0])
+            if not progress[0]:
+                raise asyncio.SendfileNotAvailableError("os.sendfile call failed") from None
+            if error.errno == errno.ENOTCONN and type(error) is not ConnectionError:
+                # The connection was closed meanwhile.
+                raise ConnectionError("socket is not connected", errno.ENOTCONN) from error
+            raise
+        self._set_file_position(number, offset, total)
+        return total
+
+    def _set_file_position(self, number: int, offset: int, sent: int) -> None:
+        """Leave a file where asyncio leaves it: behind what was sent; up to Python 3.13 only if anything was."""
+        if sent or _POSITIONS_ALWAYS:
+            os.lseek(number, offset + sent, os.SEEK_SET)
+
     def _is_plain(self, sock: Any) -> bool:
         """Whether a socket is one of the stdlib's own class; raises where asyncio refuses a socket."""
         base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
@@ -315,6 +376,61 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
             return await super().getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags)
         return [(socket.AddressFamily(family), socket.SocketKind(kind), *rest) for family, kind, *rest in answer]
 
+    # Connecting. To an address it is native; to names, with other options and where somebody has put methods of his own
+    # in the way it is asyncio's.
+
+    async def create_connection(  # type: ignore[override]
+        self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any
+    ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+        """Connect to a host and a port; the keywords are asyncio's."""
+        begun = None if options or not self._is_unaltered(_CONNECTING) else self._connect(host, port)
+        if begun is None:
+            return await super().create_connection(protocol_factory, host, port, **options)
+        return await self._finish_connecting(protocol_factory, *begun)
+
+    async def create_unix_connection(  # type: ignore[override]
+        self, protocol_factory: Any, path: Any = None, **options: Any
+    ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+        """Connect to the path of a Unix socket; the keywords are asyncio's."""
+        begun = None
+        if path is not None and not options and self._is_unaltered(_CONNECTING):
+            begun = self._connect_unix(os.fsencode(path))
+        if begun is None:
+            return await super().create_unix_connection(protocol_factory, path, **options)
+        return await self._finish_connecting(protocol_factory, *begun)
+
+    async def _finish_connecting(
+        self, protocol_factory: Any, transport: _hotloop.SocketTransport, connected: asyncio.Future[None] | None
+    ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+        """Wait for a connection and give it its protocol; close it where that fails or is given up."""
+        try:
+            if connected is not None:
+                await connected
+            protocol = protocol_factory()
+            begun = self.create_future()
+            transport._begin_connected(protocol, begun)
+        except BaseException:
+            transport._abandon()
+            raise
+        finally:
+            # An exception in it would refer to this frame, and this frame to it.
+            connected = None
+        try:
+            await begun
+        except BaseException:
+            transport.close()
+            raise
+        return transport, protocol
+
+    def _is_unaltered(self, names: frozenset[str]) -> bool:
+        """Whether nobody has put something of his own in the place of these methods, or of the socket class."""
+        if self._debug or base_events.socket.socket is not _socket or not names.isdisjoint(vars(self)):  # type: ignore[attr-defined]
+            return False
+        kind = type(self)
+        return kind is SelectorEventLoop or all(
+            getattr(kind, name) is getattr(SelectorEventLoop, name) for name in names
+        )
+
     # Servers
 
     def _start_serving(
@@ -336,8 +452,11 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         how: tuple[Any, ...] = (sslcontext, server, backlog, ssl_handshake_timeout, ssl_shutdown_timeout)
         if sys.version_info >= (3, 15):
             how = (*how, context)
+        if not _is_accepted_natively(sock):
+            self._add_reader(sock.fileno(), self._accept_connection, protocol_factory, sock, *how)
+            return
         handle = self._new_handle(self._accept_connection, (protocol_factory, sock, *how))
-        natively = _is_accepted_natively(sock) and self._serves_natively()
+        natively = self._is_unaltered(_SERVING)
         factory = protocol_factory
         if sslcontext:
             limits = {"ssl_handshake_timeout": ssl_handshake_timeout, "ssl_shutdown_timeout": ssl_shutdown_timeout}
@@ -348,17 +467,6 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         replaced = self._listen(sock, handle, natively, factory, server, backlog, context)
         if replaced is not None:
             replaced.cancel()
-
-    def _serves_natively(self) -> bool:
-        """Whether nobody has put methods of his own where asyncio would call them for each connection."""
-        names = (
-            *("_accept_connection", "_accept_connection2", "_make_socket_transport", "_make_ssl_transport"),
-            *("create_task", "create_future"),
-        )
-        own = vars(self)
-        return not any(
-            name in own or getattr(type(self), name) is not getattr(SelectorEventLoop, name) for name in names
-        )
 
     def _accept_connection(
         self,

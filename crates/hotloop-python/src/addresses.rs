@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 
-use hotloop::address::{Port, Query, literal, text};
+use hotloop::address::{Port, Query, Resolved, STREAM, literal, text};
 use hotloop::driver::SocketAddress;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyList, PyString};
@@ -31,32 +31,10 @@ pub(crate) fn literal_addresses<'py>(
     else {
         return none(py);
     };
-    let host = match (host.is_none(), text_of(&host)) {
-        (true, _) => None,
-        (false, Some(host)) => Some(host),
-        (false, None) => return none(py),
-    };
-    let port_text = text_of(&port);
-    let port = match &port_text {
-        Some(text) => Port::Text(text),
-        None if port.is_none() => Port::Unset,
-        None => match port.cast_exact::<PyInt>().map(|port| port.extract::<i64>()) {
-            Ok(Ok(port)) => Port::Number(port),
-            _ => return none(py),
-        },
-    };
     let [family, socktype, proto, flags] = numbers[..] else {
         return none(py);
     };
-    let query = Query {
-        host: host.as_deref(),
-        port,
-        family,
-        socktype,
-        proto,
-        flags,
-    };
-    let Some(resolved) = literal(&query) else {
+    let Some(resolved) = resolve(&host, &port, [family, socktype, proto, flags]) else {
         return none(py);
     };
     let entries = resolved.iter().map(|entry| {
@@ -64,6 +42,41 @@ pub(crate) fn literal_addresses<'py>(
         (entry.family, entry.socktype, entry.proto, "", address).into_pyobject(py)
     });
     Ok(PyList::new(py, entries.collect::<PyResult<Vec<_>>>()?)?.into_any())
+}
+
+/// The one address of a stream that a host and a port name, if the host is an address.
+pub(crate) fn stream_address(host: &Bound<'_, PyAny>, port: &Bound<'_, PyAny>) -> Option<SocketAddr> {
+    match resolve(host, port, [0, STREAM, 0, 0])?.as_slice() {
+        [one] => Some(one.address),
+        _ => None,
+    }
+}
+
+/// What `getaddrinfo` answers for a family, a type, a protocol and flags, if that is certain.
+fn resolve(
+    host: &Bound<'_, PyAny>,
+    port: &Bound<'_, PyAny>,
+    [family, socktype, proto, flags]: [i32; 4],
+) -> Option<Vec<Resolved>> {
+    let host = if host.is_none() {
+        None
+    } else {
+        Some(text_of(host)?)
+    };
+    let port_text = text_of(port);
+    let port = match &port_text {
+        Some(text) => Port::Text(text),
+        None if port.is_none() => Port::Unset,
+        None => Port::Number(port.cast_exact::<PyInt>().ok()?.extract().ok()?),
+    };
+    literal(&Query {
+        host: host.as_deref(),
+        port,
+        family,
+        socktype,
+        proto,
+        flags,
+    })
 }
 
 /// The name of a socket's end, as the `socket` module tells it.

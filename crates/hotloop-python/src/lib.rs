@@ -5,6 +5,7 @@
 
 mod addresses;
 mod answers;
+mod connecting;
 mod dispatch;
 mod errors;
 mod event_loop;

@@ -8,6 +8,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 
 use rustix::net::{AddressFamily, SocketType, netdevice};
 
+/// The type of stream sockets.
+pub const STREAM: i32 = libc::SOCK_STREAM;
+
 /// What is asked. The numbers are those of the C library: 0 leaves a choice open.
 #[derive(Clone, Copy, Debug)]
 pub struct Query<'a> {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::answers::{bool_object, object_or_none};
 use crate::ffi::{ClassBuilder, Object, This};
-use crate::{addresses, listeners, sockets, transports};
+use crate::{addresses, connecting, listeners, sockets, transports};
 
 /// Makes the class and adds it to the module.
 ///
@@ -55,6 +55,7 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(c"_try_recv", c"_try_recv($self, sock, nbytes, /)\n--\n\nReceive, or a future for it.", sockets::try_recv)
         .method(c"_try_recv_into", c"_try_recv_into($self, sock, buffer, /)\n--\n\nReceive into a buffer, or a future for it.", sockets::try_recv_into)
         .method(c"_try_sendall", c"_try_sendall($self, sock, data, /)\n--\n\nSend all of it, or a future for that.", sockets::try_sendall)
+        .method(c"_try_sendfile", c"_try_sendfile($self, sock, file, offset, count, block, progress, /)\n--\n\nSend bytes of a file: how many, or a future for that.", sockets::try_sendfile)
         .method(c"_try_recvfrom", c"_try_recvfrom($self, sock, nbytes, /)\n--\n\nReceive a datagram and its sender, or a future for both.", sockets::try_recvfrom)
         .method(c"_try_recvfrom_into", c"_try_recvfrom_into($self, sock, buffer, nbytes, /)\n--\n\nReceive a datagram into a buffer, or a future for it.", sockets::try_recvfrom_into)
         .method(c"_try_sendto", c"_try_sendto($self, sock, data, address, /)\n--\n\nSend a datagram, or a future for that.", sockets::try_sendto)
@@ -64,6 +65,8 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(c"_literal_addresses", c"_literal_addresses($self, host, port, family, type, proto, flags, /)\n--\n\nWhat getaddrinfo() answers for an address literal, or None.", addresses::literal_addresses)
         .method(c"_listen", c"_listen($self, sock, handle, natively, factory, server, backlog, context=None, /)\n--\n\nAccept on a listening socket; answer what watched it before.", listeners::listen)
         .method(c"_accept", c"_accept($self, fd, /)\n--\n\nA new descriptor and the address of its peer.", listeners::accept)
+        .method(c"_connect", c"_connect($self, host, port, /)\n--\n\nBegin to connect to an address: a transport without a protocol and a future or None, or None.", connecting::connect)
+        .method(c"_connect_unix", c"_connect_unix($self, path, /)\n--\n\nBegin to connect to a Unix socket, as _connect().", connecting::connect_unix)
         .no_args(c"create_future", c"create_future($self, /)\n--\n\nA future of this loop.", create_future)
         .no_args(c"_release", c"_release($self, /)\n--\n\nLet go of the kernel and of everything scheduled, for good.", release)
         .method(c"_open_stream", c"_open_stream($self, sock, protocol, waiter, extra, server, context=None, /)\n--\n\nA transport over a connected socket.", transports::open_stream)

@@ -45,6 +45,19 @@ enum Action {
         data: Object,
         sent: Cell<usize>,
     },
+    /// Bytes of a file, without their going through this process.
+    SendFile {
+        file: RawFd,
+        /// Where in the file it began.
+        start: i64,
+        /// How many bytes it is to be; 0 for the rest of the file.
+        count: usize,
+        /// How many bytes to ask the kernel for at once.
+        block: usize,
+        /// A list whose one item says how many bytes were sent.
+        progress: Object,
+        sent: Cell<usize>,
+    },
     /// Receive or send one datagram.
     Datagram(Transfer),
     /// Call a method of the socket's own, which knows every family and every option.
@@ -77,6 +90,7 @@ impl Class for SocketOperation {
         match &self.action {
             Action::ReceiveInto { buffer: held }
             | Action::Send { data: held, .. }
+            | Action::SendFile { progress: held, .. }
             | Action::Connect { address: held } => visit.object(held),
             Action::Call {
                 method, arguments, ..
@@ -185,6 +199,24 @@ pub(crate) fn try_sendall<'py>(
     )
 }
 
+/// `_try_sendfile(sock, file, offset, count, block, progress)`: a future for the number of bytes of a file that were
+/// sent, or that number where nothing was to be sent. `progress` is a list; its one item says it meanwhile.
+pub(crate) fn try_sendfile<'py>(
+    this: This<'_, 'py, Loop>,
+    call: Call<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let at = |index| argument(&call, index, "sock_sendfile");
+    let action = Action::SendFile {
+        file: at(1)?.extract()?,
+        start: at(2)?.extract()?,
+        count: at(3)?.extract()?,
+        block: at(4)?.extract()?,
+        progress: at(5)?.into(),
+        sent: Cell::new(0),
+    };
+    begin(this, &call, action)
+}
+
 /// `_wait_connected(sock, address)`: a future for the end of a connection attempt that is under way.
 pub(crate) fn wait_connected<'py>(
     this: This<'_, 'py, Loop>,
@@ -193,6 +225,19 @@ pub(crate) fn wait_connected<'py>(
     let address = argument(&call, 1, "sock_connect")?.into();
     let (socket, fd) = socket(&call)?;
     wait(this, &socket, fd, Action::Connect { address })
+}
+
+/// A future for the end of a connection attempt on a descriptor, which `owner` keeps open.
+///
+/// # Errors
+/// That the descriptor is in use by a transport; the kernel's.
+pub(crate) fn wait_for_connection<'py>(
+    this: This<'_, 'py, Loop>,
+    owner: &Bound<'py, PyAny>,
+    fd: RawFd,
+    address: Object,
+) -> PyResult<Bound<'py, PyAny>> {
+    wait(this, owner, fd, Action::Connect { address })
 }
 
 /// `_forget_operation(sock)`: stops waiting for what was begun on a socket and given up.
@@ -284,7 +329,7 @@ impl Action {
     fn direction(&self) -> Direction {
         match self {
             Self::Receive { .. } | Self::ReceiveInto { .. } => Direction::Read,
-            Self::Send { .. } | Self::Connect { .. } => Direction::Write,
+            Self::Send { .. } | Self::SendFile { .. } | Self::Connect { .. } => Direction::Write,
             Self::Datagram(transfer) => transfer.direction(),
             Self::Call { direction, .. } => *direction,
         }
@@ -338,6 +383,31 @@ impl Action {
                     Ok(count) if count == rest.len() => Ok(py.None().into_bound(py)),
                     Ok(count) => {
                         sent.set(sent.get() + count);
+                        Err(io::ErrorKind::WouldBlock.into())
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            Self::SendFile {
+                file,
+                start,
+                count,
+                block,
+                progress,
+                sent,
+            } => {
+                let done = sent.get();
+                let block = if *count > 0 { *count - done } else { *block };
+                if block == 0 {
+                    return Ok(Some(done.into_pyobject(py)?.into_any()));
+                }
+                // Past the end of a file that is larger than can be: the kernel says so.
+                let offset = start.saturating_add_unsigned(done as u64);
+                match hotloop::driver::send_file(fd, *file, offset, block) {
+                    Ok(0) => Ok(done.into_pyobject(py)?.into_any()),
+                    Ok(more) => {
+                        sent.set(done + more);
+                        progress.bind(py).set_item(0, done + more)?;
                         Err(io::ErrorKind::WouldBlock.into())
                     }
                     Err(error) => Err(error),

@@ -28,7 +28,8 @@ pub mod sim;
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::RawFd;
+use std::net::SocketAddr;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -152,6 +153,34 @@ pub trait Driver {
 /// The kernel's, if the descriptor is no socket.
 pub fn take_error(fd: RawFd) -> io::Result<Option<io::Error>> {
     crate::sys::take_error(fd)
+}
+
+/// Begins to connect a new stream socket to an address, non-blocking and close-on-exec. Answers it, and whether it is
+/// connected already; else it is writable once [`take_error`] knows.
+///
+/// # Errors
+/// The kernel's: nothing has begun then.
+pub fn connect(address: &SocketAddress) -> io::Result<(OwnedFd, bool)> {
+    crate::sys::connect(address)
+}
+
+/// The family and the protocol, in the kernel's numbers, of a socket that [`connect`] makes.
+#[must_use]
+pub fn stream_family(address: &SocketAddress) -> (i32, i32) {
+    match address {
+        SocketAddress::Internet(SocketAddr::V4(_)) => (libc::AF_INET, libc::IPPROTO_TCP),
+        SocketAddress::Internet(SocketAddr::V6(_)) => (libc::AF_INET6, libc::IPPROTO_TCP),
+        SocketAddress::Unix(_) | SocketAddress::Other => (libc::AF_UNIX, 0),
+    }
+}
+
+/// Sends at most `count` bytes of a file from an offset on, as many as the socket takes at once; 0 is the end of the
+/// file. The file's own position stays.
+///
+/// # Errors
+/// The socket's, `WouldBlock` among them; the file's, if it is none that can be sent so.
+pub fn send_file(fd: RawFd, file: RawFd, offset: i64, count: usize) -> io::Result<usize> {
+    crate::sys::send_file(fd, file, offset, count)
 }
 
 /// What the kernel calls the near end of a connection.

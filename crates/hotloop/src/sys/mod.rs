@@ -12,13 +12,17 @@ mod datagram;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use datagram::Batch;
 pub(crate) use datagram::{receive_datagrams, receive_from, send_datagrams};
-use rustix::net::{AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketFlags};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags,
+    SocketType, ipproto,
+};
 
 use crate::driver::{Accepted, SocketAddress};
 
@@ -111,6 +115,38 @@ pub(crate) fn accept(fd: RawFd) -> io::Result<Accepted> {
     Ok(Accepted { fd, peer })
 }
 
+/// Begins to connect a new stream socket, non-blocking and close-on-exec. Answers it, and whether it is connected
+/// already; else it is writable once that is decided.
+///
+/// # Errors
+/// The kernel's: nothing has begun then.
+pub(crate) fn connect(address: &SocketAddress) -> io::Result<(OwnedFd, bool)> {
+    let (family, protocol) = match address {
+        SocketAddress::Internet(SocketAddr::V4(_)) => (AddressFamily::INET, Some(ipproto::TCP)),
+        SocketAddress::Internet(SocketAddr::V6(_)) => (AddressFamily::INET6, Some(ipproto::TCP)),
+        SocketAddress::Unix(_) => (AddressFamily::UNIX, None),
+        SocketAddress::Other => return Err(io::ErrorKind::Unsupported.into()),
+    };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, protocol)?;
+    let begun = match address {
+        SocketAddress::Internet(address) => rustix::net::connect(&socket, address),
+        SocketAddress::Unix(name) => {
+            let name = match name.split_first() {
+                Some((0, name)) => SocketAddrUnix::new_abstract_name(name)?,
+                _ => SocketAddrUnix::new(&**name)?,
+            };
+            rustix::net::connect(&socket, &name)
+        }
+        SocketAddress::Other => Ok(()),
+    };
+    match begun {
+        Ok(()) => Ok((socket, true)),
+        Err(Errno::INPROGRESS) => Ok((socket, false)),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The name of the near end of a socket.
 ///
 /// # Errors
@@ -164,6 +200,18 @@ fn address(name: &SocketAddrAny) -> SocketAddress {
         _ => text,
     };
     SocketAddress::Unix(text.into())
+}
+
+/// Sends bytes of a file from an offset on, as many as the socket takes at once; 0 is the end of the file. The file's
+/// own position stays.
+///
+/// # Errors
+/// The socket's, `WouldBlock` among them; the file's, if it is none that can be sent so.
+pub(crate) fn send_file(fd: RawFd, file: RawFd, offset: i64, count: usize) -> io::Result<usize> {
+    let mut offset: libc::off64_t = offset;
+    // SAFETY: both numbers are plain numbers to the kernel, and the offset outlives the call.
+    let sent = unsafe { libc::sendfile64(fd, file, &raw mut offset, count) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
 /// Shuts the sending half of a connection down.

@@ -6,6 +6,7 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyType};
 
+use super::open::{abandon, begin_connected};
 use super::socket::{Owner, get_extra_info};
 use super::{CLASS, It, SocketTransport};
 use crate::answers::{argument, bool_object, none, object_or_none};
@@ -98,6 +99,16 @@ pub(in crate::transports) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()
             c"get_extra_info",
             c"get_extra_info($self, /, name, default=None)\n--\n\nWhat is known of the connection under a name.",
             get_extra_info,
+        )
+        .method(
+            c"_begin_connected",
+            c"_begin_connected($self, protocol, waiter, /)\n--\n\nBegin with a connection that was made.",
+            begin_connected,
+        )
+        .no_args(
+            c"_abandon",
+            c"_abandon($self, /)\n--\n\nGive up a connection that has no protocol.",
+            abandon,
         )
         .method(
             c"_serve",

@@ -16,7 +16,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 pub(super) use self::class::add_to;
-pub(crate) use self::open::{accepted, open_stream};
+pub(crate) use self::open::{accepted, connecting, open_stream};
 use self::socket::Owner;
 pub(crate) use self::socket::{SocketKind, as_tuple};
 use super::Transport;

@@ -1,7 +1,7 @@
-//! The beginning of a stream transport: over a socket that is given, or over a connection that was accepted.
+//! The beginning of a stream transport: over a socket that is given, or over a connection that was accepted or made.
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use hotloop::driver::{self, Accepted, Direction, SocketAddress};
 use pyo3::exceptions::PyRuntimeError;
@@ -10,7 +10,7 @@ use pyo3::types::PyType;
 
 use super::socket::{Owner, SocketKind};
 use super::{CLASS, It, SocketTransport};
-use crate::answers::argument;
+use crate::answers::{argument, none};
 use crate::event_loop::Loop;
 use crate::ffi::{self, Call, Instance, Object, This};
 use crate::transports::link::Link;
@@ -62,6 +62,58 @@ pub(crate) fn accepted(
     let transport = new(event_loop, Owner::Transport(fd), number, kind, context)?;
     transport.get(event_loop.py()).ends.borrow_mut().1 = Some(peer);
     Ok(transport)
+}
+
+/// A transport over a connection that is being made, without a protocol yet; see [`begin_connected`].
+///
+/// # Errors
+/// Out of memory.
+pub(crate) fn connecting(
+    event_loop: This<'_, '_, Loop>,
+    fd: OwnedFd,
+    address: &SocketAddress,
+) -> PyResult<Instance<SocketTransport>> {
+    let number = fd.as_raw_fd();
+    let kind = SocketKind::of(address);
+    new(event_loop, Owner::Transport(fd), number, kind, None)
+}
+
+/// `SocketTransport._begin_connected(protocol, waiter)`: begins with a connection that was made. The waiter is resolved
+/// once reading has begun.
+///
+/// # Errors
+/// That the descriptor is in use by another transport.
+pub(super) fn begin_connected<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    let at = |index| argument(&call, index, "_begin_connected");
+    let (protocol, waiter) = (at(0)?, at(1)?);
+    if let Some(event_loop) = this.event_loop() {
+        this.ends.borrow_mut().1 = driver::peer_address(this.link.fd).ok();
+        event_loop.with(py, |event_loop| {
+            this.serve(event_loop, &protocol, None)?;
+            this.wake(event_loop, &waiter)
+        })?;
+    }
+    none(py)
+}
+
+/// `SocketTransport._abandon()`: gives a connection up that has no protocol, whether it was made or not.
+///
+/// # Errors
+/// None.
+pub(super) fn abandon<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    // The number is somebody else's once the descriptor is closed.
+    if matches!(&*this.owner.borrow(), Owner::Transport(_))
+        && let Some(event_loop) = this.event_loop()
+        && let Ok(mut engine) = event_loop.get(py).engine()
+    {
+        let watcher = engine.unwatch(this.link.fd, Direction::Write);
+        drop(engine);
+        drop(watcher);
+    }
+    this.refuse();
+    none(py)
 }
 
 fn new(

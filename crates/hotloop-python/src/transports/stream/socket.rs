@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
-use hotloop::driver::{Accepted, SocketAddress};
+use hotloop::driver::{self, Accepted, SocketAddress};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
@@ -28,6 +28,18 @@ pub(crate) struct SocketKind {
     pub(crate) family: i32,
     pub(crate) socktype: i32,
     pub(crate) proto: i32,
+}
+
+impl SocketKind {
+    /// That of a stream socket that was connected to an address.
+    pub(super) fn of(address: &SocketAddress) -> Self {
+        let (family, proto) = driver::stream_family(address);
+        Self {
+            family,
+            socktype: hotloop::address::STREAM,
+            proto,
+        }
+    }
 }
 
 impl Owner {
