@@ -25,6 +25,8 @@ from harness import LOOPS, Loop, descriptors
 
 #: How many bytes go each way.
 SIZE = 400_000
+#: How many datagrams are sent, one after the other.
+DATAGRAMS = 40
 #: How many clients a serving program serves.
 CLIENTS = 6
 
@@ -269,6 +271,43 @@ async def pipes(loop: Loop, seed: int) -> Outcome:
     }
 
 
+async def datagrams(loop: Loop, seed: int) -> Outcome:
+    """Sends one datagram after the other to a peer that sends each of them back."""
+    rng = random.Random(seed)
+    received: list[bytes] = []
+    errors: list[Exception] = []
+    changed = asyncio.Event()
+
+    class Endpoint(asyncio.DatagramProtocol):
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            received.append(data)
+            changed.set()
+
+        def error_received(self, exc: Exception) -> None:
+            errors.append(exc)
+
+    transport, _ = await loop.create_datagram_endpoint(Endpoint, remote_addr=("127.0.0.1", int(sys.argv[5])))
+    sent: list[bytes] = []
+    for number in range(DATAGRAMS):
+        data = number.to_bytes(2, "big") + rng.randbytes(rng.choice([1, 500, 9_000]))
+        failed = len(errors)
+        transport.sendto(data)
+        if len(errors) > failed:
+            continue  # told, and so not sent
+        sent.append(data)
+        while len(received) < len(sent):
+            changed.clear()
+            await changed.wait()
+    transport.close()
+    await asyncio.sleep(0)
+    return {
+        "error": surfaced(errors[0] if errors else None),
+        "errors": len(errors),
+        "echoed": received == sent,
+        "count": len(received),
+    }
+
+
 async def threads(loop: Loop, seed: int) -> Outcome:
     """Another thread calls back and forth; each call meets a loop that waits, or is about to."""
     called = 0
@@ -295,7 +334,8 @@ async def threads(loop: Loop, seed: int) -> Outcome:
 
 
 SCENARIOS: dict[str, Callable[[Loop, int], Awaitable[Outcome]]] = {
-    scenario.__name__: scenario for scenario in [protocol, buffered, streams, sock, serve, spawn, pipes, threads]
+    scenario.__name__: scenario
+    for scenario in [protocol, buffered, streams, sock, serve, spawn, pipes, datagrams, threads]
 }
 
 

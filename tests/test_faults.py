@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty import CLIENTS, SIZE, digest, payload
+from faulty import CLIENTS, DATAGRAMS, SIZE, digest, payload
 
 from harness import PATIENCE, receive_all
 
@@ -35,8 +35,8 @@ PROGRAM = Path(__file__).with_name("faulty.py")
 CALLS = {
     "accept": "accept,accept4",
     "connect": "connect",
-    "receive": "recvfrom,recvmsg",
-    "send": "sendto,sendmsg,writev",
+    "receive": "recvfrom,recvmsg,recvmmsg",
+    "send": "sendto,sendmsg,sendmmsg,writev",
     "read": "read",
     "write": "write,writev",
     "watch": "epoll_ctl",
@@ -98,6 +98,11 @@ def cases() -> Iterator[Case]:
         for error in ["EINTR", "EAGAIN"]:
             yield Case("pipes", call, error)
     yield Case("pipes", "write", "EPIPE", fatal=True, once=True)
+    for call in ["receive", "send"]:
+        for error in ["EINTR", "EAGAIN"]:
+            yield Case("datagrams", call, error)
+        for error in ["ECONNREFUSED", "ENOBUFS"]:
+            yield Case("datagrams", call, error, fatal=True, once=True)
     for error in ["EMFILE", "ENFILE"]:
         yield Case("spawn", "pipe", error, fatal=True, first=True)
     for error in ["EAGAIN", "ENOMEM"]:
@@ -163,6 +168,11 @@ def check(case: Case, seed: int, loop_name: str, outcome: dict[str, Any], arrive
             assert payload(seed).startswith(arrived), "lost or doubled on the way out"
             assert digest(arrived[: outcome["count"]]) == outcome["received"], "lost or doubled on the way in"
             assert not whole or (len(arrived), outcome["count"]) == (SIZE, SIZE), outcome
+        case "datagrams":
+            # A datagram whose send fails is told and gone; the transport goes on, and every other one is there.
+            assert outcome["errors"] == (0 if whole else 1), outcome
+            assert outcome["count"] == DATAGRAMS - (case.call == "send" and not whole), outcome
+            assert outcome["echoed"], outcome
         case "serve":
             assert outcome["served"] == CLIENTS
         case "pipes":
@@ -183,15 +193,16 @@ def attempt(case: Case, seed: int, loop_name: str) -> tuple[dict[str, Any], byte
     first = 1 if case.first else rng.randint(1, 3)
     when = f"{first}" if case.first or case.once else f"{first}+{rng.randint(2, 4)}"
     inject = f"inject={CALLS[case.call]}:error={case.error}:when={when}"
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM if case.scenario == "datagrams" else socket.SOCK_STREAM)
     listener.settimeout(PATIENCE)
-    #: What the peer found.
+    listener.bind(("127.0.0.1", 0))
+    if case.scenario != "datagrams":
+        listener.listen()
+    #: What the peer was sent, and what it has to complain of.
     arriving: list[bytes] = []
-    serving = case.scenario == "serve"
     faults: list[str] = []
-    peer = threading.Thread(
-        target=ask if serving else echo, args=(listener, seed, faults if serving else arriving), daemon=True
-    )
+    peer = threading.Thread(target=PEERS.get(case.scenario, echo), args=(listener, seed, arriving, faults), daemon=True)
+    serving = case.scenario == "serve"
     with listener, tempfile.TemporaryFile() as result, tempfile.NamedTemporaryFile("r") as trace:
         address = listener.fileno() if serving else listener.getsockname()[1]
         program = subprocess.Popen(
@@ -233,7 +244,9 @@ def attempt(case: Case, seed: int, loop_name: str) -> tuple[dict[str, Any], byte
                 if tracer is not None:
                     tracer.communicate(timeout=PATIENCE)
         assert program.returncode == 0, f"{inject}: {said}"
-        if not serving:
+        if case.scenario == "datagrams":
+            listener.sendto(b"", listener.getsockname())
+        elif not serving:
             listener.shutdown(socket.SHUT_RDWR)  # nobody may have connected
         peer.join(PATIENCE)
         assert not peer.is_alive(), f"the peer hangs with {inject}"
@@ -244,7 +257,7 @@ def attempt(case: Case, seed: int, loop_name: str) -> tuple[dict[str, Any], byte
     return outcome, b"".join(arriving), failed
 
 
-def echo(listener: socket.socket, seed: int, arriving: list[bytes]) -> None:
+def echo(listener: socket.socket, seed: int, arriving: list[bytes], faults: list[str]) -> None:
     """Send one connection back what it sends, and keep that."""
     try:
         connection, _ = listener.accept()
@@ -260,7 +273,16 @@ def echo(listener: socket.socket, seed: int, arriving: list[bytes]) -> None:
             pass  # the program's end is gone, which it tells itself
 
 
-def ask(listener: socket.socket, seed: int, faults: list[str]) -> None:
+def send_back(endpoint: socket.socket, seed: int, arriving: list[bytes], faults: list[str]) -> None:
+    """Send datagrams back until an empty one comes."""
+    while True:
+        data, address = endpoint.recvfrom(1 << 16)
+        if not data:
+            return
+        endpoint.sendto(data, address)
+
+
+def ask(listener: socket.socket, seed: int, arriving: list[bytes], faults: list[str]) -> None:
     """Be the clients of a server that sends back what it is sent."""
     for number in range(CLIENTS):
         data = random.Random(seed + number).randbytes(30_000)
@@ -272,3 +294,7 @@ def ask(listener: socket.socket, seed: int, faults: list[str]) -> None:
                     faults.append(f"client {number} got something else back")
         except OSError as error:
             faults.append(f"client {number}: {error}")
+
+
+#: What is at the other end of a scenario, where it is not one connection that sends back what it is sent.
+PEERS = {"serve": ask, "datagrams": send_back}

@@ -4,6 +4,8 @@
 mod datagrams;
 #[path = "turn/ends.rs"]
 mod ends;
+#[path = "turn/faults.rs"]
+mod faults;
 #[path = "turn/order.rs"]
 mod order;
 #[path = "turn/pipes.rs"]

@@ -48,6 +48,19 @@ struct Socket {
     broken: Option<io::ErrorKind>,
     /// Whether the sending half was shut down.
     ended: bool,
+    /// What the next calls of each kind fail with, before they do anything. Filled by the test.
+    faults: BTreeMap<Call, VecDeque<io::ErrorKind>>,
+}
+
+/// A kind of call that can be made to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Call {
+    /// Receiving.
+    Receive,
+    /// Sending.
+    Send,
+    /// Telling the kernel to watch.
+    Watch,
 }
 
 /// A piece of what a scripted descriptor receives.
@@ -110,6 +123,14 @@ impl Network {
         }
     }
 
+    /// Lets a coming call on `fd` fail without doing anything, behind those that were told so before. The call after it
+    /// is not touched.
+    pub fn fail_next(&self, fd: RawFd, call: Call, error: io::ErrorKind) {
+        if let Some(socket) = self.sockets.borrow_mut().get_mut(&fd) {
+            socket.faults.entry(call).or_default().push_back(error);
+        }
+    }
+
     /// Whether the sending half of `fd` was shut down.
     #[must_use]
     pub fn has_ended(&self, fd: RawFd) -> bool {
@@ -142,6 +163,21 @@ impl Network {
         if let Some(socket) = self.sockets.borrow_mut().get_mut(&fd) {
             socket.incoming.push_back(incoming);
         }
+    }
+
+    /// What `act` does, unless the call is to fail.
+    fn call<T>(
+        &self,
+        fd: RawFd,
+        call: Call,
+        act: impl FnOnce(&mut Socket) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.with(fd, |socket| {
+            match socket.faults.get_mut(&call).and_then(VecDeque::pop_front) {
+                Some(error) => Err(error.into()),
+                None => act(socket),
+            }
+        })
     }
 
     fn with<T>(&self, fd: RawFd, act: impl FnOnce(&mut Socket) -> io::Result<T>) -> io::Result<T> {
@@ -208,32 +244,33 @@ impl Driver for Sim {
     }
 
     fn receive(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-        self.network.with(fd, |socket| match socket.incoming.pop_front() {
-            None => Err(io::ErrorKind::WouldBlock.into()),
-            Some(Incoming::End) => {
-                socket.incoming.push_front(Incoming::End);
-                Ok(0)
-            }
-            Some(Incoming::Error(error)) => Err(error.into()),
-            Some(Incoming::Bytes(mut bytes)) => {
-                let count = bytes.len().min(buffer.len());
-                for (slot, byte) in buffer.iter_mut().zip(bytes.drain(..count)) {
-                    slot.write(byte);
+        self.network
+            .call(fd, Call::Receive, |socket| match socket.incoming.pop_front() {
+                None => Err(io::ErrorKind::WouldBlock.into()),
+                Some(Incoming::End) => {
+                    socket.incoming.push_front(Incoming::End);
+                    Ok(0)
                 }
-                if !bytes.is_empty() {
-                    socket.incoming.push_front(Incoming::Bytes(bytes));
+                Some(Incoming::Error(error)) => Err(error.into()),
+                Some(Incoming::Bytes(mut bytes)) => {
+                    let count = bytes.len().min(buffer.len());
+                    for (slot, byte) in buffer.iter_mut().zip(bytes.drain(..count)) {
+                        slot.write(byte);
+                    }
+                    if !bytes.is_empty() {
+                        socket.incoming.push_front(Incoming::Bytes(bytes));
+                    }
+                    Ok(count)
                 }
-                Ok(count)
-            }
-            Some(datagram @ Incoming::Datagram(..)) => {
-                socket.incoming.push_front(datagram);
-                Err(io::ErrorKind::InvalidInput.into())
-            }
-        })
+                Some(datagram @ Incoming::Datagram(..)) => {
+                    socket.incoming.push_front(datagram);
+                    Err(io::ErrorKind::InvalidInput.into())
+                }
+            })
     }
 
     fn send(&mut self, fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        self.network.with(fd, |socket| {
+        self.network.call(fd, Call::Send, |socket| {
             socket.sends += 1;
             if let Some(error) = socket.broken {
                 return Err(error.into());
@@ -368,7 +405,7 @@ impl Poller for SimPoller {
     }
 
     fn add(&mut self, fd: RawFd, generation: u32, interest: Interest) -> io::Result<()> {
-        self.network.with(fd, |_| Ok(()))?;
+        self.network.call(fd, Call::Watch, |_| Ok(()))?;
         self.watched.insert(fd, (generation, interest));
         Ok(())
     }
