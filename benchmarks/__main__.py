@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks import loops, network, process, scheduling
-from benchmarks.rounds import interleave
+from benchmarks.rounds import Rounds, interleave
 
 
 def parse_options() -> argparse.Namespace:
@@ -52,14 +52,18 @@ def main() -> int:
     calls, call_failures = interleave(
         scheduling_rows, names, options.rounds, scheduling.measure, lambda figure: f"{figure:,.0f} ns"
     )
-    traffic, traffic_failures = interleave(
-        network_rows,
-        [*names, network.FLOOR],
-        options.rounds,
-        lambda row, loop: network.measure(network.ROWS[row], loop, options.duration),
-        str,
-    )
-    failures = call_failures + traffic_failures
+    failures = call_failures
+    traffic: Rounds[process.Load] = {}
+    for row in network_rows:
+        figures, row_failures = interleave(
+            [row],
+            [*names, network.FLOOR] if network.ROWS[row].has_floor else names,
+            options.rounds,
+            lambda row, loop: network.measure(network.ROWS[row], loop, options.duration),
+            str,
+        )
+        traffic |= figures
+        failures += row_failures
 
     print(f"Python {platform.python_version()}, medians of {options.rounds} interleaved rounds (lowest-highest)\n")
     for line in missing + failures:
@@ -70,8 +74,8 @@ def main() -> int:
         print(network.to_markdown(traffic))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        figures = {"python": platform.python_version(), "scheduling_ns": calls, "network": network.to_json(traffic)}
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+        everything = {"python": platform.python_version(), "scheduling_ns": calls, "network": network.to_json(traffic)}
+        options.json.write_text(json.dumps(everything, indent=1) + "\n")
     return 1 if failures else 0
 
 

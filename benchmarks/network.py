@@ -21,15 +21,27 @@ class Row:
     kind: str
     size: int
     connections: int = 50
+    # Whether each exchange has a connection, and a handshake, of its own.
+    reconnect: bool = False
+    # A name of its own, where what it is says more than the kind and the size.
     title: str = ""
 
     @property
     def name(self) -> str:
-        return self.title or f"echo_{self.kind}_{self.size // 1024}k"
+        return self.title or f"{'connect' if self.reconnect else 'echo'}_{self.kind}_{self.size // 1024}k"
+
+    @property
+    def is_tls(self) -> bool:
+        return self.kind.startswith("tls_")
 
     @property
     def is_datagrams(self) -> bool:
         return self.kind == "udp"
+
+    @property
+    def has_floor(self) -> bool:
+        """Whether the floor can do it too."""
+        return not self.is_tls
 
 
 ROWS = {
@@ -43,6 +55,13 @@ ROWS = {
         Row("buffered", 100 * 1024),
         Row("streams", 100 * 1024),
         Row("sock", 100 * 1024),
+        Row("tls_protocol", 1024),
+        Row("tls_streams", 1024),
+        # Bulk: what a hundred of these cost is what 100 MB there and back cost.
+        Row("tls_protocol", 1024 * 1024, connections=4),
+        Row("tls_streams", 1024 * 1024, connections=4),
+        # Handshakes: what each costs, with the connection under it.
+        Row("tls_protocol", 1024, reconnect=True),
         # One peer that waits for each answer, and so many that datagrams always wait. The size is that of a packet.
         Row("udp", 1200, connections=1, title="udp_pingpong"),
         Row("udp", 1200, title="udp_flood"),
@@ -58,14 +77,9 @@ def measure(row: Row, loop: str, duration: float) -> process.Load:
         command = process.python("-m", "benchmarks.servers", "--loop", loop, "--kind", row.kind)
     with process.server(command) as (pid, port):
         scheme = "udp:" if row.is_datagrams else ""
-        arguments = [
-            "echo",
-            f"{scheme}127.0.0.1:{port}",
-            "--size",
-            str(row.size),
-            "--connections",
-            str(row.connections),
-        ]
+        arguments = ["echo", f"{scheme}127.0.0.1:{port}"]
+        arguments += ["--size", str(row.size), "--connections", str(row.connections)]
+        arguments += ["--tls"] * row.is_tls + ["--reconnect"] * row.reconnect
         return process.load(arguments, pid=pid, duration=duration)
 
 

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import socket
+import ssl
 from typing import Any
 
 from benchmarks import loops
@@ -54,8 +55,8 @@ class EchoDatagrams(asyncio.DatagramProtocol):
         self.transport.sendto(data, addr)
 
 
-async def serve_protocol() -> None:
-    server = await asyncio.get_running_loop().create_server(EchoProtocol, "127.0.0.1", 0)
+async def serve_protocol(context: ssl.SSLContext | None = None) -> None:
+    server = await asyncio.get_running_loop().create_server(EchoProtocol, "127.0.0.1", 0, ssl=context)
     await announce_and_serve(server)
 
 
@@ -64,7 +65,7 @@ async def serve_buffered() -> None:
     await announce_and_serve(server)
 
 
-async def serve_streams() -> None:
+async def serve_streams(context: ssl.SSLContext | None = None) -> None:
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # The load generator leaves in the middle of an exchange when its time is up.
         with contextlib.suppress(ConnectionError):
@@ -73,7 +74,24 @@ async def serve_streams() -> None:
                 await writer.drain()
         writer.close()
 
-    await announce_and_serve(await asyncio.start_server(echo, "127.0.0.1", 0))
+    await announce_and_serve(await asyncio.start_server(echo, "127.0.0.1", 0, ssl=context))
+
+
+async def serve_tls_protocol() -> None:
+    await serve_protocol(tls_context())
+
+
+async def serve_tls_streams() -> None:
+    await serve_streams(tls_context())
+
+
+def tls_context() -> ssl.SSLContext:
+    """A server's context with a certificate made just now (an elliptic curve's: P-256)."""
+    import trustme
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+    return context
 
 
 async def serve_sock() -> None:
@@ -110,6 +128,8 @@ KINDS = {
     "streams": serve_streams,
     "sock": serve_sock,
     "udp": serve_udp,
+    "tls_protocol": serve_tls_protocol,
+    "tls_streams": serve_tls_streams,
 }
 
 

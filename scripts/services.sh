@@ -1,11 +1,14 @@
 #!/bin/sh
-# Installs the services that tests/ecosystem runs against, PostgreSQL and Redis, where they are missing and can be
-# installed: as root, with apt-get. Elsewhere it does nothing, and the tests that need them skip, saying so.
+# Installs what tests run against: PostgreSQL and Redis for tests/ecosystem, strace for tests/test_faults.py; where they
+# are missing and can be installed: as root, with apt-get. Elsewhere it does nothing, and the tests that need them skip,
+# saying so.
 set -eu
 
 missing=
 command -v redis-server >/dev/null || missing="$missing redis-server"
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || missing="$missing postgresql"
+
+command -v strace >/dev/null || missing="$missing strace"
 
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then

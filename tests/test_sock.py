@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import gc
 import os
 import random
 import socket
@@ -107,6 +108,36 @@ def test_sendall_takes_any_buffer(loop, pair, wrap):
         run(loop, loop.sock_sendall(near, wrap(payload)))
         near.shutdown(socket.SHUT_WR)
     assert received == [payload]
+
+
+def test_a_bytearray_cannot_be_resized_while_it_is_sent(loop, pair):
+    """The loop holds a view of it as long as it waits for room, and no longer."""
+    near, far = pair
+    data = bytearray(os.urandom(4_000_000))
+    task = loop.create_task(loop.sock_sendall(near, data))
+    turns(loop, 2)
+    assert not task.done()
+    for change in [data.clear, lambda: data.append(0), lambda: data.extend(b"more")]:
+        with pytest.raises(BufferError):
+            change()
+    with received_in_thread(far) as received:
+        run(loop, task)
+        near.shutdown(socket.SHUT_WR)
+    assert received == [bytes(data)]
+    data.clear()
+
+
+def test_a_bytearray_can_be_resized_once_its_sending_was_cancelled(loop, pair):
+    near, _ = pair
+    data = bytearray(4_000_000)
+    task = loop.create_task(loop.sock_sendall(near, data))
+    turns(loop, 2)
+    task.cancel()
+    turns(loop, 3)
+    assert task.cancelled()
+    del task
+    gc.collect()
+    data.clear()
 
 
 def test_sendall_of_nothing(loop, pair):

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import threading
-from asyncio import base_events, constants, sslproto, trsock
+from asyncio import base_events, constants, trsock
 from asyncio.log import logger
 from collections.abc import Callable, Iterator, MutableMapping
 from contextvars import Context
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import _hotloop
 from ._processes import Children, has_own_watcher, spawn
 from ._selector import LoopSelector
+from ._tls import TlsProtocol, move_buffered
 from ._transports import (
     DATAGRAM_FAMILIES,
     make_datagram_transport,
@@ -234,7 +235,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         if not self._is_plain(sock):
             return await super().sock_sendto(sock, data, address)
         sent = self._try_sendto(sock, data, address)
-        return sent if isinstance(sent, int) else await self._outcome(sock, sent)  # type: ignore[no-any-return]
+        return sent if isinstance(sent, int) else await self._outcome(sock, sent)
 
     async def sock_recvmsg(
         self, sock: socket.socket, bufsize: int, ancbufsize: int = 0, flags: int = 0
@@ -245,7 +246,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         """
         self._is_plain(sock)
         received = self._try_call(sock, False, sock.recvmsg, bufsize, ancbufsize, flags)
-        return received if isinstance(received, tuple) else await self._outcome(sock, received)  # type: ignore[no-any-return]
+        return received if isinstance(received, tuple) else await self._outcome(sock, received)
 
     async def sock_sendmsg(
         self, sock: socket.socket, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None
@@ -256,7 +257,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         """
         self._is_plain(sock)
         sent = self._try_call(sock, True, sock.sendmsg, buffers, ancdata, flags, address)
-        return sent if isinstance(sent, int) else await self._outcome(sock, sent)  # type: ignore[no-any-return]
+        return sent if isinstance(sent, int) else await self._outcome(sock, sent)
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """Connect to an address; a host name in it is resolved first."""
@@ -504,7 +505,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         context: Context | None = None,
     ) -> asyncio.Transport:
         self._ensure_fd_no_transport(rawsock)
-        ssl_protocol = sslproto.SSLProtocol(
+        ssl_protocol = TlsProtocol(
             self,
             protocol,
             sslcontext,
@@ -515,7 +516,50 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
         make_socket_transport(self, rawsock, ssl_protocol, None, extra, server, context)
-        return ssl_protocol._app_transport
+        return ssl_protocol._app_transport  # type: ignore[no-any-return]
+
+    async def start_tls(
+        self,
+        transport: asyncio.BaseTransport,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> asyncio.Transport:
+        """Upgrade a connection to TLS; answer the transport that its protocol is to use from then on."""
+        try:
+            import ssl
+        except ImportError:
+            raise RuntimeError("Python ssl module is not available") from None
+        if not isinstance(sslcontext, ssl.SSLContext):
+            raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")
+        if not getattr(transport, "_start_tls_compatible", False):
+            raise TypeError(f"transport {transport!r} is not supported by start_tls()")
+        waiter = self.create_future()
+        connection = TlsProtocol(
+            *(self, protocol, sslcontext, waiter, server_side, server_hostname),
+            ssl_handshake_timeout=ssl_handshake_timeout,  # type: ignore[arg-type]
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+            call_connection_made=False,
+        )
+        # Nothing may come in for the connection before it knows its transport.
+        transport.pause_reading()  # type: ignore[attr-defined]
+        if server_side:
+            move_buffered(protocol, connection)
+        transport.set_protocol(connection)
+        made = self.call_soon(connection.connection_made, transport)
+        resumed = self.call_soon(transport.resume_reading)  # type: ignore[attr-defined]
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            made.cancel()
+            resumed.cancel()
+            raise
+        return connection._app_transport  # type: ignore[no-any-return]
 
 
 class ReadyView:

@@ -142,6 +142,23 @@ def write_to_lost() -> None:
     selector_events.logger.warning("socket.send() raised exception.")  # type: ignore[attr-defined]
 
 
+def tls_flow_control_failed(connection: Any, exception: BaseException, method: str) -> None:
+    """Report an exception of ``pause_writing`` or ``resume_writing`` on a TLS connection."""
+    connection._loop.call_exception_handler(
+        {
+            "message": f"protocol.{method}() failed",
+            "exception": exception,
+            "transport": connection._app_transport,
+            "protocol": connection,
+        }
+    )
+
+
+def write_to_lost_tls() -> None:
+    """Warn of a program that goes on writing to a TLS connection that has ended."""
+    selector_events.logger.warning("SSL connection is closed")  # type: ignore[attr-defined]
+
+
 def transport_unclosed(transport: Any) -> None:
     """Warn of a transport that went without being closed."""
     warnings.warn(f"unclosed transport {transport!r}", ResourceWarning, source=transport, stacklevel=2)

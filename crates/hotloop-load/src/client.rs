@@ -1,6 +1,7 @@
 //! One connection of the load: sends, receives, and times each exchange.
 
 use std::io::{self, Read, Write};
+use std::rc::Rc;
 use std::time::Instant;
 
 use mio::{Interest, Registry, Token};
@@ -8,9 +9,14 @@ use mio::{Interest, Registry, Token};
 use crate::exchange::{Exchange, Progress, Wrong};
 use crate::socket::Socket;
 
+/// Makes a connection.
+pub(crate) type Connect = Rc<dyn Fn() -> io::Result<Socket>>;
+
 /// A connected client with one request under way.
 pub(crate) struct Client<E> {
     socket: Socket,
+    /// How to connect anew for the next exchange; `None` where all go over one connection.
+    reconnect: Option<Connect>,
     exchange: E,
     token: Token,
     /// Bytes of the current request that the kernel has taken.
@@ -25,6 +31,7 @@ impl<E: Exchange> Client<E> {
     /// Registers a connected socket, to be told when it is readable.
     pub(crate) fn new(
         mut socket: Socket,
+        reconnect: Option<Connect>,
         exchange: E,
         token: Token,
         registry: &Registry,
@@ -32,6 +39,7 @@ impl<E: Exchange> Client<E> {
         socket.register(registry, token, Interest::READABLE)?;
         Ok(Self {
             socket,
+            reconnect,
             exchange,
             token,
             sent: 0,
@@ -65,7 +73,8 @@ impl<E: Exchange> Client<E> {
             let count = match self.socket.read(buffer) {
                 Ok(0) => return Err(Wrong(String::from("the server closed the connection"))),
                 Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                // What has come in may have given something to say.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.send(registry),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(lost(&error)),
             };
@@ -76,11 +85,12 @@ impl<E: Exchange> Client<E> {
                     )));
                 }
                 completed(self.begun);
+                self.connect_anew(registry)?;
                 self.begin(registry)?;
             }
             // The poll is edge-triggered, and a read that leaves room in the buffer has emptied the socket.
             if count < buffer.len() {
-                return Ok(());
+                return self.send(registry);
             }
         }
     }
@@ -88,6 +98,21 @@ impl<E: Exchange> Client<E> {
     /// Ends the poll's interest in the socket; dropping the client closes it.
     pub(crate) fn end(mut self, registry: &Registry) -> io::Result<()> {
         self.socket.deregister(registry)
+    }
+
+    /// Ends the connection and makes another one, where each exchange has its own.
+    fn connect_anew(&mut self, registry: &Registry) -> Result<(), Wrong> {
+        let Some(connect) = &self.reconnect else {
+            return Ok(());
+        };
+        let mut socket = connect().map_err(|error| lost(&error))?;
+        self.socket.deregister(registry).map_err(|error| lost(&error))?;
+        socket
+            .register(registry, self.token, Interest::READABLE)
+            .map_err(|error| lost(&error))?;
+        self.socket = socket;
+        self.wants_write = false;
+        Ok(())
     }
 
     /// Sends what the kernel takes of the current request.
@@ -100,7 +125,12 @@ impl<E: Exchange> Client<E> {
                 Err(error) => return Err(lost(&error)),
             }
         }
-        let wants_write = self.sent < self.exchange.request().len();
+        let flushed = match self.socket.flush() {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Err(error) => return Err(lost(&error)),
+        };
+        let wants_write = !flushed || self.sent < self.exchange.request().len();
         if wants_write != self.wants_write {
             let interest = if wants_write {
                 Interest::READABLE | Interest::WRITABLE

@@ -1,12 +1,13 @@
 //! The run: connect, warm up, measure.
 
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token};
 
-use crate::client::Client;
+use crate::client::{Client, Connect};
 use crate::cpu;
 use crate::echo::Echo;
 use crate::exchange::{Exchange, Wrong};
@@ -14,6 +15,7 @@ use crate::http::Http;
 use crate::options::{Mode, Options};
 use crate::report::{Report, empty_histogram};
 use crate::socket::Socket;
+use crate::tls::Settings;
 
 /// Loads the server as `options` say and reports on the measured window.
 ///
@@ -29,6 +31,17 @@ pub(crate) fn run(options: &Options) -> io::Result<Report> {
             Load::connect(options, |_| Http::new(Arc::clone(&request), expect.clone()))?.measure(options)
         }
     }
+}
+
+/// How each connection is made.
+fn connector(options: &Options) -> io::Result<Connect> {
+    let address = options.address.clone();
+    Ok(if options.tls {
+        let settings = Settings::new()?;
+        Rc::new(move || Socket::connect_tls(&address, &settings))
+    } else {
+        Rc::new(move || Socket::connect(&address))
+    })
 }
 
 fn http_request(path: &str, host: &str) -> Vec<u8> {
@@ -49,9 +62,11 @@ impl<E: Exchange> Load<E> {
     fn connect(options: &Options, exchange: impl Fn(u64) -> E) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut clients = Vec::with_capacity(options.connections);
+        let connect = connector(options)?;
         for index in 0..options.connections {
-            let socket = Socket::connect(&options.address)?;
-            let client = Client::new(socket, exchange(index as u64 + 1), Token(index), poll.registry())?;
+            let again = options.reconnect.then(|| Rc::clone(&connect));
+            let exchange = exchange(index as u64 + 1);
+            let client = Client::new(connect()?, again, exchange, Token(index), poll.registry())?;
             clients.push(Some(client));
         }
         Ok(Self {

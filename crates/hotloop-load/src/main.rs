@@ -19,6 +19,7 @@ mod load;
 mod options;
 mod report;
 mod socket;
+mod tls;
 
 use std::process::ExitCode;
 

@@ -17,6 +17,8 @@ ADDRESS is host:port, udp:host:port (echo only; a message is a datagram), or uni
   --path PATH          http: what to GET (default /)
   --expect TEXT        http: the body that every answer must have
   --expect-file FILE   http: the same, from a file
+  --tls                over TLS; the server's certificate is not checked
+  --reconnect          a connection for each exchange, and over TLS a full handshake
   --connections N      connections, all on one thread (default 50)
   --duration SECONDS   measured time (default 5)
   --warm-up SECONDS    time before it that does not count (default 0.5)
@@ -29,6 +31,9 @@ const MAX_DATAGRAM: usize = 65507;
 pub(crate) struct Options {
     pub(crate) mode: Mode,
     pub(crate) address: Address,
+    pub(crate) tls: bool,
+    /// Whether each exchange has a connection of its own.
+    pub(crate) reconnect: bool,
     pub(crate) connections: usize,
     pub(crate) duration: Duration,
     pub(crate) warm_up: Duration,
@@ -61,6 +66,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
     let mut size = 1024;
     let mut path = String::from("/");
     let mut expect = None;
+    let (mut tls, mut reconnect) = (false, false);
     let mut connections = 50;
     let mut duration = Duration::from_secs(5);
     let mut warm_up = Duration::from_millis(500);
@@ -75,6 +81,8 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
                 let file = parser.value()?;
                 expect = Some(fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?);
             }
+            Long("tls") => tls = true,
+            Long("reconnect") => reconnect = true,
             Long("connections") => connections = parser.value()?.parse()?,
             Long("duration") => duration = parser.value()?.parse_with(seconds)?,
             Long("warm-up") => warm_up = parser.value()?.parse_with(seconds)?,
@@ -104,6 +112,8 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
     Ok(Some(Options {
         mode,
         address,
+        tls,
+        reconnect,
         connections,
         duration,
         warm_up,
@@ -133,6 +143,7 @@ mod tests {
             .expect("no help");
         assert!(matches!(options.mode, Mode::Echo { size: 1024 }));
         assert_eq!(options.connections, 50);
+        assert!(!options.tls && !options.reconnect);
         assert_eq!(options.duration, Duration::from_secs(5));
         assert_eq!(options.warm_up, Duration::from_millis(500));
         assert_eq!(options.pid, None);
@@ -140,7 +151,7 @@ mod tests {
 
     #[test]
     fn options_are_read() {
-        let arguments = "http unix:/tmp/s --path /p --expect hi --duration 0.25 --connections 3 --pid 7";
+        let arguments = "http unix:/tmp/s --path /p --expect hi --duration 0.25 --connections 3 --pid 7 --tls --reconnect";
         let arguments: Vec<&str> = arguments.split(' ').collect();
         let options = parsed(&arguments).expect("valid").expect("no help");
         let Mode::Http { path, expect } = options.mode else {
@@ -148,6 +159,7 @@ mod tests {
         };
         assert_eq!((path.as_str(), expect.as_deref()), ("/p", Some(&b"hi"[..])));
         assert_eq!((options.connections, options.pid), (3, Some(7)));
+        assert!(options.tls && options.reconnect);
         assert_eq!(options.duration, Duration::from_millis(250));
     }
 

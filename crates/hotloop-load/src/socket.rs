@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use mio::{Interest, Registry, Token, event::Source, net};
 
+use crate::tls::{Settings, TlsStream};
+
 /// A server's address, already resolved.
 #[derive(Clone, Debug)]
 pub(crate) enum Address {
@@ -47,6 +49,7 @@ pub(crate) enum Socket {
     Tcp(net::TcpStream),
     Udp(net::UdpSocket),
     Unix(net::UnixStream),
+    Tls(Box<TlsStream>),
 }
 
 impl Socket {
@@ -72,6 +75,14 @@ impl Socket {
                 Ok(Self::Unix(net::UnixStream::from_std(stream)))
             }
         }
+    }
+
+    /// The same over TLS. The handshake is made while the first request is sent.
+    pub(crate) fn connect_tls(address: &Address, settings: &Settings) -> io::Result<Self> {
+        Ok(Self::Tls(Box::new(TlsStream::new(
+            Self::connect(address)?,
+            settings,
+        )?)))
     }
 
     pub(crate) fn register(
@@ -101,6 +112,7 @@ impl Socket {
             Self::Tcp(stream) => stream,
             Self::Udp(socket) => socket,
             Self::Unix(stream) => stream,
+            Self::Tls(stream) => stream.socket().source(),
         }
     }
 }
@@ -111,6 +123,7 @@ impl Read for Socket {
             Self::Tcp(stream) => stream.read(buffer),
             Self::Udp(socket) => socket.recv(buffer),
             Self::Unix(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
         }
     }
 }
@@ -121,10 +134,15 @@ impl Write for Socket {
             Self::Tcp(stream) => stream.write(bytes),
             Self::Udp(socket) => socket.send(bytes),
             Self::Unix(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
         }
     }
 
+    /// Sends what is encrypted and has not gone out. `WouldBlock` if some is left.
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        match self {
+            Self::Tcp(_) | Self::Udp(_) | Self::Unix(_) => Ok(()),
+            Self::Tls(stream) => stream.flush(),
+        }
     }
 }

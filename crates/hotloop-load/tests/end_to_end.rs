@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 #[test]
@@ -23,6 +24,19 @@ fn right_echoes_are_counted() {
     assert!(figure(&output, "p99_us") >= figure(&output, "p50_us"));
     assert!(figure(&output, "server_cpu_us_per_request") >= 0.0);
     assert_eq!(figure(&output, "errors"), 0.0);
+}
+
+#[test]
+fn each_exchange_may_have_a_connection_of_its_own() {
+    static ACCEPTED: AtomicUsize = AtomicUsize::new(0);
+    let address = serve(|stream| {
+        ACCEPTED.fetch_add(1, Ordering::Relaxed);
+        echo(stream);
+    });
+    let output = load(&["echo", &address, "--reconnect"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(figure(&output, "requests") > 0.0);
+    assert!(ACCEPTED.load(Ordering::Relaxed) as f64 >= figure(&output, "requests"));
 }
 
 #[test]

@@ -69,6 +69,7 @@ fn turn(this: This<'_, '_, Loop>) -> PyResult<()> {
 /// How long the turn may wait.
 fn prepare(this: This<'_, '_, Loop>) -> PyResult<Timeout> {
     let py = this.py();
+    this.flush_tls()?;
     this.drop_snapshot();
     let mut swept = Vec::new();
     let now = if this.engine()?.timers().is_empty() {

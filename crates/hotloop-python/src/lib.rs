@@ -14,6 +14,7 @@ mod host;
 mod listeners;
 mod peers;
 mod sockets;
+mod tls;
 mod transports;
 
 use pyo3::prelude::*;
@@ -26,5 +27,6 @@ fn _hotloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
     event_loop::add_to(module)?;
     sockets::add_to(module)?;
     transports::add_to(module)?;
-    listeners::add_to(module)
+    listeners::add_to(module)?;
+    tls::add_to(module)
 }

@@ -236,6 +236,12 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         self.flush_gathered();
     }
 
+    /// The number of the turn under way; 0 while none is.
+    #[inline]
+    pub fn turn(&self) -> u64 {
+        self.turn
+    }
+
     /// The handles and timers that are scheduled, but for what other threads have just pushed.
     pub fn scheduled(&self) -> (impl Iterator<Item = &H::Handle>, impl Iterator<Item = &H::Timer>) {
         (self.ready.iter(), self.timers.iter().chain(&self.due))

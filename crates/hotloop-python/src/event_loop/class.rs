@@ -6,8 +6,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyString, PyType};
 
 use super::{
-    Loop, begin_running, construct, create_future, end_running, get_debug, is_closed, release, run_once,
-    scheduling, stop, watching, write_to_self,
+    CLASS, Loop, begin_running, construct, create_future, end_running, get_debug, is_closed, release,
+    run_once, scheduling, stop, watching, write_to_self,
 };
 use crate::answers::{bool_object, object_or_none};
 use crate::ffi::{ClassBuilder, Object, This};
@@ -89,7 +89,9 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         })
         .getter(c"driver", c"The name of the kernel facility that the loop runs on.", |this| Ok(PyString::new(this.py(), "epoll").into_any()))
         .build(&base, &[], false)?;
-    module.add("Loop", class)
+    module.add("Loop", &class)?;
+    CLASS.get_or_init(|| class.into_any().into());
+    Ok(())
 }
 
 fn set_bool(cell: &Cell<bool>, value: &Bound<'_, PyAny>) -> PyResult<()> {

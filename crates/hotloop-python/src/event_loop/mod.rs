@@ -6,8 +6,9 @@ mod scheduling;
 mod watching;
 
 use std::cell::{Cell, RefCell, RefMut};
+use std::collections::VecDeque;
 use std::mem::MaybeUninit;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hotloop::clock::{Clock, Monotonic};
 use hotloop::driver::{Batch, Epoll, Selector};
@@ -20,9 +21,10 @@ pub(crate) use self::guard::EngineGuard;
 use crate::answers::{bool_object, none};
 use crate::dispatch;
 use crate::errors::os_error;
-use crate::ffi::{self, Class, Layout, Object, This, Visit};
+use crate::ffi::{self, Class, Instance, Layout, Object, This, Visit};
 use crate::handles;
 use crate::host::{Engine, Inbox};
+use crate::tls::{self, Tls};
 use crate::transports::Transport;
 
 /// Reads go through a buffer of this size, in bytes: asyncio's own limit for one read (`max_size`), so a protocol sees
@@ -58,7 +60,11 @@ pub(crate) struct Loop {
     snapshot: RefCell<Option<Object>>,
     /// `_current_handle`: what runs now, in debug mode.
     current: RefCell<Option<Object>>,
+    /// TLS connections that have gathered bytes in this turn, for its end to encrypt.
+    gathered: RefCell<VecDeque<Instance<Tls>>>,
 }
+
+static CLASS: OnceLock<Object> = OnceLock::new();
 
 impl Class for Loop {
     const NAME: &'static std::ffi::CStr = c"hotloop._hotloop.Loop";
@@ -85,12 +91,16 @@ impl Class for Loop {
         if let (Ok(time), Ok(current)) = (self.own_time.try_borrow(), self.current.try_borrow()) {
             visit.objects(time.iter().chain(current.iter()));
         }
+        if let Ok(gathered) = self.gathered.try_borrow() {
+            visit.objects(gathered.iter().map(Instance::object));
+        }
     }
 
     fn clear(&self) {
         self.release();
         self.own_time.take();
         self.current.take();
+        self.gathered.take();
     }
 }
 
@@ -123,6 +133,25 @@ impl Loop {
             return Ok(None);
         }
         self.engine().map(Some)
+    }
+
+    /// The loop that an object is, if it is one.
+    pub(crate) fn of(object: &Object) -> Option<Instance<Self>> {
+        Instance::from_object(object, CLASS.get())
+    }
+
+    /// The number of the turn under way; 0 while none is.
+    #[inline]
+    pub(crate) fn turn(&self) -> u64 {
+        match self.engine.try_borrow() {
+            Ok(engine) => engine.as_ref().map_or(0, Engine::turn),
+            Err(_) => 0,
+        }
+    }
+
+    /// Encrypts what a TLS connection has gathered when the turn ends.
+    pub(crate) fn flush_later(&self, connection: Instance<Tls>) {
+        self.gathered.borrow_mut().push_back(connection);
     }
 
     /// Hands a callback to the loop from wherever this is, and wakes it.
@@ -246,6 +275,26 @@ impl Loop {
 }
 
 impl This<'_, '_, Loop> {
+    /// Whether TLS connections have gathered something in the turn.
+    #[inline]
+    pub(crate) fn gathers_tls(self) -> bool {
+        !self.gathered.borrow().is_empty()
+    }
+
+    /// Encrypts what TLS connections have gathered in the turn, and hands it to their transports.
+    ///
+    /// # Errors
+    /// `SystemExit` and `KeyboardInterrupt` of a protocol that is told to pause.
+    pub(crate) fn flush_tls(self) -> PyResult<()> {
+        loop {
+            let connection = self.gathered.borrow_mut().pop_front();
+            let Some(connection) = connection else {
+                return Ok(());
+            };
+            connection.with(self.py(), tls::flush)?;
+        }
+    }
+
     /// Looks whether a subclass or the instance has a `time()` of its own.
     fn find_own_time(self) -> PyResult<()> {
         let py = self.py();
@@ -290,6 +339,7 @@ fn construct(_py: Python<'_>) -> PyResult<Loop> {
         resolution: Cell::new(1e-9),
         snapshot: RefCell::default(),
         current: RefCell::default(),
+        gathered: RefCell::default(),
     })
 }
 
@@ -330,10 +380,12 @@ fn begin_running<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> 
 
 fn end_running<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
     this.running.set(false);
+    let flushed = this.flush_tls();
     // A callback may have closed the loop as far as asyncio lets it.
     if let Ok(mut engine) = this.engine() {
         engine.end_turn();
     }
+    flushed?;
     none(this.py())
 }
 

@@ -9,7 +9,7 @@ use pyo3::types::{PyByteArray, PyBytes};
 use super::Object;
 
 /// An immutable `bytes` object, whose contents may be lent to the kernel: they never move and never change.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Bytes(Object);
 
 impl Bytes {
@@ -30,12 +30,17 @@ impl AsRef<[u8]> for Bytes {
     }
 }
 
+/// Initialised parts of a scratch buffer.
+#[inline]
+pub(crate) fn filled(scratch: &[MaybeUninit<u8>]) -> &[u8] {
+    // SAFETY: `MaybeUninit<u8>` has the layout of `u8`; callers pass what a receive has filled.
+    unsafe { std::slice::from_raw_parts(scratch.as_ptr().cast::<u8>(), scratch.len()) }
+}
+
 /// A `bytes` object of initialised parts of a scratch buffer.
 #[inline]
 pub(crate) fn bytes_from<'py>(py: Python<'py>, scratch: &[MaybeUninit<u8>]) -> Bound<'py, PyAny> {
-    // SAFETY: `MaybeUninit<u8>` has the layout of `u8`; callers pass what a receive has filled.
-    let filled = unsafe { std::slice::from_raw_parts(scratch.as_ptr().cast::<u8>(), scratch.len()) };
-    PyBytes::new(py, filled).into_any()
+    PyBytes::new(py, filled(scratch)).into_any()
 }
 
 /// Appends initialised parts of a scratch buffer to a `bytearray`.

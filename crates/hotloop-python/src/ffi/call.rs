@@ -244,6 +244,40 @@ pub(crate) fn call_no_args<'py>(callee: &Bound<'py, PyAny>) -> PyResult<Bound<'p
     unsafe { Bound::from_owned_ptr_or_err(callee.py(), ffi::PyObject_CallNoArgs(callee.as_ptr())) }
 }
 
+/// Calls `callee` with one argument.
+///
+/// # Errors
+/// What the call raises.
+#[inline]
+pub(crate) fn call_one<'py>(
+    callee: &Bound<'py, PyAny>,
+    argument: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: both are alive during the call.
+    unsafe {
+        let result = ffi::PyObject_CallOneArg(callee.as_ptr(), argument.as_ptr());
+        Bound::from_owned_ptr_or_err(callee.py(), result)
+    }
+}
+
+/// Calls `callee` with two arguments.
+///
+/// # Errors
+/// What the call raises.
+#[inline]
+pub(crate) fn call_two<'py>(
+    callee: &Bound<'py, PyAny>,
+    first: &Bound<'py, PyAny>,
+    second: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let stack = [first.as_ptr(), second.as_ptr()];
+    // SAFETY: both are alive during the call.
+    unsafe {
+        let result = ffi::PyObject_Vectorcall(callee.as_ptr(), stack.as_ptr(), 2, std::ptr::null_mut());
+        Bound::from_owned_ptr_or_err(callee.py(), result)
+    }
+}
+
 /// Calls a method by name with up to three arguments, without making a bound method.
 ///
 /// # Errors

@@ -14,10 +14,12 @@ mod class;
 mod context;
 mod object;
 mod slots;
+mod window;
 
-pub(crate) use buffer::{Bytes, ReadBuffer, WriteBuffer, append, bytes_from};
+pub(crate) use buffer::{Bytes, ReadBuffer, WriteBuffer, append, bytes_from, filled};
 pub(crate) use call::{
-    Call, call_method, call_no_args, call_tuple, call_with_keyword, is_method_of, no_arguments,
+    Call, call_method, call_no_args, call_one, call_tuple, call_two, call_with_keyword, is_method_of,
+    no_arguments,
 };
 pub(crate) use class::{
     Class, ClassBuilder, Finalize, Flag, Instance, Layout, This, Visit, alloc_plain, plain_class,
@@ -26,3 +28,4 @@ pub(crate) use class::{
 pub(crate) use context::{copy_context, copy_of, enter, exit, gil_is_held, same_variables};
 pub(crate) use object::Object;
 pub(crate) use slots::{Slot, same_type};
+pub(crate) use window::Window;

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use hotloop::driver::{Direction, Driver};
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::{PyMemoryView, PyTuple, PyType};
 
 use self::datagrams::Transfer;
 pub(crate) use self::datagrams::{try_call, try_recvfrom, try_recvfrom_into, try_sendto};
@@ -227,7 +227,7 @@ fn begin<'py>(
     let (socket, fd) = socket(call)?;
     match action.perform(this, fd)? {
         Some(result) => Ok(result),
-        None => wait(this, &socket, fd, action),
+        None => wait(this, &socket, fd, action.held(this.py())?),
     }
 }
 
@@ -290,6 +290,17 @@ impl Action {
         }
     }
 
+    /// The action as it waits: what is being sent cannot be resized meanwhile, as under asyncio's memoryview of it.
+    fn held(self, py: Python<'_>) -> PyResult<Self> {
+        Ok(match self {
+            Self::Send { data, sent } => Self::Send {
+                data: PyMemoryView::from(&data.bind(py))?.into_any().into(),
+                sent,
+            },
+            other => other,
+        })
+    }
+
     /// Does it, if it can be done at once.
     fn perform<'py>(
         &self,
@@ -322,7 +333,6 @@ impl Action {
             }
             Self::Send { data, sent } => {
                 let data = ReadBuffer::new(&data.bind(py))?;
-                // A bytearray may have shrunk meanwhile.
                 let rest = data.as_slice().get(sent.get()..).unwrap_or_default();
                 match event_loop.engine()?.driver_mut().send(fd, &[IoSlice::new(rest)]) {
                     Ok(count) if count == rest.len() => Ok(py.None().into_bound(py)),

@@ -183,7 +183,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
     }
 
     #[inline]
-    pub(super) fn is_closing(self) -> bool {
+    pub(crate) fn is_closing(self) -> bool {
         self.link().closing.get()
     }
 

@@ -5,6 +5,7 @@ use pyo3::types::PyType;
 
 use super::reader;
 use crate::ffi::Object;
+use crate::tls::Tls;
 
 /// How received bytes reach a protocol. Decided when the protocol is set, as asyncio does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,26 +16,8 @@ pub(crate) enum Kind {
     Buffered,
     /// asyncio's own stream protocol over its own reader: fed without a Python frame.
     Reader,
-}
-
-/// The kind of a protocol.
-///
-/// # Errors
-/// What an `isinstance` check of the protocol raises.
-fn kind(protocol: &Bound<'_, PyAny>) -> PyResult<Kind> {
-    let py = protocol.py();
-    if reader::is_stock(protocol)? {
-        return Ok(Kind::Reader);
-    }
-    let buffered = py
-        .import("asyncio.protocols")?
-        .getattr("BufferedProtocol")?
-        .cast_into::<PyType>()?;
-    Ok(if protocol.is_instance(&buffered)? {
-        Kind::Buffered
-    } else {
-        Kind::Plain
-    })
+    /// A TLS connection of ours: fed without any object in between.
+    Tls,
 }
 
 /// A protocol and its kind.
@@ -45,14 +28,33 @@ pub(crate) struct Protocol {
 }
 
 impl Protocol {
-    /// A protocol, looked at.
+    /// A protocol, with its kind.
     ///
     /// # Errors
-    /// What an `isinstance` check of it raises.
-    pub(super) fn new(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+    /// What an `isinstance` check of the protocol raises.
+    pub(crate) fn new(protocol: &Bound<'_, PyAny>) -> PyResult<Self> {
         Ok(Self {
-            object: object.into(),
-            kind: kind(object)?,
+            object: protocol.into(),
+            kind: kind(protocol)?,
         })
     }
+}
+
+fn kind(protocol: &Bound<'_, PyAny>) -> PyResult<Kind> {
+    let py = protocol.py();
+    if reader::is_stock(protocol)? {
+        return Ok(Kind::Reader);
+    }
+    if Tls::of(&protocol.into()).is_some() {
+        return Ok(Kind::Tls);
+    }
+    let buffered = py
+        .import("asyncio.protocols")?
+        .getattr("BufferedProtocol")?
+        .cast_into::<PyType>()?;
+    Ok(if protocol.is_instance(&buffered)? {
+        Kind::Buffered
+    } else {
+        Kind::Plain
+    })
 }

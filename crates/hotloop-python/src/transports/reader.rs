@@ -72,7 +72,7 @@ pub(super) fn is_stock(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
 ///
 /// # Errors
 /// What asyncio's own code raises: a future's callbacks, a transport that cannot pause.
-pub(super) fn feed(protocol: &Bound<'_, PyAny>, data: &[MaybeUninit<u8>]) -> PyResult<bool> {
+pub(crate) fn feed(protocol: &Bound<'_, PyAny>, data: &[MaybeUninit<u8>]) -> PyResult<bool> {
     let py = protocol.py();
     let Some(stock) = stock(py) else { return Ok(false) };
     let reader = protocol.getattr(pyo3::intern!(py, "_stream_reader"))?;

@@ -124,7 +124,7 @@ pub struct Eventfd(OwnedFd);
 impl Waker for Eventfd {
     fn wake(&self) {
         // The one possible failure is a full counter, which is a wake-up pending already.
-        if rustix::io::write(&self.0, &1u64.to_ne_bytes()).is_err() {}
+        if rustix::io::retry_on_intr(|| rustix::io::write(&self.0, &1u64.to_ne_bytes())).is_err() {}
     }
 }
 

@@ -146,7 +146,7 @@ unsafe fn enter<T: Class, F: Copy, R>(
 
 /// Runs what Python has called, and gives Python its result or its exception. A panic becomes an exception.
 #[inline]
-pub(super) fn guard<R>(failed: R, act: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
+pub(in crate::ffi) fn guard<R>(failed: R, act: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         Python::attach(|py| match act(py) {
             Ok(result) => Ok(result),

@@ -116,6 +116,20 @@ impl<T: Class> Instance<T> {
         })
     }
 
+    /// The instance that an object is, if it is one of `class`, which [`ClassBuilder`] has made for `T`, or of a class
+    /// below it.
+    #[inline]
+    pub(crate) fn from_object(object: &Object, class: Option<&Object>) -> Option<Self> {
+        let is_one = class.is_some_and(|class| {
+            // SAFETY: both are alive, and the class is a type.
+            unsafe { ffi::PyObject_TypeCheck(object.pointer(), class.pointer().cast()) != 0 }
+        });
+        is_one.then(|| Self {
+            object: object.clone(),
+            class: PhantomData,
+        })
+    }
+
     /// The Python object.
     #[inline]
     pub(crate) fn object(&self) -> &Object {

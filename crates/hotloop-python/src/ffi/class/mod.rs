@@ -18,6 +18,7 @@ use pyo3::types::PyType;
 use super::{Call, Slot};
 
 pub(crate) use collector::{Visit, track_if_shared, untrack};
+pub(super) use entry::guard;
 pub(crate) use instance::{Instance, This};
 pub(crate) use plain::{Flag, alloc_plain, plain_class};
 

@@ -118,6 +118,7 @@ impl<'py> It<'_, 'py> {
             || !event_loop.is_running()
             || event_loop.is_stopping()
             || event_loop.is_debug()
+            || event_loop.gathers_tls()
         {
             return Ok(false);
         }

@@ -201,8 +201,7 @@ fn write<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyA
         _ => call.only("_SelectorSocketTransport.write", "data")?,
     };
     if let Ok(bytes) = data.cast_exact::<PyBytes>() {
-        this.check_write("write")?;
-        this.send(bytes.as_bytes(), || Bytes::new(&bytes))?;
+        SocketTransport::write_bytes(this, &bytes)?;
         return none(py);
     }
     let reports = py.import("hotloop._reports")?;

@@ -13,6 +13,7 @@ use std::sync::OnceLock;
 use hotloop::StreamEvent;
 use hotloop::driver::SocketAddress;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 pub(super) use self::class::add_to;
 pub(crate) use self::open::{accepted, open_stream};
@@ -21,7 +22,7 @@ pub(crate) use self::socket::{SocketKind, as_tuple};
 use super::Transport;
 use super::link::{Link, Linked};
 use crate::event_loop::Loop;
-use crate::ffi::{Class, Finalize, Instance, Layout, Object, This, Visit};
+use crate::ffi::{Bytes, Class, Finalize, Instance, Layout, Object, This, Visit};
 
 /// A stream transport over a socket.
 pub(crate) struct SocketTransport {
@@ -79,6 +80,31 @@ impl Finalize for SocketTransport {
         if !is_closed && this.link.key.get().is_some() {
             this.warn_unclosed();
         }
+    }
+}
+
+impl SocketTransport {
+    /// The transport that an object is, if it is one.
+    pub(crate) fn of(object: &Object) -> Option<Instance<Self>> {
+        Instance::from_class(object, CLASS.get())
+    }
+
+    /// Writes a `bytes` object, as `write` does.
+    ///
+    /// # Errors
+    /// Where `write` raises.
+    pub(crate) fn write_bytes(this: It<'_, '_>, bytes: &Bound<'_, PyBytes>) -> PyResult<()> {
+        this.check_write("write")?;
+        this.send(bytes.as_bytes(), || Bytes::new(bytes))
+    }
+
+    /// How many bytes wait to be sent, without those that the end of the turn sends anyway.
+    ///
+    /// # Errors
+    /// `RuntimeError` from a wrong thread.
+    pub(crate) fn queued(this: It<'_, '_>) -> PyResult<usize> {
+        this.flush_now()?;
+        Ok(this.state(|stream| stream.queue.len())?.unwrap_or(0))
     }
 }
 

@@ -7,6 +7,7 @@ use super::It;
 use crate::errors::os_error;
 use crate::event_loop::Loop;
 use crate::ffi::{self, This, WriteBuffer};
+use crate::tls::{self, Tls};
 use crate::transports::link::Received;
 use crate::transports::protocol::{Kind, Protocol};
 
@@ -25,6 +26,28 @@ impl<'py> It<'_, 'py> {
                 Ok(received) => self.received(received, &protocol),
                 Err(error) => self.fail(error, "Fatal error: protocol.data_received() call failed."),
             },
+            Kind::Tls => self.receive_encrypted(event_loop, &protocol),
+        }
+    }
+
+    /// Receives for a TLS connection, which decrypts through the same scratch buffer.
+    fn receive_encrypted(self, event_loop: This<'_, 'py, Loop>, protocol: &Protocol) -> PyResult<()> {
+        let (Some(key), Some(connection)) = (self.link.key.get(), Tls::of(&protocol.object)) else {
+            return Ok(());
+        };
+        let mut scratch = event_loop.take_scratch();
+        let received = event_loop.engine()?.receive(key, &mut scratch);
+        let outcome = received.map(|count| {
+            let bytes = ffi::filled(&scratch[..count]);
+            (count > 0).then(|| connection.with(self.py(), |connection| tls::absorb(connection, bytes)))
+        });
+        event_loop.return_scratch(scratch);
+        match outcome {
+            Ok(None) => self.receive_end(protocol),
+            Ok(Some(absorbed)) => absorbed
+                .and_then(|()| connection.with(self.py(), tls::advance))
+                .or_else(|error| self.fail(error, "Fatal error: protocol.buffer_updated() call failed.")),
+            Err(error) => self.received(Received::failed(error), protocol),
         }
     }
 
