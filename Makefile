@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export VIRTUAL_ENV := $(abspath $(VENV))
 export PYO3_PYTHON := $(abspath $(BIN))/python
 
-.PHONY: demo test conformance lint build load bench bench-quick clean
+.PHONY: demo test conformance asan loom lint build load bench bench-quick clean
 
 # FastAPI under uvicorn and aiohttp on hotloop, asyncio and uvloop: about a minute behind the set-up.
 demo: build load $(VENV)/demo.installed $(VENV)/peers.installed
@@ -27,6 +27,10 @@ conformance: build
 conformance-3.%:
 	scripts/interpreters.sh
 	scripts/in-interpreter --build 3.$* python tests/conformance --loop hotloop --json target/conformance-3.$*.json
+
+# The engine's tests under AddressSanitizer, which stable Rust has only behind this door.
+asan:
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test -p hotloop --tests --target $(shell rustc -vV | sed -n 's/^host: //p')
 
 lint: build $(VENV)/demo.installed $(VENV)/ecosystem.installed
 	cargo fmt --all --check

@@ -1,4 +1,4 @@
-"""In-process rows: what a loop costs a call, a timer, a task, a future.
+"""In-process rows: what a loop costs a call, a timer, a task, a future; with those of `benchmarks.pipes`.
 
 `python -m benchmarks.scheduling --loop NAME --row ROW` runs one row in this process, and prints the nanoseconds an
 operation.
@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from benchmarks import loops, process
+from benchmarks import loops, pipes, process
 from benchmarks.report import Ratio, table
 from benchmarks.rounds import Rounds
 
@@ -192,6 +192,9 @@ ROWS: dict[str, Row] = {
         queue,
         run_in_executor,
         getaddrinfo_literal,
+        pipes.pipe_ping_pong,
+        pipes.pipe_throughput,
+        pipes.spawn,
     )
 }
 

@@ -8,7 +8,7 @@ import ssl
 
 import pytest
 
-from benchmarks import loops, network, process, scheduling
+from benchmarks import loops, network, pipes, process, scheduling
 from benchmarks.report import Ratio, table
 from benchmarks.rounds import interleave
 from benchmarks.servers import KINDS
@@ -52,6 +52,9 @@ def test_scheduling_rows_run_on_a_loop(loop: str) -> None:
         assert scheduling.call_later_cancel(made) == 100_000
         assert scheduling.call_soon_from_thread(made) == 100_000
         assert scheduling.getaddrinfo_literal(made) == 2_000
+        assert pipes.pipe_throughput(made) == 4_000
+        assert pipes.pipe_ping_pong(made) == 20_000
+        assert pipes.spawn(made) == 100
         made.run_until_complete(made.shutdown_default_executor())
     finally:
         made.close()

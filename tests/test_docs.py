@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -73,3 +74,28 @@ def test_the_readme_leads_to_every_page():
     readme = (ROOT / "README.md").read_text()
     missing = [page.name for page in PAGES[1:] if f"({page.relative_to(ROOT).as_posix()})" not in readme]
     assert missing == []
+
+
+def table_rows(page: Path) -> list[list[str]]:
+    """The cells of each row of the tables of a page, without heads and rules."""
+    rows = re.findall(r"^\|(.*)\|$", page.read_text(), re.MULTILINE)
+    cells = [[cell.strip() for cell in row.split(" |")] for row in rows]
+    return [row for row in cells if not row[0].startswith("---") and row[0] != "what goes wrong"]
+
+
+def test_every_test_named_beside_a_trap_exists():
+    known = {
+        f"{path.name}::{node.name}"
+        for path in (ROOT / "tests").glob("test_*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    named = set()
+    rows = table_rows(ROOT / "docs" / "traps.md")
+    assert len(rows) > 80
+    for what, _, tests, state in rows:
+        assert re.match(r"(covered|stock's|elsewhere: .+|open(: .+)?)$", state), what
+        found = re.findall(r"`(\S+?::\S+?)`", tests)
+        assert bool(found) is state.startswith(("covered", "stock's")), what
+        named |= set(found)
+    assert named - known == set()

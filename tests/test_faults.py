@@ -102,7 +102,9 @@ def cases() -> Iterator[Case]:
         yield Case("spawn", "pipe", error, fatal=True, first=True)
     for error in ["EAGAIN", "ENOMEM"]:
         yield Case("spawn", "fork", error, fatal=True, first=True)
-    yield Case("spawn", "reap", "EINTR", first=True, unused_by=("asyncio", "selector"))
+    yield Case("spawn", "reap", "EINTR", first=True, unused_by=("asyncio",))
+    for error in ["EMFILE", "ENOMEM", "EPERM"]:
+        yield Case("spawn", "pidfd", error, first=True, unused_by=("asyncio",))
     for error in ["ENOMEM", "ENOSPC"]:
         yield Case("protocol", "watch", error, fatal=True, first=True, stock_defect=UNREAD)
         yield Case("sock", "watch", error, fatal=True, first=True)

@@ -67,7 +67,7 @@ def survives(program: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["SocketTransport", "SocketOperation"])
+@pytest.mark.parametrize("name", ["SocketTransport", "ReadPipeTransport", "WritePipeTransport", "SocketOperation"])
 def test_made_by_the_loop_only(name: str) -> None:
     cls = getattr(_hotloop, name)
     for make in (cls, lambda: cls.__new__(cls), lambda: object.__new__(cls)):

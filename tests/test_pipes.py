@@ -12,6 +12,7 @@ import os
 import pty
 import socket
 import termios
+import threading
 import tty
 import warnings
 
@@ -773,18 +774,59 @@ def test_a_terminal_stays_in_its_mode(loop, no_leaks):
     os.close(far)
 
 
-def test_ten_thousand_pipes_close_nothing_that_is_not_theirs(loop, no_leaks):
-    """uvloop#763, skypilot#10681; a tenth of the ten thousand, with canaries on the numbers that get free."""
-    for _ in range(500):
-        ends = ends_of_a_pipe()
-        reading, _ = connect_reader(loop, ends[0], asyncio.Protocol)
-        writing, _ = connect_writer(loop, ends[1], asyncio.BaseProtocol)
-        reading.close()
-        writing.close()
-        turns(loop, 1)
-        canaries = [os.open("/dev/null", os.O_RDONLY) for _ in range(3)]
-        turns(loop, 1)
-        ends[0].close()
-        ends[1].close()
-        for canary in canaries:
-            os.close(canary)  # fails where somebody closed it meanwhile
+def test_many_pipes_close_nothing_that_is_not_theirs(loop, no_leaks):
+    """uvloop#763, skypilot#10681: ten thousand there, five hundred pairs here, while a thread opens and closes too."""
+    done = threading.Event()
+    stolen = []
+
+    def open_and_close():
+        while not done.is_set():
+            try:
+                os.close(os.open("/dev/null", os.O_RDONLY))
+            except OSError as error:
+                stolen.append(error)
+
+    thread = threading.Thread(target=open_and_close)
+    thread.start()
+    try:
+        for _ in range(500):
+            ends = ends_of_a_pipe()
+            reading, _ = connect_reader(loop, ends[0], asyncio.Protocol)
+            writing, _ = connect_writer(loop, ends[1], asyncio.BaseProtocol)
+            reading.close()
+            writing.close()
+            turns(loop, 1)
+            canaries = [os.open("/dev/null", os.O_RDONLY) for _ in range(3)]
+            turns(loop, 1)
+            ends[0].close()
+            ends[1].close()
+            for canary in canaries:
+                os.close(canary)  # fails where somebody closed it meanwhile
+    finally:
+        done.set()
+        thread.join()
+    assert stolen == []
+
+
+def test_a_buffered_protocol_is_not_for_pipes(loop):
+    """asyncio calls its `data_received`, which it does not have."""
+
+    class Buffered(asyncio.BufferedProtocol):
+        def __init__(self):
+            self.lost = asyncio.get_running_loop().create_future()
+
+        def connection_lost(self, exc):
+            self.lost.set_result(exc)
+
+    def scenario(loop, trace):
+        read, write = ends_of_a_pipe()
+        _, protocol = connect_reader(loop, read, Buffered)
+        write.write(b"abc")
+        turns(loop, 2)
+        write.close()
+        run(loop, protocol.lost)
+        # The report of a handle has the handle.
+        trace[:] = [line.split(" [")[0] for line in trace]
+
+    trace = same_trace_as_stock(loop, scenario)
+    assert "has no attribute 'data_received'" in trace[0]

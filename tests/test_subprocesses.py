@@ -425,6 +425,23 @@ def test_a_handler_of_sigchld_is_the_programs(loop, way):
     transport.close()
 
 
+def test_a_child_is_spawned_by_the_loops_own_thread(loop, monkeypatch):
+    """uvloop#118: so what is slow before the child's program begins holds the loop up, as on stock asyncio."""
+    threads = []
+    fork_exec = subprocess.Popen._execute_child
+
+    def noted(self, *args):
+        threads.append(threading.get_ident())
+        return fork_exec(self, *args)
+
+    monkeypatch.setattr(subprocess.Popen, "_execute_child", noted)
+    transport, child = spawn(loop, "/bin/true")
+    assert run(loop, child.exited) == 0
+    assert threads == [threading.get_ident()]
+    run(loop, child.lost)
+    transport.close()
+
+
 def test_orphans_are_left_for_the_program(loop, own_watching):
     """uvloop#409: a program that is to reap children that are not the loop's finds them."""
     other = subprocess.Popen(["/bin/sh", "-c", "exit 9"])
@@ -581,6 +598,38 @@ def test_a_spawn_may_be_cancelled_at_any_step(loop, own_watching, no_leaks, step
     assert all(is_reaped(pid) for pid in pids)
 
 
+@pytest.mark.parametrize("error", [asyncio.CancelledError, ZeroDivisionError])
+def test_pipes_that_cannot_be_connected_are_closed(loop, own_watching, no_leaks, error):
+    """And the child is killed, and reaped."""
+    spawned = []
+    popen = subprocess.Popen
+
+    class Noted(popen):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            spawned.append(self)
+
+    async def fail(*_):
+        raise error
+
+    subprocess.Popen = Noted
+    loop.connect_read_pipe = fail
+    try:
+        with pytest.raises(error):
+            run(loop, asyncio_child())
+    finally:
+        subprocess.Popen = popen
+        del loop.connect_read_pipe
+    turns(loop, 3)
+    (process,) = spawned
+    assert (process.stdout.closed, process.stderr.closed, process.stdin.closed) == (True, True, True)
+    assert is_reaped(process.pid)
+
+
+async def asyncio_child():
+    await asyncio.create_subprocess_exec(CAT, stdin=-1, stdout=-1, stderr=-1)
+
+
 def test_a_grandchild_that_holds_the_pipe(loop):
     """cpython#119710, anyio#1174: what `wait` waits for is the running Python's to say; the exit is told at once."""
 
@@ -604,7 +653,7 @@ def test_a_grandchild_that_holds_the_pipe(loop):
     same_trace_as_stock(loop, scenario)
 
 
-def test_a_loop_may_be_closed_before_its_children_end(new_loop, no_leaks):
+def test_a_loop_may_be_closed_before_its_children_end(new_loop, loop_name, no_leaks):
     loop = new_loop()
     transport, _ = spawn(loop, CAT, stdin=-1)
     pid = transport.get_pid()
@@ -616,6 +665,11 @@ def test_a_loop_may_be_closed_before_its_children_end(new_loop, no_leaks):
     with contextlib.suppress(ChildProcessError):
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     process.wait(PATIENCE)
+    if loop_name == "asyncio":
+        # Stock asyncio leaves the descriptor of the child open since 3.12.
+        for fd, target in descriptors().items():
+            if "pidfd" in target:
+                os.close(fd)
     for thread in threading.enumerate():
         if thread.name.startswith("asyncio-waitpid"):
             thread.join(PATIENCE)
@@ -676,7 +730,7 @@ def test_a_watcher_that_the_program_has_chosen_is_used(own_watching, new_loop, n
         asyncio.set_event_loop(loop)
         try:
             transport, child = spawn(loop, CAT, stdin=-1)
-            native = len(loop._watcher._pidfds)
+            native = len(loop._children._pidfds)
             transport.get_pipe_transport(0).close()
             assert run(loop, child.exited) == 0
             run(loop, child.lost)
@@ -696,12 +750,13 @@ def test_a_watcher_that_the_program_has_chosen_is_used(own_watching, new_loop, n
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="child watchers are gone")
 def test_a_watcher_that_is_not_active_is_an_error(loop):
-    class Resting(asyncio.ThreadedChildWatcher):
-        def is_active(self):
-            return False
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
+
+        class Resting(asyncio.ThreadedChildWatcher):
+            def is_active(self):
+                return False
+
         asyncio.set_child_watcher(Resting())
         try:
             with pytest.raises(RuntimeError, match="not activated"):

@@ -17,7 +17,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _hotloop
-from ._processes import Children, has_own_watcher, spawn
+from ._processes import Children, has_own_watcher, is_by_descriptor, spawn
 from ._selector import LoopSelector
 from ._tls import TlsProtocol, move_buffered
 from ._transports import (
@@ -54,14 +54,18 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         if selector is not None:
             selector.close()
         super().__init__(LoopSelector(self))
-        # Where asyncio's own way of spawning looks for it from Python 3.14 on.
-        self._watcher = Children(self)
+        self._children = Children(self)
+        # From Python 3.14 on asyncio's own way of spawning looks there, and has chosen threads where the kernel gives
+        # no descriptors of children.
+        if sys.version_info >= (3, 14) and is_by_descriptor(self._watcher):
+            self._watcher = self._children
 
     if TYPE_CHECKING:
         # What asyncio's classes have without telling the type checker.
         _selector: LoopSelector
         _transports: MutableMapping[int, asyncio.Transport]
         _csock: socket.socket
+        _watcher: Any
         _signal_handlers: dict[int, asyncio.Handle]
 
         def _check_closed(self) -> None: ...
@@ -121,7 +125,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         """Close the loop, which must not be running."""
         super().close()
         if self.is_closed():
-            self._watcher.close()
+            self._children.close()
             self._release()
 
     # Scheduled callbacks, for programs that look at asyncio's private queues.
@@ -487,7 +491,7 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         async def _make_subprocess_transport(self, *args: Any, **kwargs: Any) -> asyncio.SubprocessTransport:
             if has_own_watcher():
                 return await super()._make_subprocess_transport(*args, **kwargs)  # type: ignore[misc, no-any-return]
-            return await spawn(self, self._watcher, *args, **kwargs)
+            return await spawn(self, self._children, *args, **kwargs)
 
     def _make_ssl_transport(
         self,

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 Told = Callable[..., object]
 
 
-class Children:
+# asyncio's own from Python 3.14 on, which a loop has as its `_watcher`.
+_PidfdChildWatcher: type[Any] = getattr(unix_events, "_PidfdChildWatcher", object)
+
+
+class Children(_PidfdChildWatcher):  # type: ignore[misc]
     """The children whose end a loop waits for. It has the interface of asyncio's own watcher of children."""
 
     def __init__(self, loop: SelectorEventLoop) -> None:
@@ -64,6 +68,11 @@ class Children:
         told(pid, returncode, *args)
 
 
+def is_by_descriptor(watcher: object) -> bool:
+    """Whether asyncio has chosen descriptors to watch children by (from Python 3.14 on)."""
+    return isinstance(watcher, _PidfdChildWatcher)
+
+
 def has_own_watcher() -> bool:
     """Whether the program has chosen how the end of children is watched for (Python 3.11 to 3.13).
 
@@ -71,13 +80,13 @@ def has_own_watcher() -> bool:
     """
     if sys.version_info >= (3, 14):
         return False
-    policy = asyncio.get_event_loop_policy()
+    policy: Any = asyncio.get_event_loop_policy()
     getter = type(policy).get_child_watcher
     if getter is asyncio.AbstractEventLoopPolicy.get_child_watcher:
         return False
     if getter is not unix_events.DefaultEventLoopPolicy.get_child_watcher:
         return True
-    watcher: object = policy._watcher  # type: ignore[attr-defined]
+    watcher = policy._watcher
     return not (watcher is None or type(watcher) in (unix_events.ThreadedChildWatcher, unix_events.PidfdChildWatcher))
 
 
