@@ -23,12 +23,12 @@ class Row:
     connections: int = 50
     # Whether each exchange has a connection, and a handshake, of its own.
     reconnect: bool = False
-    # A name of its own, where what it is says more than the kind and the size.
     title: str = ""
 
     @property
     def name(self) -> str:
-        return self.title or f"{'connect' if self.reconnect else 'echo'}_{self.kind}_{self.size // 1024}k"
+        verb = "connect" if self.reconnect else "echo"
+        return self.title or f"{verb}_{self.kind}_{self.size // 1024}k"
 
     @property
     def is_tls(self) -> bool:

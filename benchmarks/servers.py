@@ -127,9 +127,9 @@ KINDS = {
     "buffered": serve_buffered,
     "streams": serve_streams,
     "sock": serve_sock,
-    "udp": serve_udp,
     "tls_protocol": serve_tls_protocol,
     "tls_streams": serve_tls_streams,
+    "udp": serve_udp,
 }
 
 

@@ -337,14 +337,24 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         if sys.version_info >= (3, 15):
             how = (*how, context)
         handle = self._new_handle(self._accept_connection, (protocol_factory, sock, *how))
-        natively = sslcontext is None and _is_accepted_natively(sock) and self._serves_natively()
-        replaced = self._listen(sock, handle, natively, protocol_factory, server, backlog, context)
+        natively = _is_accepted_natively(sock) and self._serves_natively()
+        factory = protocol_factory
+        if sslcontext:
+            limits = {"ssl_handshake_timeout": ssl_handshake_timeout, "ssl_shutdown_timeout": ssl_shutdown_timeout}
+
+            def factory() -> asyncio.BaseProtocol:
+                return TlsProtocol(self, protocol_factory(), sslcontext, None, True, **limits)  # type: ignore[arg-type]
+
+        replaced = self._listen(sock, handle, natively, factory, server, backlog, context)
         if replaced is not None:
             replaced.cancel()
 
     def _serves_natively(self) -> bool:
         """Whether nobody has put methods of his own where asyncio would call them for each connection."""
-        names = ("_accept_connection", "_accept_connection2", "_make_socket_transport", "create_task", "create_future")
+        names = (
+            *("_accept_connection", "_accept_connection2", "_make_socket_transport", "_make_ssl_transport"),
+            *("create_task", "create_future"),
+        )
         own = vars(self)
         return not any(
             name in own or getattr(type(self), name) is not getattr(SelectorEventLoop, name) for name in names

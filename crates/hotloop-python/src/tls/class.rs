@@ -12,6 +12,7 @@ use super::session::Session;
 use super::state::State;
 use super::{CLASS, It, Lower, Tls, absorb, advance};
 use crate::answers::{argument, bool_object, none, object_or_none};
+use crate::event_loop::Loop;
 use crate::ffi::{Bytes, Call, ClassBuilder, Object, ReadBuffer};
 use crate::transports::Protocol;
 
@@ -53,6 +54,11 @@ pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
             write_appdata,
         )
         .no_args(
+            c"_do_handshake",
+            c"_do_handshake($self, /)\n--\n\nGo on with the handshake.",
+            |this: It<'_, '_>| this.handshake().and_then(|()| none(this.py())),
+        )
+        .no_args(
             c"_do_read",
             c"_do_read($self, /)\n--\n\nDecrypt what has come in and tell the application.",
             |this: It<'_, '_>| this.read().and_then(|()| none(this.py())),
@@ -85,7 +91,7 @@ pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .no_args(
             c"_control_app_writing",
             c"_control_app_writing($self, /)\n--\n\nPause or resume the application.",
-            |this: It<'_, '_>| this.control_writing().and_then(|()| none(this.py())),
+            |this: It<'_, '_>| this.control_writing(None).and_then(|()| none(this.py())),
         )
         .no_args(
             c"_control_ssl_reading",
@@ -142,7 +148,11 @@ fn properties(builder: ClassBuilder<Tls>) -> ClassBuilder<Tls> {
             c"_loop",
             c"The loop.",
             |this: It<'_, '_>| Ok(optional(this, &this.event_loop)),
-            |this: It<'_, '_>, value: &Bound<'_, PyAny>| set_object(&this.event_loop, value),
+            |this: It<'_, '_>, value: &Bound<'_, PyAny>| {
+                let old = this.native_loop.replace(Loop::of(&value.into()));
+                drop(old);
+                set_object(&this.event_loop, value)
+            },
         )
         .property(
             c"_incoming",
@@ -267,6 +277,7 @@ fn properties(builder: ClassBuilder<Tls>) -> ClassBuilder<Tls> {
 fn construct(_py: Python<'_>) -> PyResult<Tls> {
     Ok(Tls {
         event_loop: RefCell::default(),
+        native_loop: RefCell::default(),
         state: Cell::new(State::Unwrapped),
         incoming: RefCell::default(),
         outgoing: RefCell::default(),
@@ -286,6 +297,7 @@ fn construct(_py: Python<'_>) -> PyResult<Tls> {
         encrypted: Cell::new(0),
         backlog_size: Cell::new(0),
         gathered: RefCell::default(),
+        drained: Cell::new(false),
         written_in: Cell::new(0),
         busy: Cell::new(false),
     })

@@ -6,6 +6,7 @@
 //! asyncio's code reads and sets as attributes.
 
 mod class;
+mod handshake;
 mod receive;
 mod send;
 mod session;
@@ -34,6 +35,8 @@ pub(crate) use self::send::flush;
 pub(crate) struct Tls {
     /// `_loop`.
     event_loop: RefCell<Option<Object>>,
+    /// The same where it is one of ours.
+    native_loop: RefCell<Option<Instance<Loop>>>,
     /// `_state`.
     state: Cell<State>,
     /// `_incoming`: a `MemoryBIO` of what has come in.
@@ -73,6 +76,8 @@ pub(crate) struct Tls {
     /// Plain text of the later writes of this turn, for its end to encrypt in one record. Empty where there is a
     /// backlog.
     gathered: RefCell<Vec<u8>>,
+    /// Whether the last read has left nothing of what came in.
+    drained: Cell<bool>,
     /// The turn of the last write that went out at once.
     written_in: Cell<u64>,
     /// Whether the session is being called, or the backlog encrypted: a callback of the user's context that writes
@@ -111,6 +116,8 @@ impl Class for Tls {
         ] {
             visit.objects(held.borrow().iter());
         }
+        let native_loop = self.native_loop.borrow();
+        visit.objects(native_loop.iter().map(Instance::object));
         visit.objects(self.transport.borrow().iter().map(Lower::object));
         visit.objects(self.protocol.borrow().iter().map(|protocol| &protocol.object));
         if let Some(session) = &*self.session.borrow() {
@@ -128,6 +135,7 @@ impl Class for Tls {
         ] {
             drop(held.take());
         }
+        drop(self.native_loop.take());
         drop(self.session.take());
         drop(self.transport.take());
         drop(self.protocol.take());
@@ -180,8 +188,9 @@ impl<'py> It<'_, 'py> {
         self.protocol.borrow().clone()
     }
 
+    #[inline]
     fn event_loop(self) -> Option<Instance<Loop>> {
-        self.event_loop.borrow().as_ref().and_then(Loop::of)
+        self.native_loop.borrow().clone()
     }
 
     /// Calls one of asyncio's own methods of this protocol.

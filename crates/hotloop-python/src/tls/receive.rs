@@ -33,7 +33,7 @@ pub(crate) fn absorb(this: This<'_, '_, Tls>, received: &[u8]) -> PyResult<()> {
 pub(crate) fn advance(this: This<'_, '_, Tls>) -> PyResult<()> {
     match this.state.get() {
         State::Wrapped => this.read(),
-        State::Handshake => this.call("_do_handshake").map(drop),
+        State::Handshake => this.handshake(),
         State::Flushing => this.call("_do_flush").map(drop),
         State::Shutdown => this.call("_do_shutdown").map(drop),
         State::Unwrapped => Ok(()),
@@ -49,10 +49,19 @@ impl<'py> It<'_, 'py> {
         let outcome = if self.app_reading_paused.get() {
             Ok(())
         } else {
+            self.drained.set(false);
             self.read_all().and_then(|()| self.answer())
         };
+        // Most of the time nothing is left, and the transport below was never paused.
+        let control = || {
+            if self.drained.get() && !self.ssl_reading_paused.get() && !self.app_reading_paused.get() {
+                Ok(())
+            } else {
+                self.control_reading()
+            }
+        };
         outcome
-            .and_then(|()| self.control_reading())
+            .and_then(|()| control())
             .or_else(|error| self.fatal(error))
     }
 
@@ -168,6 +177,7 @@ impl<'py> It<'_, 'py> {
                 Read::Bytes(count) => {
                     filled += count;
                     if count < room && session.is_drained(py)? {
+                        self.drained.set(true);
                         break More::Nothing;
                     }
                 }

@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
+use super::session::Session;
 use super::state::State;
 use super::{It, Lower, Tls};
 use crate::dispatch::is_fatal;
@@ -97,9 +98,9 @@ impl<'py> It<'_, 'py> {
                 .set(self.backlog_size.get() + plain.len() - taken);
             return self.process_outgoing();
         }
-        self.process_outgoing()?;
+        self.hand_down(&session)?;
         if self.backlog.borrow().is_empty() {
-            Ok(())
+            self.control_writing(Some(0))
         } else {
             self.write_backlog()
         }
@@ -155,7 +156,7 @@ impl<'py> It<'_, 'py> {
             };
             let Some(taken) = taken else { return Ok(()) };
             self.advance_backlog(taken);
-            self.send_outgoing()?;
+            self.hand_down(&session)?;
         }
         Ok(())
     }
@@ -213,21 +214,27 @@ impl<'py> It<'_, 'py> {
 
     /// Hands encrypted bytes down unless the transport below has asked to wait; then pauses or resumes the application.
     pub(super) fn process_outgoing(self) -> PyResult<()> {
-        if !self.ssl_writing_paused.get() {
-            self.send_outgoing()?;
+        let Some(session) = self.session() else {
+            return Ok(());
+        };
+        let mut pending = session.outgoing(self.py())?;
+        if pending > 0 && !self.ssl_writing_paused.get() {
+            self.hand_down(&session)?;
+            pending = 0;
         }
-        self.control_writing()
+        self.control_writing(Some(pending))
     }
 
     /// Hands all encrypted bytes to the transport below.
     pub(super) fn send_outgoing(self) -> PyResult<()> {
-        let py = self.py();
-        let Some(session) = self.session() else {
-            return Ok(());
-        };
-        if session.outgoing(py)? == 0 {
-            return Ok(());
+        match self.session() {
+            Some(session) if session.outgoing(self.py())? > 0 => self.hand_down(&session),
+            _ => Ok(()),
         }
+    }
+
+    fn hand_down(self, session: &Session) -> PyResult<()> {
+        let py = self.py();
         let transport = self.transport.borrow().clone();
         let Some(transport) = transport else { return Ok(()) };
         let bytes = session.drain(py)?;
@@ -275,14 +282,16 @@ impl<'py> It<'_, 'py> {
         }
     }
 
-    /// Tells the protocol to pause or to resume.
-    pub(super) fn control_writing(self) -> PyResult<()> {
+    /// Tells the protocol to pause or to resume. `pending` is what is encrypted and not handed down, where that is
+    /// known.
+    pub(super) fn control_writing(self, pending: Option<usize>) -> PyResult<()> {
+        let pending = match (pending, self.session()) {
+            (Some(pending), _) => pending,
+            (None, Some(session)) => session.outgoing(self.py())?,
+            (None, None) => 0,
+        };
+        let mut size = self.backlog_size.get() + self.gathered.borrow().len() + pending;
         // What waits below counts while the transport there is paused: only then is news of its room sure to come.
-        let session = self.session();
-        let mut size = self.backlog_size.get() + self.gathered.borrow().len();
-        if let Some(session) = session {
-            size += session.outgoing(self.py())?;
-        }
         if self.ssl_writing_paused.get() {
             size += self.queued_below()?;
         }

@@ -19,6 +19,15 @@ pub(super) enum Read {
     Again,
 }
 
+/// What a step of the handshake has led to.
+pub(super) enum Handshake {
+    Complete,
+    /// Nothing before more comes in.
+    Again,
+    /// It has failed: an `SSLError`.
+    Failed(PyErr),
+}
+
 /// A session and its BIOs.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -30,6 +39,8 @@ pub(super) struct Session {
     feed: Object,
     /// `MemoryBIO.read` of the outgoing one.
     drain: Object,
+    /// `do_handshake` of the session, bound.
+    handshake: Object,
     /// `read` of the session, bound.
     read: Object,
     /// `write` of the session, bound.
@@ -47,8 +58,10 @@ struct Stock {
     memory_bio: Object,
     /// Of `_ssl`: what an `SSLObject` keeps in `_sslobj`.
     ssl_socket: Object,
+    handshake: Object,
     read: Object,
     write: Object,
+    ssl_error: Object,
     want_read: Object,
     syscall_error: Object,
 }
@@ -71,6 +84,9 @@ impl Session {
         if same_type(&ssl_object.into(), &stock.ssl_object)
             && same_type(&incoming.into(), &stock.memory_bio)
             && same_type(&outgoing.into(), &stock.memory_bio)
+            && stock
+                .handshake
+                .is(&class.getattr(pyo3::intern!(py, "do_handshake"))?)
             && stock.read.is(&class.getattr(pyo3::intern!(py, "read"))?)
             && stock.write.is(&class.getattr(pyo3::intern!(py, "write"))?)
         {
@@ -85,6 +101,7 @@ impl Session {
             outgoing: outgoing.into(),
             feed: incoming.getattr(pyo3::intern!(py, "write"))?.into(),
             drain: outgoing.getattr(pyo3::intern!(py, "read"))?.into(),
+            handshake: session.getattr(pyo3::intern!(py, "do_handshake"))?.into(),
             read: session.getattr(pyo3::intern!(py, "read"))?.into(),
             write: session.getattr(pyo3::intern!(py, "write"))?.into(),
             native,
@@ -98,6 +115,7 @@ impl Session {
             &self.outgoing,
             &self.feed,
             &self.drain,
+            &self.handshake,
             &self.read,
             &self.write,
         ]);
@@ -142,6 +160,19 @@ impl Session {
     #[inline]
     pub(super) fn drain<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         ffi::call_no_args(&self.drain.bind(py))
+    }
+
+    /// Goes on with the handshake.
+    ///
+    /// # Errors
+    /// What callbacks of the user's context raise, but for an `SSLError`.
+    pub(super) fn handshake(&self, py: Python<'_>) -> PyResult<Handshake> {
+        match ffi::call_no_args(&self.handshake.bind(py)) {
+            Ok(_) => Ok(Handshake::Complete),
+            Err(error) if is_again(py, &error)? => Ok(Handshake::Again),
+            Err(error) if error.matches(py, stock(py)?.ssl_error.bind(py))? => Ok(Handshake::Failed(error)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Decrypts into `room`, at most one record at a time.
@@ -227,9 +258,11 @@ fn stock(py: Python<'_>) -> PyResult<&'static Stock> {
     let found = Stock {
         memory_bio: ssl.getattr("MemoryBIO")?.into(),
         ssl_socket: py.import("_ssl")?.getattr("_SSLSocket")?.into(),
+        handshake: ssl_object.getattr("do_handshake")?.into(),
         read: ssl_object.getattr("read")?.into(),
         write: ssl_object.getattr("write")?.into(),
         ssl_object: ssl_object.into(),
+        ssl_error: ssl.getattr("SSLError")?.into(),
         want_read: ssl.getattr("SSLWantReadError")?.into(),
         syscall_error: ssl.getattr("SSLSyscallError")?.into(),
     };
