@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("harness")
+pytest.register_assert_rewrite("harness", "datagram_harness")
+from datagram_harness import clogged_at  # noqa: E402
+
 from harness import (  # noqa: E402
     LOOPS,
     PATIENCE,
@@ -131,3 +133,38 @@ def connection(loop: Loop, pair: tuple[socket.socket, socket.socket]) -> Iterato
     yield transport, protocol, far
     if not loop.is_closed():
         close(loop, transport)
+
+
+@pytest.fixture
+def far(no_leaks: None) -> Iterator[socket.socket]:
+    """A plain UDP socket with a time limit."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.settimeout(PATIENCE)
+        yield sock
+
+
+@pytest.fixture
+def unix_datagrams(no_leaks: None) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two connected Unix datagram sockets; neither blocks."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    near.setblocking(False)
+    far.setblocking(False)
+    yield near, far
+    near.close()
+    far.close()
+
+
+@pytest.fixture
+def clogged(tmp_path: Path, no_leaks: None) -> Iterator[tuple[str, Callable[[], list[bytes]]]]:
+    """A Unix datagram socket to connect to whose queue is full, and a function that empties it."""
+    path = str(tmp_path / "far")
+    with clogged_at(path) as drain:
+        yield path, drain
+
+
+@pytest.fixture
+def more(loop_name: str) -> None:
+    """Only on a loop that has more than asyncio does."""
+    if loop_name == "asyncio":
+        pytest.skip("an addition to asyncio")

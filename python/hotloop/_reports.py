@@ -89,8 +89,16 @@ def pipe_repr(transport: Any, name: str, polling: bool, queued: int | None = Non
     return f"<{' '.join(info)}>"
 
 
-def transport_event_failed(loop: asyncio.AbstractEventLoop, transport: Any, exception: BaseException) -> None:
+def transport_event_failed(
+    loop: asyncio.AbstractEventLoop, transport: Any, exception: BaseException, receiving: bool
+) -> None:
     """Report an exception out of a transport's event that no protocol method accounts for."""
+    if type(transport) is _hotloop.DatagramTransport:
+        callback = "_read_ready" if receiving else "_sendto_ready"
+        message = f"Exception in callback _SelectorDatagramTransport.{callback}()"
+        handle = asyncio.Handle(getattr(transport, callback), (), loop)
+        loop.call_exception_handler({"message": message, "exception": exception, "handle": handle})
+        return
     message = _EVENTS.get(type(transport), f"an event of {transport!r}")
     loop.call_exception_handler({"message": f"Exception in {message}", "exception": exception, "transport": transport})
 
@@ -100,15 +108,6 @@ _EVENTS: dict[type, str] = {
     _hotloop.ReadPipeTransport: "callback _UnixReadPipeTransport._read_ready()",
     _hotloop.WritePipeTransport: "callback _UnixWritePipeTransport._write_ready()",
 }
-
-
-def datagram_event_failed(
-    loop: asyncio.AbstractEventLoop, transport: Any, exception: BaseException, callback: str
-) -> None:
-    """Report an exception of a datagram protocol, as that of the callback in which asyncio calls it."""
-    message = f"Exception in callback _SelectorDatagramTransport.{callback}()"
-    handle = asyncio.Handle(getattr(transport, callback), (), loop)
-    loop.call_exception_handler({"message": message, "exception": exception, "handle": handle})
 
 
 def transport_failed(transport: Any, exception: BaseException, message: str) -> None:

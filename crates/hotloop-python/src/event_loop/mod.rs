@@ -275,6 +275,12 @@ impl Loop {
 }
 
 impl This<'_, '_, Loop> {
+    /// Whether TLS connections have gathered something in the turn.
+    #[inline]
+    pub(crate) fn gathers_tls(self) -> bool {
+        !self.gathered.borrow().is_empty()
+    }
+
     /// Encrypts what TLS connections have gathered in the turn, and hands it to their transports.
     ///
     /// # Errors

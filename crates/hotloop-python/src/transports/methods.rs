@@ -31,7 +31,7 @@ pub(super) fn get_protocol<'py, T: Linked>(this: This<'_, 'py, T>) -> Answer<'py
 pub(super) fn get_write_buffer_size<'py, T: Linked>(this: This<'_, 'py, T>) -> Answer<'py> {
     // What is only gathered would have been sent already by a loop that does not gather.
     this.flush_now()?;
-    let size = this.state(|stream| stream.queue.len())?.unwrap_or(0);
+    let size = this.flow(|_, queued| queued)?.unwrap_or(0);
     Ok(size.into_pyobject(this.py())?.into_any())
 }
 
@@ -61,6 +61,6 @@ pub(super) fn number<'py, T: Linked>(this: This<'_, 'py, T>) -> Answer<'py> {
 
 /// `_protocol_paused`.
 pub(super) fn is_protocol_paused<'py, T: Linked>(this: This<'_, 'py, T>) -> Answer<'py> {
-    let paused = this.state(|stream| stream.flow.is_paused())?.unwrap_or(false);
+    let paused = this.flow(|flow, _| flow.is_paused())?.unwrap_or(false);
     bool_object(this.py(), paused)
 }

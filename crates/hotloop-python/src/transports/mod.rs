@@ -69,7 +69,7 @@ impl Transport {
     pub(crate) fn on_datagram(&self, event_loop: This<'_, '_, Loop>, news: DatagramEvent) -> PyResult<()> {
         match self {
             Self::Datagram(transport) => {
-                transport.with(event_loop.py(), |this| datagram::on_event(this, event_loop, news))
+                transport.with(event_loop.py(), |this| link::on_event(this, event_loop, news))
             }
             Self::Socket(_) | Self::ReadPipe(_) | Self::WritePipe(_) => Ok(()),
         }

@@ -6,12 +6,13 @@ use std::sync::OnceLock;
 use hotloop::driver::{Address, MAX_BATCH};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyMemoryView, PyString, PyTuple, PyType};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyMemoryView, PyTuple, PyType};
 
 use super::send::Target;
-use super::{CLASS, DatagramTransport, It, Protocol};
+use super::{CLASS, DatagramTransport, It};
 use crate::answers::{argument, bool_object, none, object_or_none};
-use crate::ffi::{Call, ClassBuilder, Instance, Object, ReadBuffer};
+use crate::ffi::{Call, ClassBuilder, Object, ReadBuffer};
+use crate::transports::methods;
 
 /// What a queued datagram counts besides its bytes, in the running Python; nothing before it counted any and sent
 /// empty datagrams, which both came with 3.13.
@@ -63,13 +64,13 @@ pub(in crate::transports) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()
         .no_args(
             c"close",
             c"close($self, /)\n--\n\nClose the endpoint after what was sent.",
-            close,
+            methods::close,
         )
-        .no_args(c"abort", c"abort($self, /)\n--\n\nClose the endpoint at once.", abort)
+        .no_args(c"abort", c"abort($self, /)\n--\n\nClose the endpoint at once.", methods::abort)
         .no_args(
             c"is_closing",
             c"is_closing($self, /)\n--\n\nWhether the endpoint is closing or closed.",
-            is_closing,
+            methods::is_closing,
         )
         .no_args(
             c"is_reading",
@@ -94,22 +95,22 @@ pub(in crate::transports) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()
         .no_args(
             c"get_protocol",
             c"get_protocol($self, /)\n--\n\nThe protocol.",
-            get_protocol,
+            methods::get_protocol,
         )
         .no_args(
             c"get_write_buffer_size",
             c"get_write_buffer_size($self, /)\n--\n\nWhat waits to be sent, in bytes.",
-            get_write_buffer_size,
+            methods::get_write_buffer_size,
         )
         .no_args(
             c"get_write_buffer_limits",
             c"get_write_buffer_limits($self, /)\n--\n\nThe low and the high mark of flow control, in bytes.",
-            get_write_buffer_limits,
+            methods::get_write_buffer_limits,
         )
         .method(
             c"set_write_buffer_limits",
             c"set_write_buffer_limits($self, /, high=None, low=None)\n--\n\nSet the marks of flow control, in bytes.",
-            set_write_buffer_limits,
+            methods::set_write_buffer_limits,
         )
         .no_args(
             c"_begin_reading",
@@ -120,7 +121,7 @@ pub(in crate::transports) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()
             c"_read_ready",
             c"_read_ready($self, /)\n--\n\nReceive once and tell the protocol.",
             |this: It<'_, '_>| {
-                let event_loop = this.event_loop.borrow().clone();
+                let event_loop = this.event_loop();
                 event_loop.map_or(Ok(()), |event_loop| event_loop.with(this.py(), |event_loop| this.receive(event_loop)))?;
                 none(this.py())
             },
@@ -129,7 +130,7 @@ pub(in crate::transports) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()
             c"_sendto_ready",
             c"_sendto_ready($self, /)\n--\n\nSend what is queued, as far as there is room.",
             |this: It<'_, '_>| {
-                let event_loop = this.event_loop.borrow().clone();
+                let event_loop = this.event_loop();
                 event_loop.map_or(Ok(()), |event_loop| event_loop.with(this.py(), |event_loop| this.flush(event_loop)))?;
                 none(this.py())
             },
@@ -152,34 +153,25 @@ pub(in crate::transports) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()
         .getter(c"_sock", c"The socket, or None.", |this: It<'_, '_>| {
             Ok(optional(this, &this.socket))
         })
-        .getter(c"_sock_fd", c"The descriptor's number.", |this: It<'_, '_>| {
-            Ok(this.fd.into_pyobject(this.py())?.into_any())
-        })
+        .getter(c"_sock_fd", c"The descriptor's number.", methods::number)
         .getter(
             c"_address",
             c"The only address that can be sent to, or None.",
             |this: It<'_, '_>| Ok(object_or_none(this.py(), this.address.clone())),
         )
-        .getter(c"_loop", c"The loop, or None.", |this: It<'_, '_>| {
-            let event_loop = this.event_loop.borrow();
-            let object = event_loop.as_ref().map(Instance::object).cloned();
-            Ok(object_or_none(this.py(), object))
-        })
-        .getter(c"_protocol", c"The protocol, or None.", get_protocol)
+        .getter(c"_loop", c"The loop, or None.", methods::event_loop)
+        .getter(c"_protocol", c"The protocol, or None.", methods::get_protocol)
         .getter(
             c"_protocol_paused",
             c"Whether the protocol was told to pause.",
-            |this: It<'_, '_>| {
-                let paused = this.state(|endpoint| endpoint.flow.is_paused())?;
-                bool_object(this.py(), paused.unwrap_or(false))
-            },
+            methods::is_protocol_paused,
         )
         .getter(
             c"_conn_lost",
             c"How often the endpoint was lost, or sent to thereafter.",
-            |this: It<'_, '_>| Ok(this.lost.get().into_pyobject(this.py())?.into_any()),
+            |this: It<'_, '_>| Ok(this.link.lost.get().into_pyobject(this.py())?.into_any()),
         )
-        .getter(c"_closing", c"Whether the endpoint is closing or closed.", is_closing)
+        .getter(c"_closing", c"Whether the endpoint is closing or closed.", methods::is_closing)
         .getter(c"_paused", c"Whether reading is paused.", |this: It<'_, '_>| {
             bool_object(this.py(), this.paused.get())
         })
@@ -254,7 +246,7 @@ impl<'py> It<'_, 'py> {
         let (data, to): (Bound<'py, PyAny>, Bound<'py, PyAny>) = datagram.extract()?;
         match data.cast_exact::<PyBytes>() {
             // What is empty may not be sent at all; what is closed is counted one by one.
-            Ok(bytes) if !bytes.as_bytes().is_empty() && self.lost.get() == 0 => {
+            Ok(bytes) if !bytes.as_bytes().is_empty() && self.link.lost.get() == 0 => {
                 let to = self.check_destination(Some(to))?;
                 let address = match self.target(to.as_ref()) {
                     Target::Peer => None,
@@ -287,7 +279,7 @@ impl<'py> It<'_, 'py> {
             return Ok(());
         }
         let to = self.check_destination(to)?;
-        if self.address.is_some() && self.lost.get() > 0 {
+        if self.address.is_some() && self.link.lost.get() > 0 {
             return self.count_lost();
         }
         if let Some(bytes) = plain {
@@ -331,27 +323,12 @@ fn check_data(data: &Bound<'_, PyAny>) -> PyResult<()> {
     )))
 }
 
-fn close<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    this.close()?;
-    none(this.py())
-}
-
-fn abort<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let py = this.py();
-    this.force_close(&py.None().into_bound(py))?;
-    none(py)
-}
-
-fn is_closing<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    bool_object(this.py(), this.is_closing()?)
-}
-
 fn is_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    bool_object(this.py(), !this.paused.get() && !this.is_closing()?)
+    bool_object(this.py(), !this.paused.get() && !this.is_closing())
 }
 
 fn pause_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    if !this.paused.get() && !this.is_closing()? {
+    if !this.paused.get() && !this.is_closing() {
         this.paused.set(true);
         this.stop_reading()?;
     }
@@ -359,7 +336,7 @@ fn pause_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 }
 
 fn resume_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    if this.paused.get() && !this.is_closing()? {
+    if this.paused.get() && !this.is_closing() {
         this.paused.set(false);
         this.start_reading()?;
     }
@@ -367,7 +344,7 @@ fn resume_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 }
 
 fn begin_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    if !this.paused.get() && !this.is_closing()? {
+    if !this.paused.get() && !this.is_closing() {
         this.start_reading()?;
     }
     none(this.py())
@@ -375,47 +352,13 @@ fn begin_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 
 fn set_protocol<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let protocol = call.only("_SelectorTransport.set_protocol", "protocol")?;
-    let old = this.protocol.replace(Some(Protocol::new(&protocol)?));
-    drop(old);
+    this.set_datagram_protocol(&protocol)?;
     none(this.py())
-}
-
-fn get_protocol<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let protocol = this.protocol().map(|protocol| protocol.object);
-    Ok(object_or_none(this.py(), protocol))
-}
-
-fn get_write_buffer_size<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let size = this.state(|endpoint| endpoint.size())?.unwrap_or(0);
-    Ok(size.into_pyobject(this.py())?.into_any())
-}
-
-fn get_write_buffer_limits<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let limits = this.state(|endpoint| endpoint.flow.limits())?.unwrap_or_default();
-    Ok(limits.into_pyobject(this.py())?.into_any())
-}
-
-fn set_write_buffer_limits<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let py = this.py();
-    let checks = py.import("hotloop._reports")?.getattr("write_buffer_limits")?;
-    // asyncio's own rules, by their words; both come back as numbers of bytes.
-    let (high, low): (usize, usize) = call.forward(&checks)?.extract()?;
-    let pause = this.state(|endpoint| {
-        endpoint.flow.set_limits(Some(high), Some(low))?;
-        let size = endpoint.size();
-        Ok::<_, hotloop::transport::InvalidLimits>(endpoint.flow.pause_at(size))
-    })?;
-    match pause.transpose() {
-        Ok(Some(true)) => this.tell_flow("pause_writing")?,
-        Ok(_) => {}
-        Err(error) => return Err(PyValueError::new_err(error.to_string())),
-    }
-    none(py)
 }
 
 fn call_connection_lost<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let error = argument(&call, 0, "_call_connection_lost")?;
-    this.connection_lost(Some(&error))?;
+    this.lose(Some(&error))?;
     none(this.py())
 }
 
@@ -427,8 +370,11 @@ fn force_close<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'p
 fn fatal_error<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     let error = argument(&call, 0, "_fatal_error")?;
-    let message = PyString::new(py, "Fatal error on transport").into_any();
-    this.report(&error, call.get(1).as_deref().unwrap_or(&message))?;
+    let message = match call.get(1) {
+        Some(message) => message.extract()?,
+        None => String::from("Fatal error on transport"),
+    };
+    this.report_by("transport_failed", &error, &message)?;
     this.force_close(&error)?;
     none(py)
 }

@@ -5,39 +5,16 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use super::It;
+use super::{DatagramTransport, It};
 use crate::errors::{is_transient, os_error};
 use crate::event_loop::Loop;
-use crate::ffi::{self, This};
+use crate::ffi::{self, Instance, This};
+use crate::transports::link::Linked;
 
 impl<'py> It<'_, 'py> {
-    /// Starts to receive.
-    pub(super) fn start_reading(self) -> PyResult<()> {
-        let Some(key) = self.key.get() else { return Ok(()) };
-        let old = self.read_context.replace(Some(ffi::copy_context(self.py())?));
-        drop(old);
-        self.with_loop(|event_loop| {
-            event_loop
-                .engine()?
-                .resume_endpoint(key, self.hosted())
-                .map_err(os_error)
-        })?;
-        Ok(())
-    }
-
-    /// Stops receiving.
-    pub(super) fn stop_reading(self) -> PyResult<()> {
-        let Some(key) = self.key.get() else { return Ok(()) };
-        self.with_loop(|event_loop| {
-            event_loop.engine()?.pause_endpoint(key);
-            Ok(())
-        })?;
-        Ok(())
-    }
-
     /// Receives once and tells the protocol.
     pub(super) fn receive(self, event_loop: This<'_, 'py, Loop>) -> PyResult<()> {
-        let (Some(key), 0) = (self.key.get(), self.lost.get()) else {
+        let (Some(key), 0) = (self.link.key.get(), self.link.lost.get()) else {
             return Ok(());
         };
         let mut batch = event_loop.take_batch();
@@ -50,7 +27,7 @@ impl<'py> It<'_, 'py> {
                 self.error_received(os_error(error))
             };
         }
-        let told = if self.protocol().is_some_and(|protocol| protocol.batched) {
+        let told = if self.batched.get() {
             self.tell_all(&batch)
         } else {
             self.tell(event_loop, &batch)
@@ -72,12 +49,11 @@ impl<'py> It<'_, 'py> {
             let told = ffi::call_method(&protocol.object.bind(py), name, [&data, &from]).map(drop);
             let rest = index + 1;
             if rest < batch.len() && (told.is_err() || !self.may_go_on(event_loop)?) {
-                if let Some(key) = self.key.get()
-                    && !self.is_closing()?
+                if let Some(key) = self.link.key.get()
+                    && !self.is_closing()
                 {
-                    event_loop
-                        .engine()?
-                        .hold_datagrams(key, batch, rest, &self.hosted());
+                    let host = DatagramTransport::hosted(Instance::of(self));
+                    event_loop.engine()?.hold_datagrams(key, batch, rest, &host);
                 }
                 return told;
             }
@@ -113,11 +89,12 @@ impl<'py> It<'_, 'py> {
 
     /// Whether a turn for the next datagram would have nothing else to do.
     fn may_go_on(self, event_loop: This<'_, 'py, Loop>) -> PyResult<bool> {
-        if self.lost.get() > 0
+        if self.link.lost.get() > 0
             || self.paused.get()
             || !event_loop.is_running()
             || event_loop.is_stopping()
             || event_loop.is_debug()
+            || event_loop.gathers_tls()
         {
             return Ok(false);
         }

@@ -2,19 +2,19 @@
 
 use std::collections::VecDeque;
 
+use hotloop::Flushed;
 use hotloop::driver::{Address, Outgoing};
 use hotloop::transport::{Destination, Queued};
-use hotloop::{Flushed, Written};
 use pyo3::exceptions::{PyAttributeError, PyOSError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::{It, Peer};
-use crate::dispatch::is_fatal;
+use super::{DatagramTransport, It, Peer};
 use crate::errors::{is_transient, os_error, would_block};
 use crate::event_loop::Loop;
-use crate::ffi::{self, Bytes, This};
+use crate::ffi::{self, Bytes, Instance, This};
 use crate::transports::LOG_THRESHOLD;
+use crate::transports::link::Linked;
 
 /// What ends a transport that fails to send in a way that is no error of the socket.
 const FATAL: &str = "Fatal write error on datagram transport";
@@ -39,7 +39,7 @@ impl<'py> It<'_, 'py> {
         match self.target(to) {
             Target::Peer => self.send_to(bytes, own, None),
             Target::Address(address) => self.send_to(bytes, own, Some(address)),
-            Target::Named(to) if self.key.get().is_some() => self.send_named(own(), &to),
+            Target::Named(to) if self.link.key.get().is_some() => self.send_named(own(), &to),
             Target::Named(_) => Err(gone()),
         }
     }
@@ -48,7 +48,7 @@ impl<'py> It<'_, 'py> {
     pub(super) fn send_batch(self, batch: &mut Vec<(Bound<'py, PyBytes>, Option<Address>)>) -> PyResult<()> {
         let mut rest = batch.drain(..).collect::<VecDeque<_>>();
         while !rest.is_empty() {
-            let Some(key) = self.key.get() else {
+            let Some(key) = self.link.key.get() else {
                 return Err(gone());
             };
             let outgoing: Vec<_> = rest
@@ -82,19 +82,19 @@ impl<'py> It<'_, 'py> {
         own: impl FnOnce() -> Bound<'py, PyBytes>,
         to: Option<Address>,
     ) -> PyResult<()> {
-        let Some(key) = self.key.get() else {
+        let Some(key) = self.link.key.get() else {
             return Err(gone());
         };
         let own = || Bytes::new(&own());
         let sent = self.with_loop(|event_loop| {
-            let host = self.hosted();
+            let host = DatagramTransport::hosted(Instance::of(self));
             Ok(event_loop
                 .engine()?
                 .send_datagram(key, bytes, own, to.as_ref(), &host))
         })?;
         match sent {
             None => Ok(()),
-            Some(Ok(written)) => self.note_queued(written),
+            Some(Ok(written)) => self.note_written(written),
             Some(Err(error)) => self.error_received(os_error(error)),
         }
     }
@@ -115,7 +115,9 @@ impl<'py> It<'_, 'py> {
 
     /// Sends what is queued, as far as the kernel takes it.
     pub(super) fn flush(self, event_loop: This<'_, 'py, Loop>) -> PyResult<()> {
-        let Some(key) = self.key.get() else { return Ok(()) };
+        let Some(key) = self.link.key.get() else {
+            return Ok(());
+        };
         loop {
             let flushed = event_loop.engine()?.flush_datagrams(key);
             match flushed {
@@ -125,58 +127,34 @@ impl<'py> It<'_, 'py> {
                     if !self.flush_named()? {
                         break;
                     }
-                    if self.key.get() != Some(key) || self.lost.get() > 0 {
+                    if self.link.key.get() != Some(key) || self.link.lost.get() > 0 {
                         return Ok(());
                     }
                 }
             }
         }
-        let resume = self.state(|endpoint| {
-            let size = endpoint.size();
-            endpoint.flow.resume_at(size)
-        })?;
-        if resume == Some(true) {
-            self.tell_flow("resume_writing")?;
-        }
+        self.resume_writing()?;
         let Some((empty, lost)) = self.state(|endpoint| (endpoint.is_empty(), endpoint.finish_close()))?
         else {
             return Ok(());
         };
         if empty {
             event_loop.engine()?.stop_flushing(key);
-            drop(self.write_context.take());
+            drop(self.link.write_context.take());
         }
-        if lost { self.connection_lost(None) } else { Ok(()) }
+        if lost { self.lose(None) } else { Ok(()) }
     }
 
     /// Warns of a program that goes on sending to a lost connection.
     pub(super) fn count_lost(self) -> PyResult<()> {
-        let lost = self.lost.get();
+        let lost = self.link.lost.get();
         if lost >= LOG_THRESHOLD {
             self.py()
                 .import("hotloop._reports")?
                 .call_method0("write_to_lost")?;
         }
-        self.lost.set(lost + 1);
+        self.link.lost.set(lost + 1);
         Ok(())
-    }
-
-    /// Tells the protocol to pause or resume; what it raises is reported, not passed on.
-    pub(super) fn tell_flow(self, name: &str) -> PyResult<()> {
-        let py = self.py();
-        let Some(protocol) = self.protocol() else {
-            return Ok(());
-        };
-        let Err(error) = protocol.object.bind(py).call_method0(name) else {
-            return Ok(());
-        };
-        if is_fatal(py, &error) {
-            return Err(error);
-        }
-        let reports = py.import("hotloop._reports")?;
-        reports
-            .call_method1("flow_control_failed", (self.object(), error.into_value(py), name))
-            .map(drop)
     }
 
     /// The address that an object plainly is.
@@ -189,11 +167,14 @@ impl<'py> It<'_, 'py> {
 
     /// Sends or queues a datagram whose address only the socket can make out: a name, or something that is none.
     fn send_named(self, bytes: Bound<'py, PyBytes>, to: &Bound<'py, PyAny>) -> PyResult<()> {
-        let Some(key) = self.key.get() else { return Ok(()) };
+        let Some(key) = self.link.key.get() else {
+            return Ok(());
+        };
         if self.state(|endpoint| endpoint.is_empty())?.unwrap_or(true) {
             match self.send_by_socket(&bytes, to) {
                 Ok(true) => return Ok(()),
-                Ok(false) => {}
+                // What an abort has dropped is not waited for.
+                Ok(false) => drop(self.named.take()),
                 Err(error) => return self.send_failed(error),
             }
         }
@@ -203,13 +184,13 @@ impl<'py> It<'_, 'py> {
             to: Destination::Named,
         };
         let queued = self.with_loop(|event_loop| {
-            let host = self.hosted();
+            let host = DatagramTransport::hosted(Instance::of(self));
             event_loop
                 .engine()?
                 .queue_datagram(key, datagram, &host)
                 .map_err(os_error)
         })?;
-        queued.map_or(Ok(()), |written| self.note_queued(written))
+        queued.map_or(Ok(()), |written| self.note_written(written))
     }
 
     /// Sends the first queued datagram, whose address only the socket can make out. Answers whether it is gone.
@@ -250,19 +231,8 @@ impl<'py> It<'_, 'py> {
         if error.is_instance_of::<PyOSError>(self.py()) {
             self.error_received(error)
         } else {
-            self.fail(error, FATAL)
+            self.fail_by("transport_failed", error, FATAL)
         }
-    }
-
-    fn note_queued(self, written: Written) -> PyResult<()> {
-        if written.queued && self.write_context.borrow().is_none() {
-            let context = ffi::copy_context(self.py())?;
-            self.write_context.replace(Some(context));
-        }
-        if written.pause {
-            self.tell_flow("pause_writing")?;
-        }
-        Ok(())
     }
 }
 

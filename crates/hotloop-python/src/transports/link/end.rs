@@ -4,7 +4,7 @@ use hotloop::transport::Close;
 use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 
-use super::{Linked, tuple};
+use super::{Key, Linked, tuple};
 use crate::dispatch::is_fatal;
 use crate::event_loop::Loop;
 use crate::ffi::{self, This};
@@ -18,7 +18,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
         };
         self.link().closing.set(true);
         self.with_loop(|event_loop| {
-            let close = event_loop.engine()?.close(key);
+            let close = key.close(&mut *event_loop.engine()?);
             if close == Close::LostSoon {
                 self.schedule_lost(event_loop, &py.None().into_bound(py))
             } else {
@@ -38,7 +38,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
         }
         self.link().closing.set(true);
         self.with_loop(|event_loop| {
-            event_loop.engine()?.abort(key);
+            key.abort(&mut *event_loop.engine()?);
             self.schedule_lost(event_loop, error)
         })?;
         Ok(())
@@ -99,7 +99,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
         told.and(closed)
     }
 
-    /// Takes the stream from the engine.
+    /// Takes what is under it from the engine.
     pub(crate) fn release(self) {
         let Some(key) = self.link().key.take() else { return };
         self.link().closing.set(true);
@@ -107,7 +107,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
         if let Some(event_loop) = event_loop
             && let Ok(mut engine) = event_loop.get(self.py()).engine()
         {
-            engine.release(key);
+            key.release(&mut engine);
         }
     }
 

@@ -1,31 +1,32 @@
-//! What every transport over a stream of the engine has: its loop, its stream and its protocol.
+//! What every transport has: its loop, what the engine has for it, and its protocol.
 
 mod end;
+mod key;
 mod receive;
 mod send;
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
 
-use hotloop::transport::Stream;
-use hotloop::{StreamEvent, StreamKey};
+use hotloop::StreamKey;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+pub(super) use self::key::Key;
 pub(super) use self::receive::Received;
 use super::Transport;
 use super::protocol::Protocol;
 use crate::dispatch::{in_context, is_fatal};
 use crate::event_loop::Loop;
-use crate::ffi::{self, Bytes, Class, Instance, Object, This, Visit};
+use crate::ffi::{self, Class, Instance, Object, This, Visit};
 use crate::host::Engine;
 
 /// The ties of a transport: upwards to its protocol, downwards to the engine and to the kernel.
-pub(crate) struct Link {
+pub(crate) struct Link<K = StreamKey> {
     /// The loop; `None` after `connection_lost`.
     pub(super) event_loop: RefCell<Option<Instance<Loop>>>,
-    /// The engine's name for the stream; `None` once it is released.
-    pub(super) key: Cell<Option<StreamKey>>,
+    /// The engine's name for the stream or the endpoint; `None` once it is released.
+    pub(super) key: Cell<Option<K>>,
     /// The number of the descriptor.
     pub(super) fd: RawFd,
     /// What is told; `None` before it is known, and after `connection_lost`.
@@ -42,7 +43,7 @@ pub(crate) struct Link {
     pub(super) context: Option<Object>,
 }
 
-impl Link {
+impl<K: Key> Link<K> {
     /// The ties of a transport whose protocol is still to be set, and whose stream is still to be opened.
     pub(super) fn new(event_loop: This<'_, '_, Loop>, fd: RawFd, context: Option<Object>) -> Self {
         Self {
@@ -78,23 +79,26 @@ impl Link {
     }
 }
 
-/// A transport over a stream of the engine.
+/// The news of what is under a transport.
+pub(super) type News<T> = <<T as Linked>::Key as Key>::News;
+
+/// A transport over a stream or a datagram endpoint of the engine.
 pub(crate) trait Linked: Class {
+    /// What it is over.
+    type Key: Key;
+
     /// Its ties.
-    fn link(&self) -> &Link;
+    fn link(&self) -> &Link<Self::Key>;
 
     /// The instance as the engine keeps it.
     fn hosted(this: Instance<Self>) -> Transport;
 
-    /// Runs the news of its stream, in the context in which they were asked for.
+    /// Runs the news, in the context in which they were asked for.
     ///
     /// # Errors
     /// What is nobody's but the loop's to report, `SystemExit` and `KeyboardInterrupt` among it.
-    fn run<'py>(
-        this: This<'_, 'py, Self>,
-        event_loop: This<'_, 'py, Loop>,
-        news: StreamEvent,
-    ) -> PyResult<()>;
+    fn run<'py>(this: This<'_, 'py, Self>, event_loop: This<'_, 'py, Loop>, news: News<Self>)
+    -> PyResult<()>;
 
     /// Closes the descriptor, through whoever owns it; once.
     ///
@@ -103,19 +107,21 @@ pub(crate) trait Linked: Class {
     fn close_descriptor(this: This<'_, '_, Self>) -> PyResult<()>;
 }
 
-/// Runs the news of a stream.
+/// Runs the news of what is under a transport.
 ///
 /// # Errors
 /// `SystemExit` and `KeyboardInterrupt` of the protocol's methods.
 pub(super) fn on_event<T: Linked>(
     this: This<'_, '_, T>,
     event_loop: This<'_, '_, Loop>,
-    news: StreamEvent,
+    news: News<T>,
 ) -> PyResult<()> {
     let py = this.py();
-    let context = match news {
-        StreamEvent::Readable => &this.link().read_context,
-        StreamEvent::Sent | StreamEvent::Broken(_) => &this.link().write_context,
+    let receiving = T::Key::is_of_receiving(&news);
+    let context = if receiving {
+        &this.link().read_context
+    } else {
+        &this.link().write_context
     };
     let context = context.borrow().clone();
     let act = || T::run(this, event_loop, news);
@@ -128,7 +134,12 @@ pub(super) fn on_event<T: Linked>(
             return Err(error);
         }
         // No protocol method accounts for it: reported as a handle's.
-        let arguments = (event_loop.object(), this.object(), error.into_value(py));
+        let arguments = (
+            event_loop.object(),
+            this.object(),
+            error.into_value(py),
+            receiving,
+        );
         py.import("hotloop._reports")?
             .call_method1("transport_event_failed", arguments)
             .map(drop)
@@ -148,9 +159,9 @@ impl<'py, T: Linked> This<'_, 'py, T> {
             .transpose()
     }
 
-    /// Calls `act` with the engine and the name of the stream; `None` once the stream is released or the loop closed.
+    /// Calls `act` with the engine and the key; `None` once that is released or the loop closed.
     #[inline]
-    fn with_engine<R>(self, act: impl FnOnce(&mut Engine, StreamKey) -> R) -> PyResult<Option<R>> {
+    fn with_engine<R>(self, act: impl FnOnce(&mut Engine, T::Key) -> R) -> PyResult<Option<R>> {
         let Some(key) = self.link().key.get() else {
             return Ok(None);
         };
@@ -166,11 +177,11 @@ impl<'py, T: Linked> This<'_, 'py, T> {
         self.link().event_loop.borrow().clone()
     }
 
-    /// Looks at the engine's stream; `None` once it is released or the loop closed.
+    /// Looks at the engine's state; `None` once it is released or the loop closed.
     #[inline]
-    pub(super) fn state<R>(self, look: impl FnOnce(&mut Stream<Bytes>) -> R) -> PyResult<Option<R>> {
+    pub(super) fn state<R>(self, look: impl FnOnce(&mut <T::Key as Key>::State) -> R) -> PyResult<Option<R>> {
         Ok(self
-            .with_engine(|engine, key| engine.stream(key).map(look))?
+            .with_engine(|engine, key| key.state(engine).map(look))?
             .flatten())
     }
 
@@ -191,21 +202,16 @@ impl<'py, T: Linked> This<'_, 'py, T> {
 
     /// What the events that are asked for now run in: the given context, else a copy of the current one, as the
     /// handle has that asyncio makes at this point.
-    fn current_context(self) -> PyResult<Object> {
+    pub(super) fn current_context(self) -> PyResult<Object> {
         self.link()
             .context
             .clone()
             .map_or_else(|| ffi::copy_context(self.py()), Ok)
     }
 
-    /// Notes the stream that was opened, and has `connection_made` and, if it is for `reading`, the method
+    /// Notes what was opened, and has `connection_made` and, if it is for `reading`, the method
     /// `_begin_reading` run on the next turn.
-    pub(super) fn start(
-        self,
-        event_loop: This<'_, 'py, Loop>,
-        key: StreamKey,
-        reading: bool,
-    ) -> PyResult<()> {
+    pub(super) fn start(self, event_loop: This<'_, 'py, Loop>, key: T::Key, reading: bool) -> PyResult<()> {
         let py = self.py();
         self.link().key.set(Some(key));
         let Some(protocol) = self.protocol() else {

@@ -2,9 +2,10 @@
 
 use std::io;
 
+use hotloop::StreamKey;
 use pyo3::prelude::*;
 
-use super::Linked;
+use super::{Key, Linked};
 use crate::errors::{is_transient, os_error};
 use crate::event_loop::Loop;
 use crate::ffi::{self, Instance, This};
@@ -30,9 +31,8 @@ impl<'py, T: Linked> This<'_, 'py, T> {
         let old = self.link().read_context.replace(Some(self.current_context()?));
         drop(old);
         self.with_loop(|event_loop| {
-            event_loop
-                .engine()?
-                .start_reading(key, T::hosted(Instance::of(self)))
+            let host = T::hosted(Instance::of(self));
+            key.start_reading(&mut *event_loop.engine()?, host)
                 .map_err(os_error)
         })?;
         Ok(())
@@ -40,11 +40,13 @@ impl<'py, T: Linked> This<'_, 'py, T> {
 
     /// Stops receiving.
     pub(crate) fn stop_reading(self) -> PyResult<()> {
-        let kept = self.with_engine(|engine, key| engine.stop_reading(key))?;
+        let kept = self.with_engine(|engine, key| key.stop_reading(engine))?;
         drop(kept);
         Ok(())
     }
+}
 
+impl<'py, T: Linked<Key = StreamKey>> This<'_, 'py, T> {
     /// Receives once through the scratch buffer and tells the protocol: a stock stream reader natively, any other by
     /// its `data_received`.
     ///

@@ -2,14 +2,16 @@
 
 use std::io;
 
+use hotloop::transport::FlowControl;
+use hotloop::{StreamKey, Written};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::Linked;
+use super::{Key, Linked};
 use crate::dispatch::is_fatal;
 use crate::ffi::{Bytes, Call, Instance, This};
 
-impl<'py, T: Linked> This<'_, 'py, T> {
+impl<'py, T: Linked<Key = StreamKey>> This<'_, 'py, T> {
     /// Sends or queues bytes, and pauses the protocol where that is due. `own` makes an owned copy. Answers why the
     /// connection is broken, if it is.
     #[inline]
@@ -24,18 +26,24 @@ impl<'py, T: Linked> This<'_, 'py, T> {
         let this = T::hosted(Instance::of(self));
         let written = self.with_loop(|event_loop| Ok(event_loop.engine()?.write(key, bytes, own, &this)))?;
         match written {
-            Some(Ok(written)) => {
-                if written.queued {
-                    self.note_write_context()?;
-                }
-                if written.pause {
-                    self.tell_flow("pause_writing")?;
-                }
-                Ok(None)
-            }
+            Some(Ok(written)) => self.note_written(written).map(|()| None),
             None => Ok(None),
             Some(Err(error)) => Ok(Some(error)),
         }
+    }
+}
+
+impl<'py, T: Linked> This<'_, 'py, T> {
+    /// Notes what a write has led to, and pauses the protocol where that is due.
+    #[inline]
+    pub(crate) fn note_written(self, written: Written) -> PyResult<()> {
+        if written.queued {
+            self.note_write_context()?;
+        }
+        if written.pause {
+            self.tell_flow("pause_writing")?;
+        }
+        Ok(())
     }
 
     /// Notes that this is the context in which the room to send is waited for.
@@ -50,10 +58,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
 
     /// Tells the protocol to resume where what is queued is no more than the low mark.
     pub(crate) fn resume_writing(self) -> PyResult<()> {
-        let resume = self.state(|stream| {
-            let queued = stream.queue.len();
-            stream.flow.resume_at(queued)
-        })?;
+        let resume = self.flow(|flow, queued| flow.resume_at(queued))?;
         if resume == Some(true) {
             self.tell_flow("resume_writing")?;
         }
@@ -78,14 +83,22 @@ impl<'py, T: Linked> This<'_, 'py, T> {
             .map(drop)
     }
 
+    /// Looks at flow control and at how much is queued; `None` once that is released or the loop closed.
+    pub(crate) fn flow<R>(self, look: impl FnOnce(&mut FlowControl, usize) -> R) -> PyResult<Option<R>> {
+        self.state(|state| {
+            let (flow, queued) = T::Key::flow(state);
+            look(flow, queued)
+        })
+    }
+
     /// Sends what is gathered in this turn.
     pub(crate) fn flush_now(self) -> PyResult<()> {
-        self.with_engine(|engine, key| engine.flush_now(key)).map(drop)
+        self.with_engine(|engine, key| key.flush_now(engine)).map(drop)
     }
 
     /// The marks of flow control, in bytes.
     pub(crate) fn limits(self) -> PyResult<(usize, usize)> {
-        Ok(self.state(|stream| stream.flow.limits())?.unwrap_or_default())
+        Ok(self.flow(|flow, _| flow.limits())?.unwrap_or_default())
     }
 
     /// Sets the marks of flow control, by asyncio's own rules and words, and pauses the protocol if that is due.
@@ -95,15 +108,12 @@ impl<'py, T: Linked> This<'_, 'py, T> {
             .import("hotloop._reports")?
             .getattr("write_buffer_limits")?;
         let (high, low): (usize, usize) = call.forward(&checks)?.extract()?;
-        self.state(|stream| stream.flow.set_limits(Some(high), Some(low)))?
+        self.flow(|flow, _| flow.set_limits(Some(high), Some(low)))?
             .transpose()
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
         // What is only gathered goes out at the end of the turn without further news: it must not count as waiting.
         self.flush_now()?;
-        let pause = self.state(|stream| {
-            let queued = stream.queue.len();
-            stream.flow.pause_at(queued)
-        })?;
+        let pause = self.flow(|flow, queued| flow.pause_at(queued))?;
         if pause == Some(true) {
             self.tell_flow("pause_writing")?;
         }

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::os::fd::RawFd;
 use std::sync::OnceLock;
 
+use hotloop::StreamKey;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
@@ -30,7 +31,7 @@ pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
 }
 
 /// A transport over a file object, which owns the descriptor.
-pub(crate) trait Piped: Linked {
+pub(crate) trait Piped: Linked<Key = StreamKey> {
     /// The file object; `None` once it is closed.
     fn pipe(&self) -> &RefCell<Option<Object>>;
 }

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::sync::OnceLock;
 
-use hotloop::StreamEvent;
+use hotloop::{StreamEvent, StreamKey};
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
@@ -56,6 +56,8 @@ impl Finalize for ReadPipeTransport {
 }
 
 impl Linked for ReadPipeTransport {
+    type Key = StreamKey;
+
     #[inline]
     fn link(&self) -> &Link {
         &self.link

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::sync::OnceLock;
 
-use hotloop::StreamEvent;
+use hotloop::{StreamEvent, StreamKey};
 use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyType};
@@ -62,6 +62,8 @@ impl Finalize for WritePipeTransport {
 }
 
 impl Linked for WritePipeTransport {
+    type Key = StreamKey;
+
     #[inline]
     fn link(&self) -> &Link {
         &self.link

@@ -10,8 +10,8 @@ mod socket;
 use std::cell::{Cell, RefCell};
 use std::sync::OnceLock;
 
-use hotloop::StreamEvent;
 use hotloop::driver::SocketAddress;
+use hotloop::{StreamEvent, StreamKey};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -109,6 +109,8 @@ impl SocketTransport {
 }
 
 impl Linked for SocketTransport {
+    type Key = StreamKey;
+
     #[inline]
     fn link(&self) -> &Link {
         &self.link
