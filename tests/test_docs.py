@@ -86,7 +86,7 @@ def table_rows(page: Path) -> list[list[str]]:
 def test_every_test_named_beside_a_trap_exists():
     known = {
         f"{path.name}::{node.name}"
-        for path in (ROOT / "tests").glob("test_*.py")
+        for path in (ROOT / "tests").rglob("test_*.py")
         for node in ast.parse(path.read_text()).body
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
