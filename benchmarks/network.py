@@ -23,14 +23,20 @@ class Row:
     connections: int = 50
     # Whether each exchange has a connection, and a handshake, of its own.
     reconnect: bool = False
+    title: str = ""
 
     @property
     def name(self) -> str:
-        return f"{'connect' if self.reconnect else 'echo'}_{self.kind}_{self.size // 1024}k"
+        verb = "connect" if self.reconnect else "echo"
+        return self.title or f"{verb}_{self.kind}_{self.size // 1024}k"
 
     @property
     def is_tls(self) -> bool:
         return self.kind.startswith("tls_")
+
+    @property
+    def is_datagrams(self) -> bool:
+        return self.kind == "udp"
 
     @property
     def has_floor(self) -> bool:
@@ -56,6 +62,9 @@ ROWS = {
         Row("tls_streams", 1024 * 1024, connections=4),
         # Handshakes: what each costs, with the connection under it.
         Row("tls_protocol", 1024, reconnect=True),
+        # One peer that waits for each answer, and so many that datagrams always wait. The size is that of a packet.
+        Row("udp", 1200, connections=1, title="udp_pingpong"),
+        Row("udp", 1200, title="udp_flood"),
     )
 }
 
@@ -63,11 +72,13 @@ ROWS = {
 def measure(row: Row, loop: str, duration: float) -> process.Load:
     """One round of one loop, on a fresh server. Raises what `process` does when that fails."""
     if loop == FLOOR:
-        command = [str(process.binary("hotloop-floor"))]
+        command = [str(process.binary("hotloop-floor")), *(["udp"] if row.is_datagrams else [])]
     else:
         command = process.python("-m", "benchmarks.servers", "--loop", loop, "--kind", row.kind)
     with process.server(command) as (pid, port):
-        arguments = ["echo", f"127.0.0.1:{port}", "--size", str(row.size), "--connections", str(row.connections)]
+        scheme = "udp:" if row.is_datagrams else ""
+        arguments = ["echo", f"{scheme}127.0.0.1:{port}"]
+        arguments += ["--size", str(row.size), "--connections", str(row.connections)]
         arguments += ["--tls"] * row.is_tls + ["--reconnect"] * row.reconnect
         return process.load(arguments, pid=pid, duration=duration)
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from typing import Any
 
 from benchmarks import loops
 
@@ -42,6 +43,16 @@ class EchoBuffered(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         # A copy: the transport may keep what it cannot send at once, and the buffer is filled again.
         self.transport.write(bytes(self.view[:nbytes]))
+
+
+class EchoDatagrams(asyncio.DatagramProtocol):
+    transport: asyncio.DatagramTransport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # uvloop's is no asyncio.DatagramTransport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.transport.sendto(data, addr)
 
 
 async def serve_protocol(context: ssl.SSLContext | None = None) -> None:
@@ -104,6 +115,13 @@ async def serve_sock() -> None:
         task.add_done_callback(tasks.discard)
 
 
+async def serve_udp() -> None:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(EchoDatagrams, local_addr=("127.0.0.1", 0))
+    announce(transport.get_extra_info("sockname")[1])
+    await loop.create_future()
+
+
 KINDS = {
     "protocol": serve_protocol,
     "buffered": serve_buffered,
@@ -111,6 +129,7 @@ KINDS = {
     "sock": serve_sock,
     "tls_protocol": serve_tls_protocol,
     "tls_streams": serve_tls_streams,
+    "udp": serve_udp,
 }
 
 

@@ -296,6 +296,98 @@ def test_udp_with_addresses(loop, no_leaks):
         assert run(loop, loop.sock_recvfrom_into(one, buffer, 4)) == (4, two.getsockname())
 
 
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
+def test_datagrams_with_addresses_of_each_family(loop, family, tmp_path):
+    """The address is the very one that the socket's own method answers."""
+    where = {socket.AF_INET: ("127.0.0.1", 0), socket.AF_INET6: ("::1", 0)}
+    with nonblocking(family, socket.SOCK_DGRAM) as one, nonblocking(family, socket.SOCK_DGRAM) as two:
+        for name, sock in [("one", one), ("two", two)]:
+            sock.bind(where.get(family, str(tmp_path / name)))
+        for size in [0, 1, 1000]:
+            assert run(loop, loop.sock_sendto(one, bytes(size), two.getsockname())) == size
+            assert run(loop, loop.sock_recvfrom(two, 500)) == (bytes(min(size, 500)), one.getsockname())
+            run(loop, loop.sock_sendto(one, bytes(size), two.getsockname()))
+            assert run(loop, loop.sock_recvfrom_into(two, bytearray(2000))) == (size, one.getsockname())
+
+
+def test_a_stream_has_no_addresses(loop, unix):
+    near, far = unix
+    far.send(b"bytes")
+    data, address = run(loop, loop.sock_recvfrom(near, 3))
+    assert data == b"byt"
+    count, same = run(loop, loop.sock_recvfrom_into(near, bytearray(9)))
+    assert (count, same) == (2, address)
+    far.send(b"more")
+    assert near.recvfrom(9) == (b"more", address)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda loop, sock, peer: loop.sock_sendto(sock, b"x", ("localhost", peer[1])),
+        lambda loop, sock, peer: loop.sock_sendto(sock, b"x", ("127.0.0.1", 70000)),
+        lambda loop, sock, peer: loop.sock_sendto(sock, b"x", ("127.0.0.1",)),
+        lambda loop, sock, peer: loop.sock_sendto(sock, b"x", None),
+        lambda loop, sock, peer: loop.sock_sendto(sock, "x", peer),
+        lambda loop, sock, peer: loop.sock_sendto(sock, bytes(70000), peer),
+        lambda loop, sock, peer: loop.sock_sendto(sock, bytearray(b"x"), peer),
+        lambda loop, sock, peer: loop.sock_sendto(sock, memoryview(b"abcd")[::2], peer),
+        lambda loop, sock, peer: loop.sock_recvfrom(sock, -1),
+        lambda loop, sock, peer: loop.sock_recvfrom(sock, "x"),
+        lambda loop, sock, peer: loop.sock_recvfrom(sock, 1 << 70),
+        lambda loop, sock, peer: loop.sock_recvfrom_into(sock, b"x"),
+        lambda loop, sock, peer: loop.sock_recvfrom_into(sock, bytearray(1), 2),
+        lambda loop, sock, peer: loop.sock_recvfrom_into(sock, bytearray(1), -1),
+        lambda loop, sock, peer: loop.sock_recvfrom_into(sock, 1),
+    ],
+    ids=range(15),
+)
+def test_datagram_calls_end_as_on_stock_asyncio(loop, call, no_leaks):
+    def ask(loop):
+        with nonblocking(kind=socket.SOCK_DGRAM) as sock, nonblocking(kind=socket.SOCK_DGRAM) as peer:
+            sock.bind(("127.0.0.1", 0))
+            peer.bind(("127.0.0.1", 0))
+            return run(loop, call(loop, sock, peer.getsockname()))
+
+    same_as_stock(loop, ask)
+
+
+def test_descriptors_travel_beside_the_bytes(loop, loop_name, unix):
+    """`sock_sendmsg` and `sock_recvmsg` are an addition to asyncio."""
+    if loop_name == "asyncio":
+        pytest.skip("an addition to asyncio")
+    near, far = unix
+    far.setblocking(False)
+    reading, writing = os.pipe()
+    space = socket.CMSG_SPACE(4)
+    task = loop.create_task(loop.sock_recvmsg(far, 100, space))
+    turns(loop, 2)
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [writing]))]
+    assert run(loop, loop.sock_sendmsg(near, [b"by", b"tes"], rights)) == 5
+    data, ancillary, flags, _ = run(loop, task)
+    assert (data, flags & socket.MSG_CTRUNC) == (b"bytes", 0)
+    [(level, kind, packed)] = ancillary
+    assert (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+    received = array.array("i", packed)[0]
+    os.write(received, b"through")
+    assert os.read(reading, 10) == b"through"
+    for fd in (reading, writing, received):
+        os.close(fd)
+
+
+def test_a_message_waits_for_room(loop, loop_name, unix):
+    if loop_name == "asyncio":
+        pytest.skip("an addition to asyncio")
+    near, far = unix
+    filled = fill(near)
+    task = loop.create_task(loop.sock_sendmsg(near, [b"last"]))
+    turns(loop, 3)
+    assert not task.done()
+    receive_exactly(far, filled)
+    assert run(loop, task) == 4
+    assert receive_exactly(far, 4) == b"last"
+
+
 @pytest.mark.parametrize(
     "method", ["sock_recv", "sock_recv_into", "sock_recvfrom", "sock_recvfrom_into", "sock_accept"]
 )

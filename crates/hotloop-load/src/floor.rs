@@ -2,13 +2,14 @@
 //!
 //! One thread, one level-triggered epoll instance, one buffer. For each ready connection one `recv` and one `send`, the
 //! system calls that no loop on readiness can do without. Prints its port on one line and serves on 127.0.0.1 until it
-//! is killed, as the servers of the benchmarks do.
+//! is killed, as the servers of the benchmarks do. With `udp` on its command line it is one socket that gives each
+//! datagram back.
 
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
 use std::process::ExitCode;
 
@@ -21,7 +22,11 @@ const READ_SIZE: usize = 256 * 1024;
 const EVENTS: usize = 512;
 
 fn main() -> ExitCode {
-    match serve() {
+    let served = match std::env::args().nth(1).as_deref() {
+        Some("udp") => serve_datagrams(),
+        _ => serve(),
+    };
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("hotloop-floor: {error}");
@@ -62,6 +67,24 @@ fn serve() -> io::Result<()> {
                     Err(_) => drop(connections.remove(&fd)),
                 }
             }
+        }
+    }
+}
+
+fn serve_datagrams() -> io::Result<()> {
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    socket.set_nonblocking(true)?;
+    println!("{}", socket.local_addr()?.port());
+    let set = epoll::create(CreateFlags::CLOEXEC)?;
+    epoll::add(&set, &socket, EventData::new_u64(0), EventFlags::IN)?;
+    let mut buffer = vec![0; READ_SIZE];
+    let mut events: Vec<Event> = Vec::with_capacity(1);
+    loop {
+        events.clear();
+        epoll::wait(&set, rustix::buffer::spare_capacity(&mut events), None)?;
+        if let Some((received, from)) = again_later(socket.recv_from(&mut buffer))? {
+            // What the kernel has no room for is lost, which UDP allows.
+            again_later(socket.send_to(&buffer[..received], from))?;
         }
     }
 }

@@ -11,7 +11,7 @@ pub(crate) const USAGE: &str = "\
 usage: hotloop-load echo ADDRESS [--size BYTES] [OPTIONS]
        hotloop-load http ADDRESS [--path PATH] [--expect TEXT | --expect-file FILE] [OPTIONS]
 
-ADDRESS is host:port, or unix:PATH.
+ADDRESS is host:port, udp:host:port (echo only; a message is a datagram), or unix:PATH.
 
   --size BYTES         echo: length of a message (default 1024)
   --path PATH          http: what to GET (default /)
@@ -23,6 +23,9 @@ ADDRESS is host:port, or unix:PATH.
   --duration SECONDS   measured time (default 5)
   --warm-up SECONDS    time before it that does not count (default 0.5)
   --pid PID            the server, to have its CPU time measured";
+
+/// The longest message over UDP, in bytes.
+const MAX_DATAGRAM: usize = 65507;
 
 /// One run, as asked for on the command line.
 pub(crate) struct Options {
@@ -100,6 +103,12 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
         other => return Err(format!("the mode is echo or http, not {other:?}").into()),
     };
     let address = Address::parse(address)?;
+    if matches!((&mode, &address), (Mode::Http { .. }, Address::Udp(_))) {
+        return Err("http goes over a stream".into());
+    }
+    if matches!((&mode, &address), (Mode::Echo { size }, Address::Udp(_)) if *size > MAX_DATAGRAM) {
+        return Err(format!("a datagram has at most {MAX_DATAGRAM} bytes").into());
+    }
     Ok(Some(Options {
         mode,
         address,
@@ -160,6 +169,8 @@ mod tests {
             &["echo"][..],
             &["gopher", "127.0.0.1:80"],
             &["echo", "nowhere"],
+            &["http", "udp:127.0.0.1:80"],
+            &["echo", "udp:127.0.0.1:80", "--size", "65508"],
             &["echo", "127.0.0.1:80", "--size", "0"],
             &["echo", "127.0.0.1:80", "--duration", "-1"],
             &["echo", "127.0.0.1:80", "--colour"],

@@ -1,7 +1,7 @@
 //! The program as it is, against servers that are right, wrong or rude.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -52,6 +52,23 @@ fn messages_larger_than_the_buffers_of_a_unix_socket_come_back() {
     let output = load(&["echo", &format!("unix:{}", path.display()), "--size", "2000000"]);
     std::fs::remove_file(&path).expect("it was bound");
     assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn datagrams_come_back() {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let address = format!("udp:{}", socket.local_addr().expect("it is bound"));
+    thread::spawn(move || {
+        let mut buffer = [0; 65536];
+        while let Ok((count, from)) = socket.recv_from(&mut buffer) {
+            if socket.send_to(&buffer[..count], from).is_err() {
+                return;
+            }
+        }
+    });
+    let output = load(&["echo", &address, "--size", "1200"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(figure(&output, "requests") > 0.0);
 }
 
 #[test]

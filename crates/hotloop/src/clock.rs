@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use crate::sys;
+
 /// A clock that never goes backwards, in seconds since a fixed, unnamed point.
 ///
 /// Seconds are `f64` because that is what asyncio's `loop.time()` answers; 2^53 nanoseconds are 104 days, so a machine
@@ -19,10 +21,8 @@ pub struct Monotonic;
 impl Clock for Monotonic {
     #[inline]
     fn now(&self) -> f64 {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         // One rounding only, as CPython does it: through whole nanoseconds, then one division.
-        let nanoseconds = now.tv_sec * 1_000_000_000 + now.tv_nsec;
-        nanoseconds as f64 / 1e9
+        sys::monotonic_nanoseconds() as f64 / 1e9
     }
 }
 

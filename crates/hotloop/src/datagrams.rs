@@ -196,6 +196,19 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         self.queue_datagram(key, Queued { bytes: own(), to }, host)
     }
 
+    /// Sends datagrams at once, as many of the first ones as the kernel takes, and says how many those were.
+    ///
+    /// # Errors
+    /// What became of the first one; the endpoint goes on. `WouldBlock` if the kernel has no room, or something is
+    /// queued. `NotFound` if the endpoint is gone.
+    pub fn send_at_once(&mut self, key: EndpointKey, datagrams: &[Outgoing<'_>]) -> io::Result<usize> {
+        let entry = self.endpoints.get(key.0).ok_or(io::ErrorKind::NotFound)?;
+        if !entry.state.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.driver.send_datagrams(entry.fd, datagrams)
+    }
+
     /// Queues a datagram behind those that wait, to be sent when the kernel has room.
     ///
     /// # Errors

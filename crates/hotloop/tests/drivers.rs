@@ -4,6 +4,8 @@
 //! worlds it holds in. What only a kernel has (closed and duplicated descriptors, threads, signals, real time) is
 //! asked of the drivers over a kernel.
 
+#[path = "drivers/datagrams.rs"]
+mod datagrams;
 #[path = "drivers/kernel.rs"]
 mod kernel;
 #[path = "drivers/operations.rs"]
@@ -54,6 +56,11 @@ macro_rules! hold_everywhere {
                 nothing_to_replace_is_not_found
                 what_a_turn_leaves_untaken_is_reported_again
                 a_negative_descriptor_is_refused;
+            datagrams:
+                datagrams_come_in_batches_with_their_senders
+                a_batch_takes_no_more_than_it_is_asked_for
+                a_long_datagram_is_cut_to_the_buffer
+                datagrams_go_where_they_are_sent;
             wait:
                 a_wake_before_a_wait_ends_it
                 wakes_coalesce
@@ -83,6 +90,9 @@ macro_rules! hold_in_a_kernel {
                 an_accept_gives_each_connection_once
                 an_accept_goes_on_beside_a_writer_and_after_a_reader
                 many_ready_descriptors_are_all_reported;
+            datagrams:
+                a_refused_datagram_is_an_error_of_a_later_call
+                a_datagram_that_fails_stops_those_behind_it;
             stale:
                 a_cancel_after_the_close_ends_the_operation
                 a_duplicate_of_a_closed_descriptor_is_not_reported_for_ever

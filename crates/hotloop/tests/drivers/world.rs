@@ -4,14 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use hotloop::clock::{Clock, Manual};
 use hotloop::driver::sim::{Network, Sim};
-use hotloop::driver::{Completion, Driver, OpKey, Outcome, Selector};
+use hotloop::driver::{Address, Completion, Driver, OpKey, Outcome, Selector};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 /// A driver's surroundings: connections whose far end the test holds.
@@ -37,6 +37,15 @@ pub(crate) trait World: Sized {
     /// Whether the far end knows that nothing more will come.
     fn has_ended(&self, fd: RawFd) -> io::Result<bool>;
 
+    /// A new datagram socket, connected to nobody, and the address of another one that the test holds.
+    fn datagrams(&self) -> io::Result<(RawFd, Address)>;
+
+    /// Lets a datagram from that address come in.
+    fn feed_datagram(&self, fd: RawFd, bytes: &[u8]) -> io::Result<()>;
+
+    /// Takes all datagrams that were sent to that address.
+    fn drain_datagrams(&self, fd: RawFd) -> io::Result<Vec<Vec<u8>>>;
+
     /// The time since the world began.
     fn now(&self) -> Duration;
 }
@@ -45,6 +54,8 @@ pub(crate) trait World: Sized {
 pub(crate) struct Kernel {
     /// Near and far end, by the number of the near one.
     connections: RefCell<BTreeMap<RawFd, (UnixStream, UnixStream)>>,
+    /// Datagram sockets likewise.
+    datagrams: RefCell<BTreeMap<RawFd, (UdpSocket, UdpSocket)>>,
     began: Instant,
 }
 
@@ -54,6 +65,7 @@ impl World for Kernel {
     fn new() -> io::Result<Self> {
         Ok(Self {
             connections: RefCell::default(),
+            datagrams: RefCell::default(),
             began: Instant::now(),
         })
     }
@@ -94,6 +106,32 @@ impl World for Kernel {
         Ok(polled[0].revents().contains(PollFlags::RDHUP))
     }
 
+    fn datagrams(&self) -> io::Result<(RawFd, Address)> {
+        let (near, far) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+        near.set_nonblocking(true)?;
+        far.set_nonblocking(true)?;
+        let (fd, address) = (near.as_raw_fd(), far.local_addr()?);
+        self.datagrams.borrow_mut().insert(fd, (near, far));
+        Ok((fd, address.into()))
+    }
+
+    fn feed_datagram(&self, fd: RawFd, bytes: &[u8]) -> io::Result<()> {
+        let (near, far) = &self.datagrams.borrow()[&fd];
+        far.send_to(bytes, near.local_addr()?).map(drop)
+    }
+
+    fn drain_datagrams(&self, fd: RawFd) -> io::Result<Vec<Vec<u8>>> {
+        let far = &self.datagrams.borrow()[&fd].1;
+        let (mut all, mut buffer) = (Vec::new(), [0; 65536]);
+        loop {
+            match far.recv(&mut buffer) {
+                Ok(count) => all.push(buffer[..count].to_vec()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(all),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     fn now(&self) -> Duration {
         self.began.elapsed()
     }
@@ -109,6 +147,11 @@ pub(crate) struct Simulated {
 
 /// How many bytes a scripted descriptor sends before it has no room.
 const ROOM: usize = 64 * 1024;
+
+/// Where the datagrams of the simulation go to and come from.
+fn far() -> Address {
+    SocketAddr::from(([127, 0, 0, 1], 9)).into()
+}
 
 impl World for Simulated {
     type Driver = Sim;
@@ -150,6 +193,23 @@ impl World for Simulated {
 
     fn has_ended(&self, fd: RawFd) -> io::Result<bool> {
         Ok(self.network.has_ended(fd))
+    }
+
+    fn datagrams(&self) -> io::Result<(RawFd, Address)> {
+        Ok((self.connect()?, far()))
+    }
+
+    fn feed_datagram(&self, fd: RawFd, bytes: &[u8]) -> io::Result<()> {
+        self.network.feed_datagram(fd, bytes, far());
+        Ok(())
+    }
+
+    fn drain_datagrams(&self, fd: RawFd) -> io::Result<Vec<Vec<u8>>> {
+        let sent = self.network.take_datagrams(fd);
+        assert!(sent.iter().all(|(_, to)| *to == Some(far())));
+        let bytes: Vec<_> = sent.into_iter().map(|(bytes, _)| bytes).collect();
+        self.network.make_room(fd, bytes.iter().map(Vec::len).sum());
+        Ok(bytes)
     }
 
     fn now(&self) -> Duration {

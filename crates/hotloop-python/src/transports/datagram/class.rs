@@ -3,10 +3,12 @@
 use std::cell::RefCell;
 use std::sync::OnceLock;
 
+use hotloop::driver::{Address, MAX_BATCH};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyMemoryView, PyString, PyTuple, PyType};
 
+use super::send::Target;
 use super::{CLASS, DatagramTransport, It, Protocol};
 use crate::answers::{argument, bool_object, none, object_or_none};
 use crate::ffi::{Call, ClassBuilder, Instance, Object, ReadBuffer};
@@ -52,6 +54,11 @@ pub(in crate::transports) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()
             c"sendto",
             c"sendto($self, /, data, addr=None)\n--\n\nSend a datagram, without waiting.",
             sendto,
+        )
+        .method(
+            c"sendto_many",
+            c"sendto_many($self, /, datagrams)\n--\n\nSend (data, addr) pairs, without waiting.",
+            sendto_many,
         )
         .no_args(
             c"close",
@@ -217,16 +224,89 @@ fn sendto<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, Py
             (data, Some(to))
         }
     };
-    let mut to = to.filter(|to| !to.is_none());
-    let plain = data.cast_exact::<PyBytes>().ok();
-    if plain.is_none() {
-        check_data(&data)?;
+    this.send_one(&data, to)?;
+    none(py)
+}
+
+fn sendto_many<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    let datagrams = call.only("DatagramTransport.sendto_many", "datagrams")?;
+    let mut batch = Vec::with_capacity(MAX_BATCH);
+    let mut told = Ok(());
+    for datagram in datagrams.try_iter()? {
+        told = datagram.and_then(|datagram| this.send_among(&datagram, &mut batch));
+        if told.is_err() {
+            break;
+        }
     }
-    if overhead().is_none() && data.len()? == 0 {
-        return none(py);
+    // What came before an error is sent all the same, as it is one by one.
+    told.and(this.send_batch(&mut batch))?;
+    none(py)
+}
+
+impl<'py> It<'_, 'py> {
+    /// Sends one of many datagrams, or appends it to those that are to be sent.
+    fn send_among(
+        self,
+        datagram: &Bound<'py, PyAny>,
+        batch: &mut Vec<(Bound<'py, PyBytes>, Option<Address>)>,
+    ) -> PyResult<()> {
+        let (data, to): (Bound<'py, PyAny>, Bound<'py, PyAny>) = datagram.extract()?;
+        match data.cast_exact::<PyBytes>() {
+            // What is empty may not be sent at all; what is closed is counted one by one.
+            Ok(bytes) if !bytes.as_bytes().is_empty() && self.lost.get() == 0 => {
+                let to = self.check_destination(Some(to))?;
+                let address = match self.target(to.as_ref()) {
+                    Target::Peer => None,
+                    Target::Address(address) => Some(address),
+                    Target::Named(_) => {
+                        self.send_batch(batch)?;
+                        return self.send_one(&data, to);
+                    }
+                };
+                batch.push((bytes.clone(), address));
+                if batch.len() == MAX_BATCH {
+                    self.send_batch(batch)?;
+                }
+                Ok(())
+            }
+            _ => {
+                self.send_batch(batch)?;
+                self.send_one(&data, Some(to))
+            }
+        }
     }
-    if let Some(address) = &this.address {
-        let address = address.bind(py);
+
+    fn send_one(self, data: &Bound<'py, PyAny>, to: Option<Bound<'py, PyAny>>) -> PyResult<()> {
+        let py = self.py();
+        let plain = data.cast_exact::<PyBytes>().ok();
+        if plain.is_none() {
+            check_data(data)?;
+        }
+        if overhead().is_none() && data.len()? == 0 {
+            return Ok(());
+        }
+        let to = self.check_destination(to)?;
+        if self.address.is_some() && self.lost.get() > 0 {
+            return self.count_lost();
+        }
+        if let Some(bytes) = plain {
+            return self.send(bytes.as_bytes(), || bytes.clone(), to.as_ref());
+        }
+        match ReadBuffer::new(data) {
+            // What is kept is a copy: the caller may change its buffer as soon as this returns.
+            Ok(view) => self.send(view.as_slice(), || PyBytes::new(py, view.as_slice()), to.as_ref()),
+            Err(error) => self.send_failed(error),
+        }
+    }
+
+    /// The address that is sent to, out of the one that is asked for.
+    fn check_destination(self, to: Option<Bound<'py, PyAny>>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let to = to.filter(|to| !to.is_none());
+        let Some(address) = &self.address else {
+            return Ok(to);
+        };
+        let address = address.bind(self.py());
         if let Some(to) = &to
             && !to.is(&*address)
             && !address.eq(to)?
@@ -234,22 +314,8 @@ fn sendto<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, Py
             let message = format!("Invalid address: must be None or {}", address.str()?);
             return Err(PyValueError::new_err(message));
         }
-        to = Some(address.to_owned());
-        if this.lost.get() > 0 {
-            this.count_lost()?;
-            return none(py);
-        }
+        Ok(Some(address.to_owned()))
     }
-    if let Some(bytes) = plain {
-        this.send(bytes.as_bytes(), || bytes.clone(), to.as_ref())?;
-        return none(py);
-    }
-    match ReadBuffer::new(&data) {
-        // What is kept is a copy: the caller may change its buffer as soon as this returns.
-        Ok(view) => this.send(view.as_slice(), || PyBytes::new(py, view.as_slice()), to.as_ref())?,
-        Err(error) => this.send_failed(error)?,
-    }
-    none(py)
 }
 
 fn check_data(data: &Bound<'_, PyAny>) -> PyResult<()> {

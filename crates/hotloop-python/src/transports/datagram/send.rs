@@ -1,6 +1,8 @@
 //! Sending: at once or from the queue, and flow control.
 
-use hotloop::driver::Address;
+use std::collections::VecDeque;
+
+use hotloop::driver::{Address, Outgoing};
 use hotloop::transport::{Destination, Queued};
 use hotloop::{Flushed, Written};
 use pyo3::exceptions::{PyAttributeError, PyOSError};
@@ -9,13 +11,22 @@ use pyo3::types::PyBytes;
 
 use super::{It, Peer};
 use crate::dispatch::is_fatal;
-use crate::errors::{os_error, would_block};
+use crate::errors::{is_transient, os_error, would_block};
 use crate::event_loop::Loop;
 use crate::ffi::{self, Bytes, This};
 use crate::transports::LOG_THRESHOLD;
 
 /// What ends a transport that fails to send in a way that is no error of the socket.
 const FATAL: &str = "Fatal write error on datagram transport";
+
+/// Where a datagram goes.
+pub(super) enum Target<'py> {
+    /// To the peer that the socket is connected to.
+    Peer,
+    Address(Address),
+    /// To what only the socket can make out.
+    Named(Bound<'py, PyAny>),
+}
 
 impl<'py> It<'_, 'py> {
     /// Sends or queues a datagram. `own` makes an owned copy of its bytes.
@@ -25,37 +36,80 @@ impl<'py> It<'_, 'py> {
         own: impl FnOnce() -> Bound<'py, PyBytes>,
         to: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<()> {
-        let py = self.py();
-        let Some(key) = self.key.get() else {
-            // asyncio's transport looks for its socket and then for its loop.
-            return Err(PyAttributeError::new_err(
-                "'NoneType' object has no attribute 'call_exception_handler'",
-            ));
-        };
-        let known;
-        let address = match (self.peer, to) {
-            (Peer::Named, _) | (Peer::Unnamed, None) => None,
-            (_, Some(to)) => {
-                known = self.read_address(to);
-                match &known {
-                    Some(address) => Some(address),
-                    None => return self.send_named(own(), to),
+        match self.target(to) {
+            Target::Peer => self.send_to(bytes, own, None),
+            Target::Address(address) => self.send_to(bytes, own, Some(address)),
+            Target::Named(to) if self.key.get().is_some() => self.send_named(own(), &to),
+            Target::Named(_) => Err(gone()),
+        }
+    }
+
+    /// Sends the datagrams of `batch`, which it empties, in as few calls of the kernel as there can be.
+    pub(super) fn send_batch(self, batch: &mut Vec<(Bound<'py, PyBytes>, Option<Address>)>) -> PyResult<()> {
+        let mut rest = batch.drain(..).collect::<VecDeque<_>>();
+        while !rest.is_empty() {
+            let Some(key) = self.key.get() else {
+                return Err(gone());
+            };
+            let outgoing: Vec<_> = rest
+                .iter()
+                .map(|(bytes, to)| Outgoing {
+                    bytes: bytes.as_bytes(),
+                    to: to.as_ref(),
+                })
+                .collect();
+            let sent = self.with_loop(|event_loop| Ok(event_loop.engine()?.send_at_once(key, &outgoing)))?;
+            match sent {
+                None => return Err(gone()),
+                Some(Ok(count)) => drop(rest.drain(..count)),
+                Some(Err(error)) if is_transient(&error) => {
+                    for (bytes, to) in rest.drain(..) {
+                        self.send_to(bytes.as_bytes(), || bytes.clone(), to)?;
+                    }
+                }
+                Some(Err(error)) => {
+                    rest.pop_front();
+                    self.error_received(os_error(error))?;
                 }
             }
-            // Nowhere to send it to: the socket says so.
-            (Peer::None, None) => return self.send_named(own(), &py.None().into_bound(py)),
+        }
+        Ok(())
+    }
+
+    fn send_to(
+        self,
+        bytes: &[u8],
+        own: impl FnOnce() -> Bound<'py, PyBytes>,
+        to: Option<Address>,
+    ) -> PyResult<()> {
+        let Some(key) = self.key.get() else {
+            return Err(gone());
         };
         let own = || Bytes::new(&own());
         let sent = self.with_loop(|event_loop| {
             let host = self.hosted();
             Ok(event_loop
                 .engine()?
-                .send_datagram(key, bytes, own, address, &host))
+                .send_datagram(key, bytes, own, to.as_ref(), &host))
         })?;
         match sent {
             None => Ok(()),
             Some(Ok(written)) => self.note_queued(written),
             Some(Err(error)) => self.error_received(os_error(error)),
+        }
+    }
+
+    /// Where a datagram goes that is sent to `to`.
+    #[inline]
+    pub(super) fn target(self, to: Option<&Bound<'py, PyAny>>) -> Target<'py> {
+        match (self.peer, to) {
+            (Peer::Named, _) | (Peer::Unnamed, None) => Target::Peer,
+            (_, Some(to)) => match self.read_address(to) {
+                Some(address) => Target::Address(address),
+                None => Target::Named(to.clone()),
+            },
+            // Nowhere to send it to: the socket says so.
+            (Peer::None, None) => Target::Named(self.py().None().into_bound(self.py())),
         }
     }
 
@@ -210,4 +264,9 @@ impl<'py> It<'_, 'py> {
         }
         Ok(())
     }
+}
+
+/// What a send comes to after `connection_lost`: asyncio's transport looks for its socket and then for its loop.
+fn gone() -> PyErr {
+    PyAttributeError::new_err("'NoneType' object has no attribute 'call_exception_handler'")
 }

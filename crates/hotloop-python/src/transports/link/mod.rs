@@ -1,0 +1,244 @@
+//! What every transport over a stream of the engine has: its loop, its stream and its protocol.
+
+mod end;
+mod receive;
+mod send;
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::RawFd;
+
+use hotloop::transport::Stream;
+use hotloop::{StreamEvent, StreamKey};
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+pub(super) use self::receive::Received;
+use super::Transport;
+use super::protocol::Protocol;
+use crate::dispatch::{in_context, is_fatal};
+use crate::event_loop::Loop;
+use crate::ffi::{self, Bytes, Class, Instance, Object, This, Visit};
+use crate::host::Engine;
+
+/// The ties of a transport: upwards to its protocol, downwards to the engine and to the kernel.
+pub(crate) struct Link {
+    /// The loop; `None` after `connection_lost`.
+    pub(super) event_loop: RefCell<Option<Instance<Loop>>>,
+    /// The engine's name for the stream; `None` once it is released.
+    pub(super) key: Cell<Option<StreamKey>>,
+    /// The number of the descriptor.
+    pub(super) fd: RawFd,
+    /// What is told; `None` before it is known, and after `connection_lost`.
+    pub(super) protocol: RefCell<Option<Protocol>>,
+    /// What reading runs in: the context in which reading was last begun.
+    pub(super) read_context: RefCell<Option<Object>>,
+    /// What the news of sending run in: the context of the write that found no room.
+    pub(super) write_context: RefCell<Option<Object>>,
+    /// How often the connection was lost or written to thereafter (asyncio's `_conn_lost` of sockets).
+    pub(super) lost: Cell<u32>,
+    /// Whether the end has begun: set by whatever ends the stream.
+    pub(super) closing: Cell<bool>,
+    /// The context that everything runs in, where the creator gave one (Python 3.15).
+    pub(super) context: Option<Object>,
+}
+
+impl Link {
+    /// The ties of a transport whose protocol is still to be set, and whose stream is still to be opened.
+    pub(super) fn new(event_loop: This<'_, '_, Loop>, fd: RawFd, context: Option<Object>) -> Self {
+        Self {
+            event_loop: RefCell::new(Some(Instance::of(event_loop))),
+            key: Cell::new(None),
+            fd,
+            protocol: RefCell::default(),
+            read_context: RefCell::default(),
+            write_context: RefCell::default(),
+            lost: Cell::new(0),
+            closing: Cell::new(false),
+            context,
+        }
+    }
+
+    /// Shows every object that it holds to the collector.
+    pub(super) fn traverse(&self, visit: &mut Visit) {
+        visit.objects(self.event_loop.borrow().iter().map(Instance::object));
+        visit.objects(self.protocol.borrow().iter().map(|protocol| &protocol.object));
+        visit.objects(&self.context);
+        for held in [&self.read_context, &self.write_context] {
+            visit.objects(held.borrow().iter());
+        }
+    }
+
+    /// Drops every object that it holds.
+    pub(super) fn clear(&self) {
+        for held in [&self.read_context, &self.write_context] {
+            held.take();
+        }
+        self.protocol.take();
+        self.event_loop.take();
+    }
+}
+
+/// A transport over a stream of the engine.
+pub(crate) trait Linked: Class {
+    /// Its ties.
+    fn link(&self) -> &Link;
+
+    /// The instance as the engine keeps it.
+    fn hosted(this: Instance<Self>) -> Transport;
+
+    /// Runs the news of its stream, in the context in which they were asked for.
+    ///
+    /// # Errors
+    /// What is nobody's but the loop's to report, `SystemExit` and `KeyboardInterrupt` among it.
+    fn run<'py>(
+        this: This<'_, 'py, Self>,
+        event_loop: This<'_, 'py, Loop>,
+        news: StreamEvent,
+    ) -> PyResult<()>;
+
+    /// Closes the descriptor, through whoever owns it; once.
+    ///
+    /// # Errors
+    /// What the owner raises.
+    fn close_descriptor(this: This<'_, '_, Self>) -> PyResult<()>;
+}
+
+/// Runs the news of a stream.
+///
+/// # Errors
+/// `SystemExit` and `KeyboardInterrupt` of the protocol's methods.
+pub(super) fn on_event<T: Linked>(
+    this: This<'_, '_, T>,
+    event_loop: This<'_, '_, Loop>,
+    news: StreamEvent,
+) -> PyResult<()> {
+    let py = this.py();
+    let context = match news {
+        StreamEvent::Readable => &this.link().read_context,
+        StreamEvent::Sent | StreamEvent::Broken(_) => &this.link().write_context,
+    };
+    let context = context.borrow().clone();
+    let act = || T::run(this, event_loop, news);
+    let outcome = match context {
+        Some(context) => in_context(py, &context, act),
+        None => act(),
+    };
+    outcome.or_else(|error| {
+        if is_fatal(py, &error) {
+            return Err(error);
+        }
+        // No protocol method accounts for it: reported as a handle's.
+        let arguments = (event_loop.object(), this.object(), error.into_value(py));
+        py.import("hotloop._reports")?
+            .call_method1("transport_event_failed", arguments)
+            .map(drop)
+    })
+}
+
+impl<'py, T: Linked> This<'_, 'py, T> {
+    /// Calls `act` with the loop; `None` after `connection_lost`.
+    #[inline]
+    pub(super) fn with_loop<R>(
+        self,
+        act: impl FnOnce(This<'_, 'py, Loop>) -> PyResult<R>,
+    ) -> PyResult<Option<R>> {
+        let event_loop = self.link().event_loop.borrow().clone();
+        event_loop
+            .map(|event_loop| event_loop.with(self.py(), act))
+            .transpose()
+    }
+
+    /// Calls `act` with the engine and the name of the stream; `None` once the stream is released or the loop closed.
+    #[inline]
+    fn with_engine<R>(self, act: impl FnOnce(&mut Engine, StreamKey) -> R) -> PyResult<Option<R>> {
+        let Some(key) = self.link().key.get() else {
+            return Ok(None);
+        };
+        let done = self.with_loop(|event_loop| {
+            let mut engine = event_loop.open_engine()?;
+            Ok(engine.as_deref_mut().map(|engine| act(engine, key)))
+        })?;
+        Ok(done.flatten())
+    }
+
+    /// The loop; `None` after `connection_lost`.
+    pub(crate) fn event_loop(self) -> Option<Instance<Loop>> {
+        self.link().event_loop.borrow().clone()
+    }
+
+    /// Looks at the engine's stream; `None` once it is released or the loop closed.
+    #[inline]
+    pub(super) fn state<R>(self, look: impl FnOnce(&mut Stream<Bytes>) -> R) -> PyResult<Option<R>> {
+        Ok(self
+            .with_engine(|engine, key| engine.stream(key).map(look))?
+            .flatten())
+    }
+
+    #[inline]
+    pub(crate) fn is_closing(self) -> bool {
+        self.link().closing.get()
+    }
+
+    pub(super) fn protocol(self) -> Option<Protocol> {
+        self.link().protocol.borrow().clone()
+    }
+
+    pub(super) fn set_protocol(self, protocol: &Bound<'py, PyAny>) -> PyResult<()> {
+        let old = self.link().protocol.replace(Some(Protocol::new(protocol)?));
+        drop(old);
+        Ok(())
+    }
+
+    /// What the events that are asked for now run in: the given context, else a copy of the current one, as the
+    /// handle has that asyncio makes at this point.
+    fn current_context(self) -> PyResult<Object> {
+        self.link()
+            .context
+            .clone()
+            .map_or_else(|| ffi::copy_context(self.py()), Ok)
+    }
+
+    /// Notes the stream that was opened, and has `connection_made` and, if it is for `reading`, the method
+    /// `_begin_reading` run on the next turn.
+    pub(super) fn start(
+        self,
+        event_loop: This<'_, 'py, Loop>,
+        key: StreamKey,
+        reading: bool,
+    ) -> PyResult<()> {
+        let py = self.py();
+        self.link().key.set(Some(key));
+        let Some(protocol) = self.protocol() else {
+            return Ok(());
+        };
+        let context = &self.link().context;
+        let made = protocol
+            .object
+            .bind(py)
+            .getattr(pyo3::intern!(py, "connection_made"))?;
+        event_loop.schedule(&made, tuple((self.object(),).into_pyobject(py)?), context.clone())?;
+        if reading {
+            let begin = self.object().getattr(pyo3::intern!(py, "_begin_reading"))?;
+            event_loop.schedule(&begin, ffi::no_arguments(py), context.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Has a future resolved behind what is scheduled, if there is one.
+    pub(super) fn wake(self, event_loop: This<'_, 'py, Loop>, waiter: &Bound<'py, PyAny>) -> PyResult<()> {
+        let py = self.py();
+        if waiter.is_none() {
+            return Ok(());
+        }
+        let wake = py
+            .import("asyncio.futures")?
+            .getattr("_set_result_unless_cancelled")?;
+        let arguments = tuple((waiter, py.None()).into_pyobject(py)?);
+        event_loop.schedule(&wake, arguments, self.link().context.clone())?;
+        Ok(())
+    }
+}
+
+fn tuple(arguments: Bound<'_, PyTuple>) -> Object {
+    arguments.into_any().into()
+}
