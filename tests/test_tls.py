@@ -407,6 +407,35 @@ def test_many_small_writes_straight_after_connection_made(loop, server_context, 
         assert [frame for frame in frames if frame.isdigit()] == [b"%08d" % number for number in range(count)]
 
 
+def test_a_wrong_thread_is_told_so_and_does_no_harm(loop, loop_name, server_context, client_context):
+    if loop_name == "asyncio":
+        pytest.skip("stock asyncio does not notice")
+
+    def talk(peer):
+        return peer.read_exactly(4)
+
+    with client_of(loop, server_context, client_context, talk) as (transport, _, thread):
+
+        def write():
+            # The loop waits in the kernel meanwhile, or is about to.
+            while True:
+                try:
+                    transport.get_write_buffer_size()
+                except RuntimeError:
+                    break
+            # Nothing but this thread's end wakes the loop from here on.
+            with pytest.raises(RuntimeError, match="Non-thread-safe operation"):
+                transport.write(b"lost")
+
+        async def wait():
+            return await loop.run_in_executor(None, write)
+
+        run(loop, wait())
+        transport.write(b"well")
+        run_until_finished(loop, thread)
+        assert thread.join() == b"well"
+
+
 # Flow control
 
 
@@ -665,8 +694,8 @@ def test_abort_drops_what_is_queued(loop, server_context, client_context):
     def talk(peer):
         assert go.wait(PATIENCE)
         with contextlib.suppress(EOFError, OSError):
-            while True:
-                peer.read_exactly(1)
+            while peer.until_done(lambda: peer.session.read(65536)):
+                pass
 
     with client_of(loop, server_context, client_context, talk) as (transport, protocol, _):
         transport.write(bytes(16 * MEGABYTE))

@@ -141,12 +141,12 @@ impl Loop {
     }
 
     /// The number of the turn under way; 0 while none is.
+    ///
+    /// # Errors
+    /// `RuntimeError` from a wrong thread.
     #[inline]
-    pub(crate) fn turn(&self) -> u64 {
-        match self.engine.try_borrow() {
-            Ok(engine) => engine.as_ref().map_or(0, Engine::turn),
-            Err(_) => 0,
-        }
+    pub(crate) fn turn(&self) -> PyResult<u64> {
+        Ok(self.open_engine()?.map_or(0, |engine| engine.turn()))
     }
 
     /// Encrypts what a TLS connection has gathered when the turn ends.

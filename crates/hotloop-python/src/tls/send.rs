@@ -26,6 +26,11 @@ const LOG_THRESHOLD: u32 = 5;
 /// # Errors
 /// `SystemExit` and `KeyboardInterrupt` of a protocol that is told to pause.
 pub(crate) fn flush(this: This<'_, '_, Tls>) -> PyResult<()> {
+    if this.state.get() == State::Unwrapped {
+        // It was aborted meanwhile.
+        this.forget_queued();
+        return Ok(());
+    }
     this.write_backlog().or_else(|error| this.fatal(error))
 }
 
@@ -39,10 +44,15 @@ impl<'py> It<'_, 'py> {
         if plain.is_empty() {
             return Ok(());
         }
-        self.write_open(plain, own).or_else(|error| self.fatal(error))
+        let event_loop = self.event_loop();
+        // A wrong thread is told so before anything is encrypted.
+        let turn = event_loop
+            .as_ref()
+            .map_or(Ok(0), |event_loop| event_loop.get(self.py()).turn())?;
+        self.write_in(turn, plain, own).or_else(|error| self.fatal(error))
     }
 
-    fn write_open(self, plain: &[u8], own: impl FnOnce() -> Bytes) -> PyResult<()> {
+    fn write_in(self, turn: u64, plain: &[u8], own: impl FnOnce() -> Bytes) -> PyResult<()> {
         let wrapped = self.state.get() == State::Wrapped;
         if !wrapped
             || self.busy.get()
@@ -57,11 +67,6 @@ impl<'py> It<'_, 'py> {
                 Ok(())
             };
         }
-        let event_loop = self.event_loop();
-        let turn = match &event_loop {
-            Some(event_loop) => event_loop.get(self.py()).turn(),
-            None => 0,
-        };
         if turn == 0 || self.written_in.get() != turn {
             self.written_in.set(turn);
             return self.write_now(plain, own);
@@ -74,7 +79,7 @@ impl<'py> It<'_, 'py> {
         }
         self.gathered.borrow_mut().extend_from_slice(plain);
         if gathered == 0
-            && let Some(event_loop) = event_loop
+            && let Some(event_loop) = self.event_loop()
         {
             event_loop.get(self.py()).flush_later(Instance::of(self));
         }

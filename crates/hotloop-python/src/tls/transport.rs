@@ -77,6 +77,16 @@ pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
             c"is_reading($self, /)\n--\n\nWhether data is being received.",
             is_reading,
         )
+        .no_args(
+            c"pause_reading",
+            c"pause_reading($self, /)\n--\n\nReceive nothing until resume_reading().",
+            pause_reading,
+        )
+        .no_args(
+            c"resume_reading",
+            c"resume_reading($self, /)\n--\n\nUndo pause_reading().",
+            resume_reading,
+        )
         .property(
             c"_ssl_protocol",
             c"The connection, or None.",
@@ -184,4 +194,18 @@ fn is_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
         .connection()
         .is_some_and(|connection| !connection.get(this.py()).app_reading_paused.get());
     bool_object(this.py(), reading)
+}
+
+fn pause_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    if let Some(connection) = this.connection() {
+        connection.get(this.py()).app_reading_paused.set(true);
+    }
+    none(this.py())
+}
+
+fn resume_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    if let Some(connection) = this.connection() {
+        connection.with(this.py(), |connection| connection.resume_reading())?;
+    }
+    none(this.py())
 }
