@@ -1038,6 +1038,7 @@ def test_the_types_that_programs_look_for(loop, server_context, client_context):
 
     with client_of(loop, server_context, client_context, lambda peer: None) as (transport, _, _):
         assert isinstance(transport, asyncio.Transport)
+        assert "ssl" in type(transport).__name__.lower()
         assert isinstance(transport, sslproto._SSLProtocolTransport)
         assert isinstance(transport._ssl_protocol, sslproto.SSLProtocol)
         assert transport._start_tls_compatible

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 _HIGH_WATER, _LOW_WATER = 64 * 1024, 16 * 1024
 
 
-class TlsTransport(_hotloop.TlsTransport, sslproto._SSLProtocolTransport):
-    """What the application writes to."""
+class SSLTransport(_hotloop.TlsTransport, sslproto._SSLProtocolTransport):
+    """What the application writes to. Programs look for the letters "ssl" in the name of its class."""
 
     if TYPE_CHECKING:
         # What asyncio's class has without telling the type checker.
@@ -44,11 +44,11 @@ class TlsProtocol(_hotloop.TlsProtocol, sslproto.SSLProtocol):
         _ssl_buffer: bytearray
         _ssl_buffer_view: memoryview
 
-    def _get_app_transport(self) -> TlsTransport:
+    def _get_app_transport(self) -> SSLTransport:
         if self._app_transport is None:
             if self._app_transport_created:
                 raise RuntimeError("Creating _SSLProtocolTransport twice")
-            self._app_transport = TlsTransport(self._loop, self)
+            self._app_transport = SSLTransport(self._loop, self)
             self._app_transport_created = True
         return self._app_transport  # type: ignore[no-any-return]
 

@@ -1,4 +1,4 @@
-//! What the application of a TLS connection writes to: the native base of `hotloop._tls.TlsTransport`, whose other base
+//! What the application of a TLS connection writes to: the native base of `hotloop._tls.SSLTransport`, whose other base
 //! is asyncio's `_SSLProtocolTransport`.
 
 use std::cell::{Cell, RefCell};
