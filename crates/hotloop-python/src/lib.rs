@@ -13,6 +13,7 @@ mod ffi;
 mod handles;
 mod host;
 mod listeners;
+mod modules;
 mod peers;
 mod sockets;
 mod tls;

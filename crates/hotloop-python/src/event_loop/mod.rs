@@ -14,7 +14,6 @@ use hotloop::clock::{Clock, Monotonic};
 use hotloop::driver::{Batch, Epoll, Selector};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 
 pub(crate) use self::class::add_to;
 pub(crate) use self::guard::EngineGuard;
@@ -24,6 +23,7 @@ use crate::errors::os_error;
 use crate::ffi::{self, Class, Instance, Layout, Object, This, Visit};
 use crate::handles;
 use crate::host::{Engine, Inbox};
+use crate::modules::FUTURES;
 use crate::tls::{self, Tls};
 use crate::transports::Transport;
 
@@ -357,14 +357,8 @@ fn get_debug<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
 }
 
 fn create_future<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
-    // Once a read that waits: the import machinery alone costs more than the future. Its name is looked up anew, as in
-    // asyncio, where a test may have put another class in its place.
-    static FUTURES: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
     let py = this.py();
-    let class = FUTURES
-        .get_or_try_init(py, || Ok::<_, PyErr>(py.import("asyncio.futures")?.unbind()))?
-        .bind(py)
-        .getattr(pyo3::intern!(py, "Future"))?;
+    let class = FUTURES.get(py, pyo3::intern!(py, "Future"))?;
     ffi::call_with_keyword(&class, pyo3::intern!(py, "loop"), this.object())
 }
 

@@ -5,6 +5,7 @@ use pyo3::types::PyType;
 
 use super::reader;
 use crate::ffi::Object;
+use crate::modules::PROTOCOLS;
 use crate::tls::Tls;
 
 /// How received bytes reach a protocol. Decided when the protocol is set, as asyncio does.
@@ -48,9 +49,8 @@ fn kind(protocol: &Bound<'_, PyAny>) -> PyResult<Kind> {
     if Tls::of(&protocol.into()).is_some() {
         return Ok(Kind::Tls);
     }
-    let buffered = py
-        .import("asyncio.protocols")?
-        .getattr("BufferedProtocol")?
+    let buffered = PROTOCOLS
+        .get(py, pyo3::intern!(py, "BufferedProtocol"))?
         .cast_into::<PyType>()?;
     Ok(if protocol.is_instance(&buffered)? {
         Kind::Buffered

@@ -20,6 +20,7 @@ use crate::dispatch::{in_context, is_fatal};
 use crate::event_loop::Loop;
 use crate::ffi::{self, Class, Instance, Object, This, Visit};
 use crate::host::Engine;
+use crate::modules::FUTURES;
 
 /// The ties of a transport: upwards to its protocol, downwards to the engine and to the kernel.
 pub(crate) struct Link<K = StreamKey> {
@@ -236,9 +237,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
         if waiter.is_none() {
             return Ok(());
         }
-        let wake = py
-            .import("asyncio.futures")?
-            .getattr("_set_result_unless_cancelled")?;
+        let wake = FUTURES.get(py, pyo3::intern!(py, "_set_result_unless_cancelled"))?;
         let arguments = tuple((waiter, py.None()).into_pyobject(py)?);
         event_loop.schedule(&wake, arguments, self.link().context.clone())?;
         Ok(())

@@ -1,0 +1,41 @@
+//! Python's modules that hot code looks things up in.
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyString;
+
+/// `asyncio.futures`.
+pub(crate) static FUTURES: Module = Module::new("asyncio.futures");
+/// `asyncio.protocols`.
+pub(crate) static PROTOCOLS: Module = Module::new("asyncio.protocols");
+
+/// A module that is imported once: the import machinery costs more than a future does, or a connection's class check.
+pub(crate) struct Module {
+    name: &'static str,
+    /// Filled by the first look-up.
+    module: PyOnceLock<Py<PyModule>>,
+}
+
+impl Module {
+    const fn new(name: &'static str) -> Self {
+        let module = PyOnceLock::new();
+        Self { name, module }
+    }
+
+    /// What the module calls `name` now: looked up anew each time, as in Python, where a test may have put another
+    /// thing in its place.
+    ///
+    /// # Errors
+    /// `AttributeError` if there is no such thing, and what the import raises.
+    #[inline]
+    pub(crate) fn get<'py>(
+        &self,
+        py: Python<'py>,
+        name: &Bound<'py, PyString>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.module
+            .get_or_try_init(py, || Ok::<_, PyErr>(py.import(self.name)?.unbind()))?
+            .bind(py)
+            .getattr(name)
+    }
+}
