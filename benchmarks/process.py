@@ -79,7 +79,8 @@ def python(*arguments: str) -> list[str]:
 def server(command: list[str], port: int | None = None) -> Iterator[tuple[int, int]]:
     """Runs a command on the server's core and gives its process id and its port.
 
-    A server that is not told its `port` prints it on its first line. Either is waited for until it accepts.
+    A server that is not told its `port` prints it on its first line, and serves from then on. One that is told is
+    waited for until it accepts.
     Raises NotServing when that does not come.
     """
     with pinned(cores()[0]):
@@ -96,7 +97,8 @@ def server(command: list[str], port: int | None = None) -> Iterator[tuple[int, i
             if not line:
                 raise NotServing(f"the server did not start: {' '.join(command)}")
             port = int(line)
-        wait_until_it_accepts(process, port)
+        else:
+            wait_until_it_accepts(process, port)
         yield process.pid, port
     finally:
         process.kill()

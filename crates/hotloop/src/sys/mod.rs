@@ -142,7 +142,8 @@ pub(crate) fn connect(address: &SocketAddress) -> io::Result<(OwnedFd, bool)> {
     };
     match begun {
         Ok(()) => Ok((socket, true)),
-        Err(Errno::INPROGRESS) => Ok((socket, false)),
+        // An attempt that a signal came into goes on by itself.
+        Err(Errno::INPROGRESS | Errno::INTR) => Ok((socket, false)),
         Err(error) => Err(error.into()),
     }
 }
