@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -125,9 +125,8 @@ UNREAD = "a transport whose socket cannot be watched never hears of it, and wait
 
 CASES = list(cases())
 ROUNDS = int(os.environ.get("HOTLOOP_FAULT_ROUNDS", "1"))
-SEEDS = [int(seed) for seed in os.environ.get("HOTLOOP_FAULT_SEED", "").split()] or [
-    random.SystemRandom().randrange(1 << 32) for _ in range(ROUNDS)
-]
+# The same ones in every run, so that a failure is that of the change under test; more rounds go on to others.
+SEEDS = [int(seed) for seed in os.environ.get("HOTLOOP_FAULT_SEED", "").split()] or list(range(1, ROUNDS + 1))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -139,7 +138,11 @@ def test_a_system_call_that_fails_loses_nothing(no_leaks, loop_name, case):
         pytest.skip(f"stock asyncio's own defect: {case.stock_defect}")
     for seed in SEEDS:
         try:
-            check(case, seed, loop_name, *attempt(case, seed, loop_name))
+            attempted = attempt(case, seed, loop_name)
+            if not attempted[-1] and not case.first:
+                # How often a call is made is the kernel's and the clock's to say; the first time is sure to come.
+                attempted = attempt(replace(case, first=True), seed, loop_name)
+            check(case, seed, loop_name, *attempted)
         except AssertionError as error:
             raise AssertionError(f"with HOTLOOP_FAULT_SEED={seed}: {error}") from error
 
