@@ -229,7 +229,10 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
                 Err(error) => return Err(error),
             };
             state.queue.push(own(), sent);
-            self.wait_for_room(key, host)?;
+            if let Err(error) = self.wait_for_room(key, host) {
+                self.give_up_sending(key);
+                return Err(error);
+            }
         } else {
             state.queue.push(own(), 0);
             if entry.sending.is_none() {
@@ -255,30 +258,11 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     /// # Errors
     /// The connection's: it is broken then.
     pub fn flush(&mut self, key: StreamKey, host: &H::Stream) -> io::Result<()> {
-        let Some(entry) = self.streams.get_mut(key.0) else {
-            return Ok(());
-        };
-        while !entry.state.queue.is_empty() {
-            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-            let count = entry.state.queue.slices(&mut slices);
-            let offered: usize = slices[..count].iter().map(|slice| slice.len()).sum();
-            match entry.medium.send(&mut self.driver, entry.fd, &slices[..count]) {
-                Ok(sent) => {
-                    entry.state.queue.advance(sent);
-                    if sent == offered {
-                        continue;
-                    }
-                }
-                Err(error) if is_transient(&error) => {}
-                Err(error) => {
-                    self.stop_sending(key);
-                    return Err(error);
-                }
-            }
-            return self.wait_for_room(key, host);
+        let flushed = self.send_queued(key, host);
+        if flushed.is_err() {
+            self.give_up_sending(key);
         }
-        self.stop_sending(key);
-        Ok(())
+        flushed
     }
 
     /// Flushes the gathered writes of one stream, so that what comes next on its descriptor keeps its place behind
@@ -429,6 +413,31 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         }
     }
 
+    /// Sends what is queued, for [`flush`](Self::flush), which sees to what an error leaves.
+    fn send_queued(&mut self, key: StreamKey, host: &H::Stream) -> io::Result<()> {
+        let Some(entry) = self.streams.get_mut(key.0) else {
+            return Ok(());
+        };
+        while !entry.state.queue.is_empty() {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let count = entry.state.queue.slices(&mut slices);
+            let offered: usize = slices[..count].iter().map(|slice| slice.len()).sum();
+            match entry.medium.send(&mut self.driver, entry.fd, &slices[..count]) {
+                Ok(sent) => {
+                    entry.state.queue.advance(sent);
+                    if sent == offered {
+                        continue;
+                    }
+                }
+                Err(error) if is_transient(&error) => {}
+                Err(error) => return Err(error),
+            }
+            return self.wait_for_room(key, host);
+        }
+        self.stop_sending(key);
+        Ok(())
+    }
+
     /// Takes the descriptor from a stream: what it has queued must not reach whoever has the number now.
     fn cut_off(&mut self, key: StreamKey) {
         self.discard_receiving(key);
@@ -476,17 +485,31 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         }
     }
 
+    /// Lets a stream that is broken send nothing more, not even at its end: nothing may follow the error that is told
+    /// of it. What is queued stays until that end, which waits for it.
+    fn give_up_sending(&mut self, key: StreamKey) {
+        self.stop_sending(key);
+        self.forget_gathered(key);
+    }
+
     /// Forgets what the end of the turn would do for a stream, and what the next one would tell it.
     fn forget_pending(&mut self, key: StreamKey) {
+        self.forget_gathered(key);
+        while let Some(index) = self.broken.iter().position(|(broken, _, _)| *broken == key) {
+            let host = self.broken.remove(index).map(|(_, host, _)| host);
+            self.discarded.extend(host);
+        }
+    }
+
+    fn forget_gathered(&mut self, key: StreamKey) {
+        if let Some(state) = self.stream(key) {
+            state.gathered = false;
+        }
         let gathered = self
             .gathered
             .extract_if(.., |(gathered, _)| *gathered == key)
             .map(|(_, host)| host);
         self.discarded.extend(gathered);
-        while let Some(index) = self.broken.iter().position(|(broken, _, _)| *broken == key) {
-            let host = self.broken.remove(index).map(|(_, host, _)| host);
-            self.discarded.extend(host);
-        }
     }
 }
 

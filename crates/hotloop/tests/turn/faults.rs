@@ -211,6 +211,23 @@ fn a_send_that_cannot_wait_for_room_is_an_error_of_the_stream() -> io::Result<()
 }
 
 #[test]
+fn nothing_follows_the_error_of_a_write() -> io::Result<()> {
+    let mut program = Program::new();
+    let key = program.stream(FD, 1 << 20);
+    program.in_a_turn(|program| {
+        assert!(program.write(key, b"sent").is_ok());
+        assert!(program.write(key, b"gathered").is_ok());
+        // Once only, as a kernel that is short of memory for a moment does.
+        program.network.fail_next(FD, Call::Send, ErrorKind::OutOfMemory);
+        let refused = program.write(key, &[b'.'; 1 << 16]).err();
+        assert_eq!(refused.map(|error| error.kind()), Some(ErrorKind::OutOfMemory));
+        program.event_loop.abort(key);
+    })?;
+    assert_eq!(program.sent(FD).0, "sent");
+    Ok(())
+}
+
+#[test]
 fn a_gathered_send_that_cannot_wait_for_room_is_told_in_the_next_turn() -> io::Result<()> {
     let mut program = Program::new();
     let key = program.stream(FD, 4);
