@@ -44,6 +44,13 @@ pub use epoll::Epoll;
 #[cfg(epoll)]
 /// The best readiness driver of this platform.
 pub type Selector = readiness::ReadinessDriver<Epoll>;
+#[cfg(io_uring)]
+mod io_uring;
+#[cfg(io_uring)]
+pub use io_uring::{Refused, Settings};
+#[cfg(io_uring)]
+/// The best completion driver of this platform.
+pub type Proactor = io_uring::Uring;
 #[cfg(not(epoll))]
 compile_error!("hotloop has no driver for this operating system yet: it runs on Linux (epoll)");
 
