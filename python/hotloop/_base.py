@@ -7,7 +7,7 @@ import socket
 import sys
 from collections.abc import Callable, MutableMapping
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import _hotloop
 from ._selector import LoopSelector
@@ -17,6 +17,9 @@ __all__ = ["LoopBase"]
 
 class LoopBase(_hotloop.Loop, asyncio.SelectorEventLoop):
     """What every part of a loop stands on: natively what there is natively, all else from asyncio."""
+
+    # Which driver the native constructor makes.
+    _by_completion: ClassVar[bool] = False
 
     if TYPE_CHECKING:
         # What asyncio's classes have without telling the type checker.
