@@ -81,6 +81,14 @@ pub trait Driver {
     /// number may be another descriptor by now.
     fn replace(&mut self, key: OpKey, fd: RawFd, op: Op) -> io::Result<()>;
 
+    /// Lets go of a stream socket, before its descriptor is closed and after its operations were cancelled: whatever a
+    /// driver still does or keeps for it ends here. The peer hears of the close at once, and nothing that was taken
+    /// from this socket reaches another of the same number.
+    fn release(&mut self, fd: RawFd) {
+        // One that only says what is ready keeps nothing.
+        let _ = fd;
+    }
+
     /// Waits until something completes, the waker is called, the timeout is over (`None`: there is none) or a signal
     /// comes in.
     ///
