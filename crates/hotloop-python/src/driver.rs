@@ -80,6 +80,11 @@ impl Driver for AnyDriver {
     }
 
     #[inline]
+    fn release(&mut self, fd: RawFd) {
+        on_either!(self, driver => driver.release(fd));
+    }
+
+    #[inline]
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Woken> {
         on_either!(self, driver => driver.wait(timeout))
     }
