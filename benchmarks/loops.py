@@ -12,27 +12,30 @@ DEFAULT = ("asyncio", "hotloop", "uvloop")
 # Other loops written for speed, which are compared with where somebody has installed them.
 PEERS = ("blazio", "rloop", "rsloop", "talyn", "zuvloop")
 
+# Names of loops that are not what `new_event_loop` of a module makes.
+NAMES = {"hotloop-proactor": "hotloop:ProactorEventLoop"}
+
 Factory = Callable[[], asyncio.AbstractEventLoop]
 
 
 def factory(name: str) -> Factory:
     """The function that makes the loop called `name`.
 
-    `asyncio` is the selector loop of the standard library. Any other name is a module, whose `new_event_loop` is
-    taken, or `module:function`.
+    `asyncio` is the selector loop of the standard library, `hotloop-proactor` that of hotloop's two which is not its
+    default. Any other name is a module, whose `new_event_loop` is taken, or `module:function`.
 
     Raises ImportError or AttributeError where there is no such thing.
     """
     if name == CONTROL:
         return asyncio.SelectorEventLoop
-    module, _, attribute = name.partition(":")
+    module, _, attribute = NAMES.get(name, name).partition(":")
     made: Factory = getattr(importlib.import_module(module), attribute or "new_event_loop")
     return made
 
 
 def default() -> list[str]:
     """The loops to compare where nobody says which: those of this project, and whatever peer is installed."""
-    return [*DEFAULT, *[name for name in PEERS if importlib.util.find_spec(name)]]
+    return [*DEFAULT, *NAMES, *[name for name in PEERS if importlib.util.find_spec(name)]]
 
 
 def installed(names: list[str]) -> tuple[list[str], list[str]]:
@@ -53,6 +56,7 @@ def installed(names: list[str]) -> tuple[list[str], list[str]]:
 
 def uvicorn_name(name: str) -> str:
     """The loop called `name`, as `uvicorn --loop` wants it."""
+    name = NAMES.get(name, name)
     if name in ("asyncio", "uvloop") or ":" in name:
         return name
     return f"{name}:new_event_loop"
