@@ -6,7 +6,6 @@ import asyncio
 import socket
 import sys
 from collections.abc import Callable, MutableMapping
-from contextvars import Context
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import _hotloop
@@ -29,6 +28,11 @@ class LoopBase(_hotloop.Loop, asyncio.SelectorEventLoop):
         _watcher: Any
         _signal_handlers: dict[int, asyncio.Handle]
 
+        # What the parts use of each other.
+        _add_reader: Callable[..., asyncio.Handle]
+        _remove_reader: Callable[..., bool]
+        _is_unaltered: Callable[..., bool]
+
         def _check_closed(self) -> None: ...
         def _ensure_fd_no_transport(self, fd: Any) -> None: ...
         def _child_watcher_callback(self, pid: int, returncode: int, transp: Any) -> None: ...
@@ -42,11 +46,6 @@ class LoopBase(_hotloop.Loop, asyncio.SelectorEventLoop):
             flags: int = 0,
             loop: asyncio.AbstractEventLoop,
         ) -> list[Any]: ...
-        def _add_reader(
-            self, fd: Any, callback: Callable[..., object], *args: Any, context: Context | None = None
-        ) -> asyncio.Handle: ...
-        def _remove_reader(self, fd: Any) -> bool: ...
-        def _is_unaltered(self, names: frozenset[str]) -> bool: ...
 
 
 if sys.platform == "win32":
