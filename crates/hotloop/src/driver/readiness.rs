@@ -120,6 +120,28 @@ impl<P: Poller> ReadinessDriver<P> {
         &self.poller
     }
 
+    /// The operation that waits on a descriptor in one direction.
+    pub(super) fn waiting(&mut self, fd: RawFd, direction: Direction) -> Option<OpKey> {
+        *self.descriptor(fd)?.slot(direction)
+    }
+
+    /// Forgets an operation without a last completion. Answers whether there was one.
+    pub(super) fn withdraw(&mut self, key: OpKey, fd: RawFd, op: Op) -> bool {
+        let Some(entry) = self.descriptor(fd) else {
+            return false;
+        };
+        let old = entry.interest();
+        let slot = entry.slot(op.direction());
+        if *slot != Some(key) {
+            return false;
+        }
+        *slot = None;
+        if self.apply(fd, old).is_err() {
+            // At worst this leaves a registration without an operation, which the next event of it takes away.
+        }
+        true
+    }
+
     /// Does what a wait does, but for the waiting: `find` says what is ready.
     pub(super) fn wait_by(
         &mut self,
@@ -272,19 +294,12 @@ impl<P: Poller> Driver for ReadinessDriver<P> {
     }
 
     fn cancel(&mut self, key: OpKey, fd: RawFd, op: Op) {
-        let Some(entry) = self.descriptor(fd) else { return };
-        let old = entry.interest();
-        let slot = entry.slot(op.direction());
-        if *slot != Some(key) {
-            return;
+        if self.withdraw(key, fd, op) {
+            self.completed.push_back(Completion {
+                key,
+                outcome: Outcome::Cancelled,
+            });
         }
-        *slot = None;
-        self.completed.push_back(Completion {
-            key,
-            outcome: Outcome::Cancelled,
-        });
-        // A refusal leaves at worst a registration without an operation, which the next event of it takes away.
-        if self.apply(fd, old).is_err() {}
     }
 
     fn replace(&mut self, key: OpKey, fd: RawFd, op: Op) -> io::Result<()> {

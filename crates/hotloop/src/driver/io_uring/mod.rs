@@ -4,8 +4,10 @@
     reason = "the kernel reads and writes memory of ours while the code here goes on"
 )]
 
+mod buffers;
 mod fork;
 mod polled;
+mod receive;
 mod refused;
 mod ring;
 
@@ -18,12 +20,16 @@ use std::time::Duration;
 
 use io_uring::{opcode, types};
 
+use self::fork::Generation;
 use self::polled::{Polled, Report};
+use self::receive::{Receivers, Surroundings};
 pub use self::refused::Refused;
 use self::ring::{Entered, Ring};
 use super::epoll::{Eventfd, readinesses};
 use super::readiness::ReadinessDriver;
-use super::{Accepted, Address, Batch, Completion, Driver, Epoll, Op, OpKey, Outcome, Outgoing, Woken};
+use super::{
+    Accepted, Address, Batch, Completion, Direction, Driver, Epoll, Op, OpKey, Outcome, Outgoing, Woken,
+};
 
 /// A driver over io_uring.
 ///
@@ -37,11 +43,14 @@ pub struct Uring {
     /// has moved to another thread) and the next wait.
     ring: Option<Ring>,
     polled: Polled,
+    receivers: Receivers,
     inner: ReadinessDriver<Epoll>,
     /// What nobody has taken yet: what the last wait found, then the last completions of operations cancelled since.
     completed: VecDeque<Completion>,
     /// How often rings of before were entered.
     entered: u64,
+    /// The process that made the driver.
+    born: Generation,
 }
 
 /// What tests change of a driver.
@@ -49,11 +58,17 @@ pub struct Uring {
 pub struct Settings {
     /// Whether the ring takes events of the epoll set where the kernel can do that, in place of a call of ours.
     pub takes_events: bool,
+    /// After how many small receives in a row the ring receives for a stream; 0 is from its beginning.
+    pub receive_after: u8,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { takes_events: true }
+        Self {
+            takes_events: true,
+            // A connection of one request gains nothing by a change of hands.
+            receive_after: 2,
+        }
     }
 }
 
@@ -63,6 +78,21 @@ mod token {
     pub(super) const NOTHING: u64 = 0;
     /// The epoll set.
     pub(super) const POLLED: u64 = 1;
+
+    /// What a kind of operation is told by: the upper half of a token. The lower one is a number.
+    const KIND: u64 = !0 << 32;
+    const RECEIVER: u64 = 1 << 32;
+
+    /// A receiver.
+    pub(super) fn receiver(index: usize) -> u64 {
+        // There are no more of them than there are descriptors.
+        RECEIVER | index as u64
+    }
+
+    /// The receiver of a token, if it is one's.
+    pub(super) fn as_receiver(token: u64) -> Option<usize> {
+        (token & KIND == RECEIVER).then_some((token & !KIND) as usize)
+    }
 }
 
 impl Uring {
@@ -83,9 +113,11 @@ impl Uring {
         Ok(Self {
             polled: Polled::new(settings.takes_events && ring.waits_for_epoll),
             ring: Some(ring),
+            receivers: Receivers::new(settings.receive_after),
             inner: ReadinessDriver::new(Epoll::new()?),
             completed: VecDeque::new(),
             entered: 0,
+            born: Generation::current(),
         })
     }
 
@@ -98,13 +130,13 @@ impl Uring {
     /// Refuses to go on in a child of the process that made the driver.
     #[inline]
     fn refuse_child(&self) -> io::Result<()> {
-        match &self.ring {
-            Some(ring) if ring.is_inherited() => Err(io::Error::new(
+        if self.born.is_past() {
+            return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 "the event loop was forked with its io_uring: make a new one in the child",
-            )),
-            _ => Ok(()),
+            ));
         }
+        Ok(())
     }
 
     /// The ring, as one that the calling thread may enter. One that another thread has entered is given up for a new
@@ -115,7 +147,7 @@ impl Uring {
             None => false,
         };
         if !mine {
-            self.give_up_ring()?;
+            self.give_up_ring();
             let mut ring = Ring::new()?;
             ring.claim()?;
             return Ok(self.ring.insert(ring));
@@ -126,24 +158,27 @@ impl Uring {
     }
 
     /// Takes what the ring has, and lets go of it.
-    fn give_up_ring(&mut self) -> io::Result<()> {
-        self.reap()?;
+    fn give_up_ring(&mut self) {
+        self.reap(false);
         if let Some(ring) = self.ring.take() {
             self.entered += ring.entered();
+            self.receivers.forget_ring();
         }
         self.polled.forget();
-        Ok(())
     }
 
-    /// Takes completions from the ring.
-    fn reap(&mut self) -> io::Result<()> {
-        let Some(ring) = &mut self.ring else { return Ok(()) };
-        while let Some(completion) = ring.next() {
-            if completion.user_data() == token::POLLED {
-                self.polled.answer(completion.result());
+    /// Takes completions from the ring. The loop is told of them in a wait only.
+    fn reap(&mut self, waiting: bool) {
+        let Some(ring) = &mut self.ring else { return };
+        while let Some(entry) = ring.next() {
+            let token = entry.user_data();
+            if let Some(index) = token::as_receiver(token) {
+                let completed = waiting.then_some(&mut self.completed);
+                self.receivers.complete(index, &entry, completed);
+            } else if token == token::POLLED {
+                self.polled.answer(entry.result());
             }
         }
-        Ok(())
     }
 
     /// Completes what the inner driver finds, if the ring says that it finds something.
@@ -167,23 +202,62 @@ impl Uring {
         }
     }
 
-    fn wait_in(&mut self, timeout: Option<Duration>) -> io::Result<Woken> {
-        let epoll = self.inner.poller().as_fd().as_raw_fd();
+    /// Hands in what is due, and waits.
+    fn wait_in_ring(&mut self, timeout: Option<Duration>) -> io::Result<Woken> {
         for _ in 0..2 {
-            let ask = self.polled.ask(epoll).map(|ask| ask.user_data(token::POLLED));
-            let ring = self.claim()?;
-            if let Some(ask) = &ask {
+            self.completed
+                .retain(|completion| completion.outcome == Outcome::Cancelled);
+            self.claim()?;
+            let Some(ring) = &mut self.ring else { break };
+            let epoll = self.inner.poller().as_fd().as_raw_fd();
+            if let Some(ask) = self.polled.ask(epoll) {
                 // SAFETY: what it names is in `polled`, which outlives the ring.
-                unsafe { ring.push(ask)? };
+                unsafe { ring.push(&ask.user_data(token::POLLED))? };
             }
+            self.receivers.begin_wait(Surroundings {
+                ring: &mut *ring,
+                inner: &mut self.inner,
+                completed: &mut self.completed,
+            })?;
+            let timeout = if self.completed.is_empty() {
+                timeout
+            } else {
+                Some(Duration::ZERO)
+            };
             if let Entered::Woken(woken) = ring.wait(timeout)? {
                 return Ok(woken);
             }
-            self.give_up_ring()?;
+            self.give_up_ring();
         }
         Err(io::ErrorKind::ResourceBusy.into())
     }
+
+    /// Has the kernel stop what it does for a stream, and waits for that to be so: it takes no longer than a call.
+    fn stop_receiving(&mut self, index: usize) {
+        let stop = self.receivers.stop(index);
+        let Some(ring) = self.ring.as_mut().filter(|ring| ring.is_mine()) else {
+            // Another thread's, which only that could ask.
+            self.give_up_ring();
+            return;
+        };
+        // SAFETY: it names no memory.
+        let mut asked = unsafe { ring.push(&stop) }.is_ok();
+        for _ in 0..STOPPING {
+            let Some(ring) = self
+                .ring
+                .as_mut()
+                .filter(|_| asked && self.receivers.is_busy(index))
+            else {
+                return;
+            };
+            asked = ring.submit().is_ok();
+            self.reap(false);
+        }
+    }
 }
+
+/// How often the kernel is entered at most to have it stop: once, unless it is short of something.
+const STOPPING: usize = 4;
 
 impl Drop for Uring {
     fn drop(&mut self) {
@@ -196,16 +270,19 @@ impl Drop for Uring {
                 .user_data(token::NOTHING);
             // SAFETY: it names no memory.
             let mut cancelled = unsafe { ring.push(&all) }.is_ok();
-            // Once is enough, unless the kernel is short of something.
-            for _ in 0..3 {
-                cancelled = cancelled && self.polled.is_under_way();
+            for _ in 0..STOPPING {
+                cancelled = cancelled && (self.polled.is_under_way() || self.receivers.is_any_busy());
                 let Some(ring) = self.ring.as_mut().filter(|_| cancelled) else {
                     break;
                 };
-                cancelled = ring.submit().is_ok() && self.reap().is_ok();
+                cancelled = ring.submit().is_ok();
+                self.reap(false);
             }
         }
         self.polled.forget();
+        if self.receivers.is_any_busy() {
+            self.receivers.leak();
+        }
     }
 }
 
@@ -218,36 +295,59 @@ impl Driver for Uring {
 
     fn submit(&mut self, key: OpKey, fd: RawFd, op: Op) -> io::Result<()> {
         self.refuse_child()?;
-        self.inner.submit(key, fd, op)
+        match op.direction() {
+            Direction::Read => self.receivers.submit(&mut self.inner, key, fd, op),
+            Direction::Write => self.inner.submit(key, fd, op),
+        }
     }
 
     fn cancel(&mut self, key: OpKey, fd: RawFd, op: Op) {
         if self.refuse_child().is_err() {
             return;
         }
-        self.inner.cancel(key, fd, op);
+        let Self {
+            receivers,
+            inner,
+            completed,
+            ..
+        } = self;
+        match op.direction() {
+            Direction::Read => receivers.cancel(inner, completed, key, fd, op),
+            Direction::Write => inner.cancel(key, fd, op),
+        }
         self.take_inner();
     }
 
     fn replace(&mut self, key: OpKey, fd: RawFd, op: Op) -> io::Result<()> {
         self.refuse_child()?;
-        let replaced = self.inner.replace(key, fd, op);
+        let Self {
+            receivers,
+            inner,
+            completed,
+            ..
+        } = self;
+        let replaced = match op.direction() {
+            Direction::Read => receivers.replace(inner, completed, key, fd, op),
+            Direction::Write => inner.replace(key, fd, op),
+        };
         self.take_inner();
         replaced
     }
 
+    fn release(&mut self, fd: RawFd) {
+        if self.refuse_child().is_err() {
+            return;
+        }
+        if let Some(index) = self.receivers.release(fd) {
+            self.stop_receiving(index);
+        }
+    }
+
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Woken> {
         self.refuse_child()?;
-        self.completed
-            .retain(|completion| completion.outcome == Outcome::Cancelled);
         let overlooked = self.polled.overlook();
-        let timeout = if overlooked || !self.completed.is_empty() {
-            Some(Duration::ZERO)
-        } else {
-            timeout
-        };
-        let woken = self.wait_in(timeout)?;
-        self.reap()?;
+        let woken = self.wait_in_ring(if overlooked { Some(Duration::ZERO) } else { timeout })?;
+        self.reap(true);
         self.complete_polled()?;
         Ok(woken)
     }
@@ -265,7 +365,7 @@ impl Driver for Uring {
     #[inline]
     fn receive(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
         self.refuse_child()?;
-        self.inner.receive(fd, buffer)
+        self.receivers.receive(&mut self.inner, fd, buffer)
     }
 
     #[inline]

@@ -99,15 +99,14 @@ impl Ring {
         })
     }
 
+    /// The ring underneath, to register memory with.
+    pub(super) fn kernel(&self) -> &IoUring {
+        &self.ring
+    }
+
     /// How often the kernel was entered.
     pub(super) fn entered(&self) -> u64 {
         self.entered
-    }
-
-    /// Whether this process is a child of the one that made the ring.
-    #[inline]
-    pub(super) fn is_inherited(&self) -> bool {
-        self.birthmark.is_inherited()
     }
 
     /// Whether the calling thread may enter.

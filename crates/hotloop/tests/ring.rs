@@ -1,0 +1,6 @@
+//! What only a ring can do wrong: operations that go on by themselves, buffers and queues that are full, threads, forks.
+
+#[path = "ring/receiving.rs"]
+mod receiving;
+#[path = "ring/surroundings.rs"]
+mod surroundings;
