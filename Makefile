@@ -74,5 +74,5 @@ $(VENV)/%.installed: requirements/%.txt | $(BIN)/python
 
 # uvloop installs on some platforms only, and is left out of the comparisons on others.
 $(VENV)/peers.installed: requirements/peers.txt | $(BIN)/python
-	$(PIP) -r $< || echo 'Some loops do not install here; they are left out.'
+	grep -v '^#' $< | xargs -n 1 $(PIP) || echo 'Some loops do not install here; they are left out.'
 	touch $@
