@@ -38,6 +38,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(3 * PATIENCE))
 
 
+def pytest_collection_finish() -> None:
+    """Freeze what the collection of tests has made. Tests collect garbage thousands of times, which else goes through it."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def no_leaks() -> Iterator[None]:
     """Fail where the test leaves a descriptor behind, or one that refers to something else than before."""
