@@ -33,7 +33,8 @@ MADE_BY = {PROACTOR: "hotloop:ProactorEventLoop", AIOFASTNET: "benchmarks.loops:
 def factory(name: str) -> Factory:
     """The function that makes the loop called `name`.
 
-    `asyncio` is the selector loop of the standard library. Any other name is one of `MADE_BY`, a module, whose `new_event_loop` is taken, or `module:function`.
+    `asyncio` is the selector loop of the standard library. Any other name is one of `MADE_BY`, a module, whose
+    `new_event_loop` is taken, or `module:function`.
 
     Raises ImportError or AttributeError where there is no such thing.
     """
@@ -67,7 +68,6 @@ def installed(names: list[str]) -> tuple[list[str], list[str]]:
 
 def uvicorn_name(name: str) -> str:
     """The loop called `name`, as `uvicorn --loop` wants it."""
-    name = MADE_BY.get(name, name)
     if name in ("asyncio", "uvloop") or ":" in name:
         return name
     return MADE_BY.get(name, f"{name}:new_event_loop")
