@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hotloop::driver::{
-    Accepted, Address, Batch, Completion, Driver, Epoll, Op, OpKey, Outgoing, Selector, Woken,
+    Accepted, Address, Batch, Completion, Driver, Epoll, Op, OpKey, Outgoing, Selector, Unsent, Woken,
 };
 
 /// One of the drivers of this platform, chosen when a loop is made.
@@ -65,6 +65,24 @@ impl Driver for AnyDriver {
     #[inline]
     fn replace(&mut self, key: OpKey, fd: RawFd, op: Op) -> io::Result<()> {
         on_either!(self, driver => driver.replace(key, fd, op))
+    }
+
+    fn release(&mut self, fd: RawFd) {
+        on_either!(self, driver => driver.release(fd));
+    }
+
+    #[inline]
+    fn post(&mut self, fd: RawFd, bytes: &[u8]) -> bool {
+        on_either!(self, driver => driver.post(fd, bytes))
+    }
+
+    fn settle(&mut self, fd: RawFd) {
+        on_either!(self, driver => driver.settle(fd));
+    }
+
+    #[inline]
+    fn next_unsent(&mut self) -> Option<Unsent> {
+        on_either!(self, driver => driver.next_unsent())
     }
 
     #[inline]
