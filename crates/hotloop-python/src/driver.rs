@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hotloop::driver::{
-    Accepted, Address, Batch, Completion, Driver, Epoll, Op, OpKey, Outgoing, Proactor, Selector, Woken,
+    Accepted, Address, Batch, Completion, Driver, Epoll, Op, OpKey, Outgoing, Proactor, Selector, Unsent,
+    Woken,
 };
 
 /// One of the drivers of this platform, chosen when a loop is made.
@@ -79,9 +80,22 @@ impl Driver for AnyDriver {
         on_either!(self, driver => driver.replace(key, fd, op))
     }
 
-    #[inline]
     fn release(&mut self, fd: RawFd) {
         on_either!(self, driver => driver.release(fd));
+    }
+
+    #[inline]
+    fn post(&mut self, fd: RawFd, bytes: &[u8]) -> bool {
+        on_either!(self, driver => driver.post(fd, bytes))
+    }
+
+    fn settle(&mut self, fd: RawFd) {
+        on_either!(self, driver => driver.settle(fd));
+    }
+
+    #[inline]
+    fn next_unsent(&mut self) -> Option<Unsent> {
+        on_either!(self, driver => driver.next_unsent())
     }
 
     #[inline]

@@ -2,5 +2,7 @@
 
 #[path = "ring/receiving.rs"]
 mod receiving;
+#[path = "ring/sending.rs"]
+mod sending;
 #[path = "ring/surroundings.rs"]
 mod surroundings;

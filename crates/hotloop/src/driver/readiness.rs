@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{
     Accepted, Address, Batch, Completion, Direction, Driver, Interest, Op, OpKey, Outcome, Outgoing,
-    Readiness, Waker, Woken,
+    Readiness, Unsent, Waker, Woken,
 };
 use crate::sys;
 
@@ -321,6 +321,20 @@ impl<P: Poller> Driver for ReadinessDriver<P> {
             *entry.slot(op.direction()) = None;
         }
         result
+    }
+
+    fn release(&mut self, _fd: RawFd) {}
+
+    #[inline]
+    fn post(&mut self, _fd: RawFd, _bytes: &[u8]) -> bool {
+        false
+    }
+
+    fn settle(&mut self, _fd: RawFd) {}
+
+    #[inline]
+    fn next_unsent(&mut self) -> Option<Unsent> {
+        None
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Woken> {

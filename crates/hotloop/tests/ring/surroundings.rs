@@ -45,7 +45,6 @@ impl Connection {
     }
 
     /// What has come in at the far end.
-    #[expect(dead_code, reason = "the tests of sends follow")]
     pub(crate) fn arrived(&self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         match (&self.far).read_to_end(&mut bytes) {

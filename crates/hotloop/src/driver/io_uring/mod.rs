@@ -10,6 +10,7 @@ mod polled;
 mod receive;
 mod refused;
 mod ring;
+mod send;
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,10 +26,12 @@ use self::polled::{Polled, Report};
 use self::receive::{Receivers, Surroundings};
 pub use self::refused::Refused;
 use self::ring::{Entered, Ring};
+use self::send::Posts;
 use super::epoll::{Eventfd, readinesses};
 use super::readiness::ReadinessDriver;
 use super::{
-    Accepted, Address, Batch, Completion, Direction, Driver, Epoll, Op, OpKey, Outcome, Outgoing, Woken,
+    Accepted, Address, Batch, Completion, Direction, Driver, Epoll, Op, OpKey, Outcome, Outgoing, Unsent,
+    Woken,
 };
 
 /// A driver over io_uring.
@@ -44,6 +47,7 @@ pub struct Uring {
     ring: Option<Ring>,
     polled: Polled,
     receivers: Receivers,
+    posts: Posts,
     inner: ReadinessDriver<Epoll>,
     /// What nobody has taken yet: what the last wait found, then the last completions of operations cancelled since.
     completed: VecDeque<Completion>,
@@ -82,11 +86,22 @@ mod token {
     /// What a kind of operation is told by: the upper half of a token. The lower one is a number.
     const KIND: u64 = !0 << 32;
     const RECEIVER: u64 = 1 << 32;
+    const POST: u64 = 2 << 32;
 
     /// A receiver.
     pub(super) fn receiver(index: usize) -> u64 {
         // There are no more of them than there are descriptors.
         RECEIVER | index as u64
+    }
+
+    /// A post.
+    pub(super) fn post(index: usize) -> u64 {
+        POST | index as u64
+    }
+
+    /// The post of a token, if it is one's.
+    pub(super) fn as_post(token: u64) -> Option<usize> {
+        (token & KIND == POST).then_some((token & !KIND) as usize)
     }
 
     /// The receiver of a token, if it is one's.
@@ -114,6 +129,7 @@ impl Uring {
             polled: Polled::new(settings.takes_events && ring.waits_for_epoll),
             ring: Some(ring),
             receivers: Receivers::new(settings.receive_after),
+            posts: Posts::default(),
             inner: ReadinessDriver::new(Epoll::new()?),
             completed: VecDeque::new(),
             entered: 0,
@@ -164,6 +180,7 @@ impl Uring {
             self.entered += ring.entered();
             self.receivers.forget_ring();
         }
+        self.posts.begin_anew();
         self.polled.forget();
     }
 
@@ -175,6 +192,8 @@ impl Uring {
             if let Some(index) = token::as_receiver(token) {
                 let completed = waiting.then_some(&mut self.completed);
                 self.receivers.complete(index, &entry, completed);
+            } else if let Some(index) = token::as_post(token) {
+                self.posts.complete(index, entry.result());
             } else if token == token::POLLED {
                 self.polled.answer(entry.result());
             }
@@ -214,6 +233,7 @@ impl Uring {
                 // SAFETY: what it names is in `polled`, which outlives the ring.
                 unsafe { ring.push(&ask.user_data(token::POLLED))? };
             }
+            self.posts.begin(ring)?;
             self.receivers.begin_wait(Surroundings {
                 ring: &mut *ring,
                 inner: &mut self.inner,
@@ -230,6 +250,23 @@ impl Uring {
             self.give_up_ring();
         }
         Err(io::ErrorKind::ResourceBusy.into())
+    }
+
+    /// Ends the sends of a turn. They are over with the call that they were handed in by, unless the kernel was short
+    /// of memory, or had more to say than fits.
+    fn finish_posts(&mut self) -> io::Result<()> {
+        for _ in 0..SENDING {
+            let Some(ring) = self.ring.as_mut().filter(|_| self.posts.is_begun()) else {
+                return Ok(());
+            };
+            if ring.is_settled() {
+                self.posts.finish();
+                return Ok(());
+            }
+            ring.submit()?;
+            self.reap(true);
+        }
+        Err(io::ErrorKind::OutOfMemory.into())
     }
 
     /// Has the kernel stop what it does for a stream, and waits for that to be so: it takes no longer than a call.
@@ -255,6 +292,9 @@ impl Uring {
         }
     }
 }
+
+/// How often the kernel is entered at most to have it send.
+const SENDING: usize = 1000;
 
 /// How often the kernel is entered at most to have it stop: once, unless it is short of something.
 const STOPPING: usize = 4;
@@ -282,6 +322,9 @@ impl Drop for Uring {
         self.polled.forget();
         if self.receivers.is_any_busy() {
             self.receivers.leak();
+        }
+        if self.posts.is_begun() {
+            self.posts.leak();
         }
     }
 }
@@ -338,9 +381,26 @@ impl Driver for Uring {
         if self.refuse_child().is_err() {
             return;
         }
+        self.posts.release(fd);
         if let Some(index) = self.receivers.release(fd) {
             self.stop_receiving(index);
         }
+    }
+
+    #[inline]
+    fn post(&mut self, fd: RawFd, bytes: &[u8]) -> bool {
+        self.refuse_child().is_ok() && self.posts.post(fd, bytes)
+    }
+
+    fn settle(&mut self, fd: RawFd) {
+        if self.refuse_child().is_ok() {
+            self.posts.settle(fd);
+        }
+    }
+
+    #[inline]
+    fn next_unsent(&mut self) -> Option<Unsent> {
+        self.posts.next_unsent()
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Woken> {
@@ -348,6 +408,7 @@ impl Driver for Uring {
         let overlooked = self.polled.overlook();
         let woken = self.wait_in_ring(if overlooked { Some(Duration::ZERO) } else { timeout })?;
         self.reap(true);
+        self.finish_posts()?;
         self.complete_polled()?;
         Ok(woken)
     }
@@ -371,6 +432,10 @@ impl Driver for Uring {
     #[inline]
     fn send(&mut self, fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
         self.refuse_child()?;
+        self.posts.settle(fd);
+        if self.posts.holds(fd) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         self.inner.send(fd, buffers)
     }
 
@@ -401,6 +466,7 @@ impl Driver for Uring {
 
     fn shutdown_write(&mut self, fd: RawFd) -> io::Result<()> {
         self.refuse_child()?;
+        self.posts.settle(fd);
         self.inner.shutdown_write(fd)
     }
 

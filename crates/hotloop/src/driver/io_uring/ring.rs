@@ -146,6 +146,12 @@ impl Ring {
         Ok(())
     }
 
+    /// Whether all that was handed in has begun, and nothing is to be said of it that is not among the completions.
+    pub(super) fn is_settled(&mut self) -> bool {
+        let queue = self.ring.submission();
+        queue.is_empty() && !queue.cq_overflow()
+    }
+
     /// Has the kernel begin what was handed in, and do what is due, without waiting.
     ///
     /// # Errors
