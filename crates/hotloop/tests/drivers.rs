@@ -92,7 +92,8 @@ macro_rules! hold_in_a_kernel {
                 many_ready_descriptors_are_all_reported;
             datagrams:
                 a_refused_datagram_is_an_error_of_a_later_call
-                a_datagram_that_fails_stops_those_behind_it;
+                a_datagram_that_fails_stops_those_behind_it
+                many_datagrams_arrive_as_they_were_sent;
             stale:
                 a_cancel_after_the_close_ends_the_operation
                 a_duplicate_of_a_closed_descriptor_is_not_reported_for_ever
