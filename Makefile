@@ -21,7 +21,7 @@ test: lint
 	PROPTEST_RNG_SEED=1 cargo test -p hotloop -p hotloop-load
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-# What `test` tries with a few random cases, with many and other ones: about ten minutes. A failure tells its seed.
+# What `test` tries with a few random cases, with many and other ones: a few minutes behind the build. A failure tells its seed.
 fuzz: build
 	PROPTEST_CASES=20000 cargo test -p hotloop --release -- --nocapture
 	HOTLOOP_FAULT_SEED="$$(shuf -i 1-1000000 -n 4 | xargs)" $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 tests/test_faults.py

@@ -229,6 +229,11 @@ def python(script: str, *, factory: str, send: signal.Signals | None = None) -> 
     return subprocess.CompletedProcess(process.args, process.returncode, head + out, err)
 
 
+#: What the kernel keeps for a socket of `tcp_pair`, in bytes. Left to itself it keeps up to dozens of megabytes, as the
+#: machine's memory and the speed of both ends suggest; what a test writes too much of must be too much everywhere.
+KEPT = 128 * 1024
+
+
 def tcp_pair(proto: int = socket.IPPROTO_TCP) -> tuple[socket.socket, socket.socket]:
     """Two connected TCP sockets over loopback; the first does not block, the second has a time limit."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, proto) as listener:
@@ -236,6 +241,9 @@ def tcp_pair(proto: int = socket.IPPROTO_TCP) -> tuple[socket.socket, socket.soc
         listener.listen(1)
         far = socket.create_connection(listener.getsockname(), PATIENCE)
         near, _ = listener.accept()
+    for sock in (near, far):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KEPT)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KEPT)
     near.setblocking(False)
     return near, far
 

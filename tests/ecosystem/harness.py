@@ -220,7 +220,9 @@ class Uvicorn(ServerProcess):
         super().__init__(
             [
                 *(sys.executable, "-m", "uvicorn", app, *where),
-                *("--loop", name, "--no-use-colors", "--no-access-log", *options),
+                *("--loop", name, "--no-use-colors", "--no-access-log"),
+                # On a busy machine a test may look away from a connection for longer than the usual five seconds.
+                *("--timeout-keep-alive", str(int(DEADLINE)), *options),
             ]
         )
         try:
