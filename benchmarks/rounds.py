@@ -24,7 +24,7 @@ def interleave(
     """Calls `measure(row, loop)` for every row and loop, `rounds` times, each round beginning with another loop.
 
     Each figure is described on standard error as it comes. A loop that fails at a row has no figures there, and the
-    second result has a line about it. Without the control there is no comparison: its failure ends this process.
+    second result has a line about it. Without the control there is no comparison: where it fails, the row is left out.
     """
     figures: Rounds[Figure] = {}
     failures = []
@@ -32,19 +32,21 @@ def interleave(
         by_loop: dict[str, list[Figure]] = {loop: [] for loop in names}
         for number in range(rounds):
             order = list(by_loop)
-            first = number % len(order)
+            first = number % len(order) if order else 0
             for loop in order[first:] + order[:first]:
                 try:
                     figure = measure(row, loop)
                 except (process.WrongAnswer, process.NotServing, subprocess.CalledProcessError) as error:
                     line = f"{loop} fails at {row}: {error}"
-                    if loop == loops.CONTROL:
-                        sys.exit(line)
-                    del by_loop[loop]
                     failures.append(line)
+                    del by_loop[loop]
+                    if loop == loops.CONTROL:
+                        by_loop.clear()
+                        break
                 else:
                     by_loop[loop].append(figure)
                     line = f"{loop}: {describe(figure)}"
                 print(f"{row}, round {number + 1} of {rounds}, {line}", file=sys.stderr, flush=True)
-        figures[row] = by_loop
+        if by_loop:
+            figures[row] = by_loop
     return figures, failures

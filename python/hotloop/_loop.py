@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import io
-import os
 import selectors
 import signal
 import socket
 import sys
 import threading
-from asyncio import base_events, constants, trsock, unix_events
-from asyncio.log import logger
-from collections.abc import Callable, Iterator, MutableMapping
+from asyncio import base_events, constants
+from collections.abc import Callable, Iterator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import _hotloop
+from ._connections import ConnectionMethods
 from ._processes import Children, has_own_watcher, is_by_descriptor, spawn
+from ._queues import ReadyView, ScheduledView
 from ._selector import LoopSelector
+from ._sockets import SocketMethods
 from ._tls import TlsProtocol, move_buffered
 from ._transports import (
     DATAGRAM_FAMILIES,
@@ -37,38 +35,14 @@ __all__ = ["SelectorEventLoop"]
 
 _Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 
-
 # What the native answer for literals stands in for.
 _getaddrinfo = socket.getaddrinfo
-
-# Whether `sendfile` sets the position of a file of which nothing was sent: asyncio's own method is told then no more
-# how much that was.
-_POSITIONS_ALWAYS = (
-    asyncio.SelectorEventLoop._sock_sendfile_update_filepos.__code__.co_argcount == 3  # type: ignore[attr-defined]
-)
 
 # And what native sockets do.
 _socket = socket.socket
 
-# What asyncio calls for each connection that it makes, and for each that it accepts.
-_CONNECTING = frozenset(
-    {
-        *("sock_connect", "_sock_connect", "_connect_sock", "_ensure_resolved", "_create_connection_transport"),
-        *("_make_socket_transport", "create_future"),
-    }
-)
-_SERVING = frozenset(
-    {
-        *("_accept_connection", "_accept_connection2", "_make_socket_transport", "_make_ssl_transport"),
-        *("create_task", "create_future"),
-    }
-)
 
-# How many connections one turn accepts: of several processes on one socket, each is to have its share.
-_ACCEPT_BUDGET = 8
-
-
-class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
+class SelectorEventLoop(SocketMethods, ConnectionMethods):
     """An event loop on readiness notification: ``asyncio.SelectorEventLoop``, natively.
 
     :param selector: a selector of the ``selectors`` module; the loop runs on the best facility of the platform and
@@ -84,28 +58,6 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         # no descriptors of children.
         if sys.version_info >= (3, 14) and is_by_descriptor(self._watcher):
             self._watcher = self._children
-
-    if TYPE_CHECKING:
-        # What asyncio's classes have without telling the type checker.
-        _selector: LoopSelector
-        _transports: MutableMapping[int, asyncio.Transport]
-        _csock: socket.socket
-        _watcher: Any
-        _signal_handlers: dict[int, asyncio.Handle]
-
-        def _check_closed(self) -> None: ...
-        def _ensure_fd_no_transport(self, fd: Any) -> None: ...
-        def _child_watcher_callback(self, pid: int, returncode: int, transp: Any) -> None: ...
-        async def _ensure_resolved(
-            self,
-            address: Any,
-            *,
-            family: int = 0,
-            type: int = socket.SOCK_STREAM,
-            proto: int = 0,
-            flags: int = 0,
-            loop: asyncio.AbstractEventLoop,
-        ) -> list[Any]: ...
 
     # Running
 
@@ -208,154 +160,6 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         removed = self._unwatch_write(_number(fd, self))
         return _cancel(removed)
 
-    # Sockets: tried at once, else waited for natively. Objects that only look like sockets take asyncio's own way.
-
-    async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
-        """Receive up to ``n`` bytes; none at the end of the stream."""
-        if not self._is_plain(sock):
-            return await super().sock_recv(sock, n)
-        data = self._try_recv(sock, n)
-        return data if isinstance(data, bytes) else await self._outcome(sock, data)
-
-    async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
-        """Receive into a buffer; answer the number of bytes."""
-        if not self._is_plain(sock):
-            return await super().sock_recv_into(sock, buf)
-        count = self._try_recv_into(sock, buf)
-        return count if isinstance(count, int) else await self._outcome(sock, count)
-
-    async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
-        """Send all bytes."""
-        if not self._is_plain(sock):
-            return await super().sock_sendall(sock, data)
-        sent = self._try_sendall(sock, data)
-        if sent is not None:
-            await self._outcome(sock, sent)
-        return None
-
-    async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
-        """Accept a connection; answer its socket, non-blocking, and the peer's address."""
-        if not self._is_plain(sock):
-            return await super().sock_accept(sock)
-        accepted = self._try_call(sock, False, sock._accept)  # type: ignore[attr-defined]
-        if not isinstance(accepted, tuple):
-            accepted = await self._outcome(sock, accepted)
-        fd, address = accepted
-        conn = socket.socket(sock.family, sock.type, sock.proto, fileno=fd)
-        conn.setblocking(False)
-        return conn, address
-
-    async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> Any:
-        """Receive a datagram of up to ``bufsize`` bytes; answer it and the address of its sender."""
-        if not self._is_plain(sock):
-            return await super().sock_recvfrom(sock, bufsize)
-        received = self._try_recvfrom(sock, bufsize)
-        return received if isinstance(received, tuple) else await self._outcome(sock, received)
-
-    async def sock_recvfrom_into(self, sock: socket.socket, buf: Any, nbytes: int = 0) -> Any:
-        """Receive a datagram into a buffer; answer the number of bytes and the address of its sender."""
-        if not self._is_plain(sock):
-            return await super().sock_recvfrom_into(sock, buf, nbytes)
-        received = self._try_recvfrom_into(sock, buf, nbytes or len(buf))
-        return received if isinstance(received, tuple) else await self._outcome(sock, received)
-
-    async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
-        """Send a datagram to an address; answer the number of bytes."""
-        if not self._is_plain(sock):
-            return await super().sock_sendto(sock, data, address)
-        sent = self._try_sendto(sock, data, address)
-        return sent if isinstance(sent, int) else await self._outcome(sock, sent)
-
-    async def sock_recvmsg(
-        self, sock: socket.socket, bufsize: int, ancbufsize: int = 0, flags: int = 0
-    ) -> tuple[bytes, list[tuple[int, int, bytes]], int, Any]:
-        """Receive bytes and ancillary data, as ``socket.recvmsg`` does: bytes, ancillary data, flags, address.
-
-        asyncio's loops have no such method.
-        """
-        self._is_plain(sock)
-        received = self._try_call(sock, False, sock.recvmsg, bufsize, ancbufsize, flags)
-        return received if isinstance(received, tuple) else await self._outcome(sock, received)
-
-    async def sock_sendmsg(
-        self, sock: socket.socket, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None
-    ) -> int:
-        """Send bytes and ancillary data, as ``socket.sendmsg`` does; answer the number of bytes.
-
-        On a stream that may be less than all of them. asyncio's loops have no such method.
-        """
-        self._is_plain(sock)
-        sent = self._try_call(sock, True, sock.sendmsg, buffers, ancdata, flags, address)
-        return sent if isinstance(sent, int) else await self._outcome(sock, sent)
-
-    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
-        """Connect to an address; a host name in it is resolved first."""
-        if not self._is_plain(sock):
-            await super().sock_connect(sock, address)
-            return
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
-            resolved = await self._ensure_resolved(
-                address, family=sock.family, type=sock.type, proto=sock.proto, loop=self
-            )
-            address = resolved[0][4]
-        try:
-            sock.connect(address)
-        except (BlockingIOError, InterruptedError):
-            await self._outcome(sock, self._wait_connected(sock, address))
-
-    async def _sock_sendfile_native(self, sock: Any, file: Any, offset: int, count: int | None) -> int:
-        """Send bytes of a regular file without reading them; what cannot be sent so is for asyncio's fallback."""
-        # A platform without the call, and tests that pretend to be one, have asyncio's answer.
-        if type(sock) is not socket.socket or self._closed or not hasattr(unix_events.os, "sendfile"):  # type: ignore[attr-defined]
-            return await super()._sock_sendfile_native(sock, file, offset, count)  # type: ignore[misc, no-any-return]
-        try:
-            number = file.fileno()
-        except (AttributeError, io.UnsupportedOperation):
-            raise asyncio.SendfileNotAvailableError("not a regular file") from None
-        try:
-            size = os.fstat(number).st_size
-        except OSError:
-            raise asyncio.SendfileNotAvailableError("not a regular file") from None
-        block = count or size
-        if not block:
-            return 0
-        progress = [0]
-        try:
-            sent = self._try_sendfile(sock, number, offset, count or 0, min(block, sys.maxsize // 2 + 1), progress)
-            total: int = sent if isinstance(sent, int) else await self._outcome(sock, sent)
-        except OSError as error:
-            self._set_file_position(number, offset, progress[0])
-            if not progress[0]:
-                raise asyncio.SendfileNotAvailableError("os.sendfile call failed") from None
-            if error.errno == errno.ENOTCONN and type(error) is not ConnectionError:
-                # The connection was closed meanwhile.
-                raise ConnectionError("socket is not connected", errno.ENOTCONN) from error
-            raise
-        self._set_file_position(number, offset, total)
-        return total
-
-    def _set_file_position(self, number: int, offset: int, sent: int) -> None:
-        """Leave a file where asyncio leaves it: behind what was sent; up to Python 3.13 only if anything was."""
-        if sent or _POSITIONS_ALWAYS:
-            os.lseek(number, offset + sent, os.SEEK_SET)
-
-    def _is_plain(self, sock: Any) -> bool:
-        """Whether a socket is one of the stdlib's own class; raises where asyncio refuses a socket."""
-        base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
-        if self._debug and sock.gettimeout() != 0:
-            raise ValueError("the socket must be non-blocking")
-        # A closed loop has no driver any more; on asyncio it still does what needs no waiting.
-        return type(sock) is socket.socket and not self._closed
-
-    async def _outcome(self, sock: socket.socket, future: asyncio.Future[Any]) -> Any:
-        """Wait for an operation on a socket, and end it if the wait is given up."""
-        try:
-            return await future
-        except BaseException:
-            if sock.fileno() >= 0:
-                self._forget_operation(sock)
-            raise
-
     # Names
 
     async def getaddrinfo(
@@ -375,182 +179,6 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
         if answer is None:
             return await super().getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags)
         return [(socket.AddressFamily(family), socket.SocketKind(kind), *rest) for family, kind, *rest in answer]
-
-    # Connecting. To an address it is native; to names, with other options and where somebody has put methods of his own
-    # in the way it is asyncio's.
-
-    async def create_connection(  # type: ignore[override]
-        self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any
-    ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
-        """Connect to a host and a port; the keywords are asyncio's."""
-        begun = None if options or not self._is_unaltered(_CONNECTING) else self._connect(host, port)
-        if begun is None:
-            return await super().create_connection(protocol_factory, host, port, **options)
-        return await self._finish_connecting(protocol_factory, *begun)
-
-    async def create_unix_connection(  # type: ignore[override]
-        self, protocol_factory: Any, path: Any = None, **options: Any
-    ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
-        """Connect to the path of a Unix socket; the keywords are asyncio's."""
-        begun = None
-        if path is not None and not options and self._is_unaltered(_CONNECTING):
-            begun = self._connect_unix(os.fsencode(path))
-        if begun is None:
-            return await super().create_unix_connection(protocol_factory, path, **options)
-        return await self._finish_connecting(protocol_factory, *begun)
-
-    async def _finish_connecting(
-        self, protocol_factory: Any, transport: _hotloop.SocketTransport, connected: asyncio.Future[None] | None
-    ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
-        """Wait for a connection and give it its protocol; close it where that fails or is given up."""
-        try:
-            if connected is not None:
-                await connected
-            protocol = protocol_factory()
-            begun = self.create_future()
-            transport._begin_connected(protocol, begun)
-        except BaseException:
-            transport._abandon()
-            raise
-        finally:
-            # An exception in it would refer to this frame, and this frame to it.
-            connected = None
-        try:
-            await begun
-        except BaseException:
-            transport.close()
-            raise
-        return transport, protocol
-
-    def _is_unaltered(self, names: frozenset[str]) -> bool:
-        """Whether nobody has put something of his own in the place of these methods, or of the socket class."""
-        if self._debug or base_events.socket.socket is not _socket or not names.isdisjoint(vars(self)):  # type: ignore[attr-defined]
-            return False
-        kind = type(self)
-        return kind is SelectorEventLoop or all(
-            getattr(kind, name) is getattr(SelectorEventLoop, name) for name in names
-        )
-
-    # Servers
-
-    def _start_serving(
-        self,
-        protocol_factory: Any,
-        sock: socket.socket,
-        sslcontext: Any = None,
-        server: Any = None,
-        backlog: int = 100,
-        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
-        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
-        context: Context | None = None,
-    ) -> None:
-        """Accept connections from the next turn on. Since Python 3.15 each gets a copy of ``context``."""
-        self._check_closed()
-        # A server may be closed while its socket rests for lack of descriptors.
-        if sock.fileno() == -1:
-            return
-        how: tuple[Any, ...] = (sslcontext, server, backlog, ssl_handshake_timeout, ssl_shutdown_timeout)
-        if sys.version_info >= (3, 15):
-            how = (*how, context)
-        if not _is_accepted_natively(sock):
-            self._add_reader(sock.fileno(), self._accept_connection, protocol_factory, sock, *how)
-            return
-        handle = self._new_handle(self._accept_connection, (protocol_factory, sock, *how))
-        natively = self._is_unaltered(_SERVING)
-        factory = protocol_factory
-        if sslcontext:
-            limits = {"ssl_handshake_timeout": ssl_handshake_timeout, "ssl_shutdown_timeout": ssl_shutdown_timeout}
-
-            def factory() -> asyncio.BaseProtocol:
-                return TlsProtocol(self, protocol_factory(), sslcontext, None, True, **limits)  # type: ignore[arg-type]
-
-        replaced = self._listen(sock, handle, natively, factory, server, backlog, context)
-        if replaced is not None:
-            replaced.cancel()
-
-    def _accept_connection(
-        self,
-        protocol_factory: Any,
-        sock: socket.socket,
-        sslcontext: Any = None,
-        server: Any = None,
-        backlog: int = 100,
-        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
-        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
-        *context: Context | None,
-    ) -> None:
-        """Accept some of what waits, each connection in a task; rest where the system has run out of something."""
-        how = (sslcontext, server, backlog, ssl_handshake_timeout, ssl_shutdown_timeout, *context)
-        for _ in range(min(backlog, _ACCEPT_BUDGET)):
-            try:
-                conn, address = self._accept_from(sock)
-            except ConnectionAbortedError:
-                continue
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    raise
-                self._rest_accepting(error, (protocol_factory, sock, *how))
-                return
-            if self._debug:
-                logger.debug("%r got a new connection from %r: %r", server, address, conn)
-            conn.setblocking(False)
-            given: dict[str, Any] = {}
-            if context and context[0] is not None:
-                given["context"] = context[0].copy()
-            accepted = self._accept_connection2(
-                *(protocol_factory, conn, {"peername": address}, sslcontext, server),
-                *(ssl_handshake_timeout, ssl_shutdown_timeout),
-                **given,
-            )
-            self.create_task(accepted, **given)
-
-    def _accept_from(self, sock: socket.socket) -> tuple[socket.socket, Any]:
-        """Accept one connection."""
-        if not _is_accepted_natively(sock):
-            return sock.accept()
-        fd, address = self._accept(sock.fileno())
-        return socket.socket(sock.family, sock.type, sock.proto, fileno=fd), address
-
-    def _rest_accepting(self, error: OSError, how: tuple[Any, ...]) -> None:
-        """Report that the system has run out of something, and accept again after a while.
-
-        The socket stays readable all the while: without a rest the loop would spin.
-        """
-        sock = how[1]
-        self.call_exception_handler(
-            {
-                "message": "socket.accept() out of system resource",
-                "exception": error,
-                "socket": trsock.TransportSocket(sock),
-            }
-        )
-        self._remove_reader(sock.fileno())
-        self.call_later(constants.ACCEPT_RETRY_DELAY, self._start_serving, *how)
-
-    async def _accept_connection2(
-        self, protocol_factory: Any, conn: socket.socket, extra: Any, *rest: Any, **given: Any
-    ) -> None:
-        """Make the transport of an accepted connection; close the connection where that fails, and say so."""
-
-        def make_protocol() -> asyncio.BaseProtocol:
-            try:
-                return protocol_factory()  # type: ignore[no-any-return]
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as error:
-                # asyncio reports this in debug mode only; a server that drops its clients silently helps nobody.
-                if not self._debug:
-                    message = "Error on transport creation for incoming connection"
-                    self.call_exception_handler({"message": message, "exception": error})
-                raise
-
-        try:
-            await super()._accept_connection2(make_protocol, conn, extra, *rest, **given)  # type: ignore[misc]
-        finally:
-            if conn.fileno() != -1 and self._transports.get(conn.fileno()) is None:
-                conn.close()
 
     # Transports
 
@@ -683,65 +311,14 @@ class SelectorEventLoop(_hotloop.Loop, asyncio.SelectorEventLoop):
             raise
         return connection._app_transport  # type: ignore[no-any-return]
 
-
-class ReadyView:
-    """The callbacks that are ready, as asyncio's ``deque`` of them would look."""
-
-    def __init__(self, loop: SelectorEventLoop) -> None:
-        self._loop = loop
-
-    def __len__(self) -> int:
-        return len(self._loop._ready_handles())
-
-    def __iter__(self) -> Iterator[asyncio.Handle]:
-        return iter(self._loop._ready_handles())
-
-    def __getitem__(self, index: int) -> asyncio.Handle:
-        return self._loop._ready_handles()[index]
-
-    def append(self, handle: asyncio.Handle) -> None:
-        """Add a handle behind all others."""
-        self._loop._add_callback(handle)
-
-    def appendleft(self, handle: asyncio.Handle) -> None:
-        """Add a handle before all others."""
-        self._loop._ready_appendleft(handle)
-
-    def popleft(self) -> asyncio.Handle:
-        """Take the oldest handle."""
-        handle = self._loop._ready_popleft()
-        if handle is None:
-            raise IndexError("pop from an empty deque")
-        return handle
-
-    def clear(self) -> None:
-        """Drop all handles."""
-        self._loop._clear_scheduled(False)
-
-
-class ScheduledView:
-    """The timers that wait, as asyncio's heap of them would look."""
-
-    def __init__(self, loop: SelectorEventLoop) -> None:
-        self._loop = loop
-
-    def __len__(self) -> int:
-        return len(self._loop._scheduled_handles())
-
-    def __iter__(self) -> Iterator[asyncio.TimerHandle]:
-        return iter(self._loop._scheduled_handles())
-
-    def __getitem__(self, index: int) -> asyncio.TimerHandle:
-        return self._loop._scheduled_handles()[index]
-
-    def clear(self) -> None:
-        """Drop all timers."""
-        self._loop._clear_scheduled(True)
-
-
-def _is_accepted_natively(sock: Any) -> bool:
-    """Whether a listening socket has no ``accept`` of its own, and peers whose names are known natively."""
-    return type(sock) is socket.socket and sock.family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
+    def _is_unaltered(self, names: frozenset[str]) -> bool:
+        """Whether nobody has put something of his own in the place of these methods, or of the socket class."""
+        if self._debug or base_events.socket.socket is not _socket or not names.isdisjoint(vars(self)):  # type: ignore[attr-defined]
+            return False
+        kind = type(self)
+        return kind is SelectorEventLoop or all(
+            getattr(kind, name) is getattr(SelectorEventLoop, name) for name in names
+        )
 
 
 def _cancel(removed: asyncio.Handle | None) -> bool:
@@ -784,7 +361,3 @@ def _number(fileobj: Any, removing_from: SelectorEventLoop | None = None) -> int
                 if key.fileobj is fileobj:
                     return key.fd
         raise
-
-
-if sys.platform == "win32":
-    raise ImportError("hotloop does not run on Windows yet")

@@ -1,17 +1,18 @@
 //! What the engine keeps for Python.
 
 use hotloop::Host;
-use hotloop::driver::Selector;
+use hotloop::driver::Driver;
 
+use crate::driver::AnyDriver;
 use crate::ffi::{Bytes, Object};
 use crate::handles;
 use crate::transports::Transport;
 
 /// The engine as the Python loop runs it.
-pub(crate) type Engine = hotloop::EventLoop<PythonHost, Selector>;
+pub(crate) type Engine = hotloop::EventLoop<PythonHost, AnyDriver>;
 
 /// The way into a Python loop from other threads.
-pub(crate) type Inbox = hotloop::inbox::Inbox<Object, <Selector as hotloop::driver::Driver>::Waker>;
+pub(crate) type Inbox = hotloop::inbox::Inbox<Object, <AnyDriver as Driver>::Waker>;
 
 /// Python as a host: handles are `asyncio.Handle`s, streams are transports.
 #[derive(Debug)]

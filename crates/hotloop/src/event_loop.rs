@@ -12,6 +12,7 @@ use crate::driver::{Completion, Driver, OpKey, Outcome, Woken};
 use crate::host::Host;
 use crate::inbox::Inbox;
 use crate::ready::Ready;
+use crate::signals::Signals;
 use crate::streams::{Owners, StreamEntry, StreamEvent, StreamKey};
 use crate::timers::Timers;
 use crate::watchers::Watchers;
@@ -49,7 +50,7 @@ pub enum Event<H: Host> {
 pub struct EventLoop<H: Host, D: Driver> {
     pub(crate) driver: D,
     /// Callbacks to run.
-    ready: Ready<H::Handle>,
+    pub(crate) ready: Ready<H::Handle>,
     /// Timers of this turn, in the order in which they run. Filled by `begin_turn`.
     due: VecDeque<H::Timer>,
     /// Timers of later turns.
@@ -64,6 +65,7 @@ pub struct EventLoop<H: Host, D: Driver> {
     pub(crate) endpoints: Slab<EndpointEntry<H>>,
     /// Which stream or endpoint has which descriptor.
     pub(crate) owners: Owners,
+    pub(crate) signals: Signals<H::Handle>,
     /// Streams whose later writes of this turn wait for its end.
     pub(crate) gathered: Vec<(StreamKey, H::Stream)>,
     /// Streams that broke at the end of a turn, for the next one to tell.
@@ -88,6 +90,8 @@ pub(crate) enum Operation<H: Host> {
     ReceiveFrom(EndpointKey, H::Stream),
     SendTo(EndpointKey, H::Stream),
     Accept(H::Handle),
+    /// Signals came in.
+    Signals,
     /// Cancelled: its last completion is still to come.
     Ended,
 }
@@ -107,6 +111,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             streams: Slab::new(),
             endpoints: Slab::new(),
             owners: Owners::default(),
+            signals: Signals::default(),
             gathered: Vec::new(),
             broken: VecDeque::new(),
             held: Vec::new(),
@@ -259,9 +264,10 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
                 | Operation::Send(_, host)
                 | Operation::ReceiveFrom(_, host)
                 | Operation::SendTo(_, host) => streams.push(host),
-                Operation::Ended => {}
+                Operation::Signals | Operation::Ended => {}
             }
         }
+        handles.extend(self.take_signal_handlers());
         self.watchers = Watchers::default();
         streams.extend(self.gathered.drain(..).map(|(_, host)| host));
         streams.extend(self.broken.drain(..).map(|(_, host, _)| host));
@@ -332,6 +338,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
                     return Some(Event::Datagram(*endpoint, host.clone(), DatagramEvent::Writable));
                 }
                 Some(Operation::Accept(handle)) => return Some(Event::Accept(handle.clone())),
+                Some(Operation::Signals) => self.take_signals(),
                 Some(Operation::Ended) | None => {}
             }
         }

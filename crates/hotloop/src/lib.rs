@@ -24,6 +24,7 @@ mod event_loop;
 mod host;
 pub mod inbox;
 pub mod ready;
+mod signals;
 mod streams;
 mod sys;
 pub mod timers;

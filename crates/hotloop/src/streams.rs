@@ -167,8 +167,8 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         if !entry.state.set_reading(true) {
             return Ok(());
         }
-        let fd = entry.fd;
-        let begun = self.submit(fd, Op::Receive, Operation::Receive(key, host));
+        let (fd, op) = (entry.fd, entry.medium.receiving());
+        let begun = self.submit(fd, op, Operation::Receive(key, host));
         let entry = &mut self.streams[key.0];
         match begun {
             Ok(operation) => entry.receiving = Some(operation),
@@ -332,6 +332,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         self.discard_receiving(key);
         self.stop_sending(key);
         self.forget_pending(key);
+        self.let_go(key);
         if let Some(entry) = self.streams.try_remove(key.0) {
             self.owners.remove(entry.fd, Owner::Stream(key));
         }
@@ -442,8 +443,18 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     fn cut_off(&mut self, key: StreamKey) {
         self.discard_receiving(key);
         self.stop_sending(key);
+        self.let_go(key);
         if let Some(entry) = self.streams.get_mut(key.0) {
             entry.fd = -1;
+        }
+    }
+
+    /// Has the driver let go of a socket. A pipe's descriptor may be another's too, and a driver keeps nothing for it.
+    fn let_go(&mut self, key: StreamKey) {
+        if let Some(entry) = self.streams.get(key.0)
+            && entry.medium == Medium::Socket
+        {
+            self.driver.release(entry.fd);
         }
     }
 
@@ -462,9 +473,9 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     /// Ends the receiving operation. Answers the host's object that was kept for it.
     fn stop_receiving(&mut self, key: StreamKey) -> Option<H::Stream> {
         let entry = self.streams.get_mut(key.0)?;
-        let fd = entry.fd;
+        let (fd, op) = (entry.fd, entry.medium.receiving());
         let operation = entry.receiving.take()?;
-        self.driver.cancel(operation, fd, Op::Receive);
+        self.driver.cancel(operation, fd, op);
         self.end_for_stream(operation)
     }
 
@@ -523,6 +534,14 @@ impl<H: Host> StreamEntry<H> {
 }
 
 impl Medium {
+    /// By what operation it is received from.
+    fn receiving(self) -> Op {
+        match self {
+            Self::Socket => Op::Receive,
+            Self::Pipe => Op::Read,
+        }
+    }
+
     #[inline]
     fn send(self, driver: &mut impl Driver, fd: RawFd, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {

@@ -109,8 +109,18 @@ macro_rules! hold_in_a_kernel {
 }
 
 mod selector {
-    hold_everywhere!(crate::world::Kernel);
-    hold_in_a_kernel!(crate::world::Kernel);
+    hold_everywhere!(crate::world::Kernel<crate::world::Readiness>);
+    hold_in_a_kernel!(crate::world::Kernel<crate::world::Readiness>);
+}
+
+mod proactor {
+    hold_everywhere!(crate::world::Kernel<crate::world::Completing>);
+    hold_in_a_kernel!(crate::world::Kernel<crate::world::Completing>);
+}
+
+mod polling_proactor {
+    hold_everywhere!(crate::world::Kernel<crate::world::Polling>);
+    hold_in_a_kernel!(crate::world::Kernel<crate::world::Polling>);
 }
 
 mod sim {

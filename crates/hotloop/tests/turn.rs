@@ -14,6 +14,8 @@ mod pipes;
 mod program;
 #[path = "turn/sends.rs"]
 mod sends;
+#[path = "turn/signals.rs"]
+mod signals;
 #[path = "turn/waits.rs"]
 mod waits;
 #[path = "turn/watchers.rs"]

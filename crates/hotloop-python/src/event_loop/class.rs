@@ -90,7 +90,7 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
             drop(old);
             Ok(())
         })
-        .getter(c"driver", c"The name of the kernel facility that the loop runs on.", |this| Ok(PyString::new(this.py(), "epoll").into_any()))
+        .getter(c"driver", c"The name of the kernel facility that the loop runs on.", |this| Ok(PyString::new(this.py(), this.facility).into_any()))
         .build(&base, &[], false)?;
     module.add("Loop", &class)?;
     CLASS.get_or_init(|| class.into_any().into());

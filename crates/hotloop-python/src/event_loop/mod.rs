@@ -11,14 +11,16 @@ use std::mem::MaybeUninit;
 use std::sync::{Arc, OnceLock};
 
 use hotloop::clock::{Clock, Monotonic};
-use hotloop::driver::{Batch, Epoll, Selector};
+use hotloop::driver::Batch;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use pyo3::types::PyType;
 
 pub(crate) use self::class::add_to;
 pub(crate) use self::guard::EngineGuard;
 use crate::answers::{bool_object, none};
 use crate::dispatch;
+use crate::driver::AnyDriver;
 use crate::errors::os_error;
 use crate::ffi::{self, Class, Instance, Layout, Object, This, Visit};
 use crate::handles;
@@ -33,6 +35,8 @@ const SCRATCH: usize = 256 * 1024;
 
 /// The native part of a loop.
 pub(crate) struct Loop {
+    /// `driver`: the name of the kernel facility underneath. It outlives the engine.
+    facility: &'static str,
     /// `None` once the loop is closed.
     engine: RefCell<Option<Engine>>,
     /// The way into the engine for other threads; gone with it.
@@ -323,9 +327,12 @@ impl<'py> LoopType<'py> for Python<'py> {
     }
 }
 
-fn construct(_py: Python<'_>) -> PyResult<Loop> {
-    let engine = Engine::new(Selector::new(Epoll::new().map_err(os_error)?));
+fn construct(_class: &Bound<'_, PyType>) -> PyResult<Loop> {
+    let driver = AnyDriver::selector().map_err(os_error)?;
+    let facility = driver.name();
+    let engine = Engine::new(driver);
     Ok(Loop {
+        facility,
         inbox: RefCell::new(Some(engine.inbox())),
         engine: RefCell::new(Some(engine)),
         scratch: RefCell::default(),

@@ -274,7 +274,7 @@ fn properties(builder: ClassBuilder<Tls>) -> ClassBuilder<Tls> {
         )
 }
 
-fn construct(_py: Python<'_>) -> PyResult<Tls> {
+fn construct(_class: &Bound<'_, PyType>) -> PyResult<Tls> {
     Ok(Tls {
         event_loop: RefCell::default(),
         native_loop: RefCell::default(),

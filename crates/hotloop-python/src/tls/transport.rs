@@ -51,7 +51,7 @@ pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .getattr("_FlowControlMixin")?
         .cast_into::<PyType>()?;
     let class = ClassBuilder::<TlsTransport>::new()
-        .constructor(|_: Python<'_>| {
+        .constructor(|_: &Bound<'_, PyType>| {
             Ok(TlsTransport {
                 connection: RefCell::default(),
                 closed: Cell::new(false),

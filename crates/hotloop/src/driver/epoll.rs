@@ -14,7 +14,7 @@ use super::{Interest, Readiness, Waker, Woken};
 use crate::sys;
 
 /// How many events one wait takes at most. More stay in the kernel, which hands them out in turn.
-const EVENTS: usize = 512;
+pub(super) const EVENTS: usize = 512;
 
 /// What the waker's events carry: no descriptor number is negative, so no registration shares it.
 const WAKER: u64 = u64::MAX;
@@ -99,12 +99,7 @@ impl Poller for Epoll {
                 _ => Err(error),
             };
         }
-        for event in &self.events {
-            let (data, bits) = (event.u64, event.events);
-            if data != WAKER {
-                found.push(readiness(data, bits));
-            }
-        }
+        found.extend(readinesses(&self.events));
         Ok(Woken::Normally)
     }
 
@@ -147,6 +142,14 @@ fn flags(interest: Interest) -> epoll::EventFlags {
     flags.set(epoll::EventFlags::OUT, interest.write);
     flags.set(epoll::EventFlags::EXCLUSIVE, interest.exclusive);
     flags
+}
+
+/// What the kernel reports, but for wake-ups.
+pub(super) fn readinesses(events: &[libc::epoll_event]) -> impl Iterator<Item = Readiness> {
+    events.iter().filter_map(|event| {
+        let (data, bits) = (event.u64, event.events);
+        (data != WAKER).then(|| readiness(data, bits))
+    })
 }
 
 fn readiness(data: u64, bits: u32) -> Readiness {

@@ -44,6 +44,13 @@ pub use epoll::Epoll;
 #[cfg(epoll)]
 /// The best readiness driver of this platform.
 pub type Selector = readiness::ReadinessDriver<Epoll>;
+#[cfg(io_uring)]
+mod io_uring;
+#[cfg(io_uring)]
+pub use io_uring::{Refused, Settings};
+#[cfg(io_uring)]
+/// The best completion driver of this platform.
+pub type Proactor = io_uring::Uring;
 #[cfg(not(epoll))]
 compile_error!("hotloop has no driver for this operating system yet: it runs on Linux (epoll)");
 
@@ -73,6 +80,14 @@ pub trait Driver {
     /// `NotFound` if no operation in that direction waits on the descriptor; else the kernel's, as of `submit`: the
     /// number may be another descriptor by now.
     fn replace(&mut self, key: OpKey, fd: RawFd, op: Op) -> io::Result<()>;
+
+    /// Lets go of a stream socket, before its descriptor is closed and after its operations were cancelled: whatever a
+    /// driver still does or keeps for it ends here. The peer hears of the close at once, and nothing that was taken
+    /// from this socket reaches another of the same number.
+    fn release(&mut self, fd: RawFd) {
+        // One that only says what is ready keeps nothing.
+        let _ = fd;
+    }
 
     /// Waits until something completes, the waker is called, the timeout is over (`None`: there is none) or a signal
     /// comes in.

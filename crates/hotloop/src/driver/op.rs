@@ -12,8 +12,12 @@ pub enum Op {
     WatchRead,
     /// Say, as long as it holds, that the descriptor is writable (`add_writer`).
     WatchWrite,
-    /// Receive from a stream. Each completion is followed by one [`receive`](super::Driver::receive).
+    /// Receive from a connected stream socket. Each completion is followed by one
+    /// [`receive`](super::Driver::receive). Who submits it says when it lets go of the descriptor
+    /// ([`release`](super::Driver::release)).
     Receive,
+    /// Read from what need not be a socket. Each completion is followed by one [`read`](super::Driver::read).
+    Read,
     /// Receive datagrams. Each completion is followed by one
     /// [`receive_datagrams`](super::Driver::receive_datagrams).
     ReceiveFrom,
@@ -28,7 +32,9 @@ impl Op {
     /// The direction in which a readiness driver waits for this operation.
     pub fn direction(self) -> Direction {
         match self {
-            Self::WatchRead | Self::Receive | Self::ReceiveFrom | Self::Accept => Direction::Read,
+            Self::WatchRead | Self::Receive | Self::Read | Self::ReceiveFrom | Self::Accept => {
+                Direction::Read
+            }
             Self::WatchWrite | Self::Send => Direction::Write,
         }
     }

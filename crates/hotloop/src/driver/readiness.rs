@@ -120,6 +120,19 @@ impl<P: Poller> ReadinessDriver<P> {
         &self.poller
     }
 
+    /// Does what a wait does, but for the waiting: `find` says what is ready.
+    pub(super) fn wait_by(
+        &mut self,
+        find: impl FnOnce(&mut P, &mut Vec<Readiness>) -> io::Result<Woken>,
+    ) -> io::Result<Woken> {
+        // What an earlier turn left untaken is level-triggered: the kernel reports it again.
+        self.completed
+            .retain(|completion| completion.outcome == Outcome::Cancelled);
+        let woken = find(&mut self.poller, &mut self.found)?;
+        self.complete_found();
+        Ok(woken)
+    }
+
     /// The entry of a descriptor, if it ever had one.
     fn descriptor(&mut self, fd: RawFd) -> Option<&mut Descriptor> {
         self.descriptors.get_mut(usize::try_from(fd).ok()?)
@@ -301,12 +314,7 @@ impl<P: Poller> Driver for ReadinessDriver<P> {
         } else {
             Some(Duration::ZERO)
         };
-        // What an earlier turn left untaken is level-triggered: the kernel reports it again.
-        self.completed
-            .retain(|completion| completion.outcome == Outcome::Cancelled);
-        let woken = self.poller.wait(timeout, &mut self.found)?;
-        self.complete_found();
-        Ok(woken)
+        self.wait_by(|poller, found| poller.wait(timeout, found))
     }
 
     #[inline]

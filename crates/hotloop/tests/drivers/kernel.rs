@@ -124,7 +124,7 @@ pub(crate) fn a_pipe_is_read_and_written_as_a_file<W: World>() -> io::Result<()>
     let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::NONBLOCK)?;
     let (near, far) = (reader.as_raw_fd(), writer.as_raw_fd());
     let mut buffer = [MaybeUninit::uninit(); 8];
-    driver.submit(OpKey(1), near, Op::Receive)?;
+    driver.submit(OpKey(1), near, Op::Read)?;
     assert_eq!(poll(&mut driver)?, []);
     assert_eq!(
         kind(driver.read(near, &mut buffer)),

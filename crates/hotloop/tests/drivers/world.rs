@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, Read, Write};
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use hotloop::clock::{Clock, Manual};
 use hotloop::driver::sim::{Network, Sim};
-use hotloop::driver::{Address, Completion, Driver, OpKey, Outcome, Selector};
+use hotloop::driver::{Address, Completion, Driver, OpKey, Outcome, Proactor, Selector, Settings};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 /// A driver's surroundings: connections whose far end the test holds.
@@ -50,8 +51,49 @@ pub(crate) trait World: Sized {
     fn now(&self) -> Duration;
 }
 
-/// Unix sockets of the kernel, under the best readiness driver.
-pub(crate) struct Kernel {
+/// Makes the driver of a world of the kernel.
+pub(crate) trait Maker {
+    type Driver: Driver;
+
+    fn make() -> io::Result<Self::Driver>;
+}
+
+/// Makes the best readiness driver.
+pub(crate) struct Readiness;
+
+impl Maker for Readiness {
+    type Driver = Selector;
+
+    fn make() -> io::Result<Selector> {
+        Ok(Selector::new(hotloop::driver::Epoll::new()?))
+    }
+}
+
+/// Makes the best completion driver.
+pub(crate) struct Completing;
+
+impl Maker for Completing {
+    type Driver = Proactor;
+
+    fn make() -> io::Result<Proactor> {
+        Proactor::new()
+    }
+}
+
+/// Makes a completion driver that the kernel only tells that epoll has something to report, as before Linux 6.15.
+pub(crate) struct Polling;
+
+impl Maker for Polling {
+    type Driver = Proactor;
+
+    fn make() -> io::Result<Proactor> {
+        Proactor::with(Settings { takes_events: false })
+    }
+}
+
+/// Unix sockets of the kernel, under a driver over it.
+pub(crate) struct Kernel<M> {
+    maker: PhantomData<M>,
     /// Near and far end, by the number of the near one.
     connections: RefCell<BTreeMap<RawFd, (UnixStream, UnixStream)>>,
     /// Datagram sockets likewise.
@@ -59,19 +101,20 @@ pub(crate) struct Kernel {
     began: Instant,
 }
 
-impl World for Kernel {
-    type Driver = Selector;
+impl<M: Maker> World for Kernel<M> {
+    type Driver = M::Driver;
 
     fn new() -> io::Result<Self> {
         Ok(Self {
+            maker: PhantomData,
             connections: RefCell::default(),
             datagrams: RefCell::default(),
             began: Instant::now(),
         })
     }
 
-    fn driver(&self) -> io::Result<Selector> {
-        Ok(Selector::new(hotloop::driver::Epoll::new()?))
+    fn driver(&self) -> io::Result<M::Driver> {
+        M::make()
     }
 
     fn connect(&self) -> io::Result<RawFd> {

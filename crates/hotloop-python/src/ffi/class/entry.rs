@@ -107,20 +107,16 @@ pub(super) unsafe extern "C" fn construct<T, F>(
 ) -> *mut ffi::PyObject
 where
     T: Class,
-    F: Fn(Python<'_>) -> PyResult<T> + Copy + 'static,
+    F: Fn(&Bound<'_, PyType>) -> PyResult<T> + Copy + 'static,
 {
     guard(std::ptr::null_mut(), |py| {
         // SAFETY: `tp_new` is called with the class itself or one below it, whose instances begin with our layout.
         unsafe {
-            let value = conjure::<F>()(py)?;
             let class = Borrowed::from_ptr(py, class.cast());
-            Ok(
-                Instance::<T>::new(class.cast::<PyType>()?.as_any().cast::<PyType>()?, value)?
-                    .object()
-                    .clone()
-                    .into_bound(py)
-                    .into_ptr(),
-            )
+            let class = class.cast::<PyType>()?;
+            let value = conjure::<F>()(&class)?;
+            let instance = Instance::<T>::new(&class, value)?;
+            Ok(instance.object().clone().into_bound(py).into_ptr())
         }
     })
 }

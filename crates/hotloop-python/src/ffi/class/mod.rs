@@ -170,10 +170,11 @@ impl<T: Class> ClassBuilder<T> {
         self
     }
 
-    /// Makes instances from Python by calling the class, with a value from `make`; arguments are left to `__init__`.
+    /// Makes instances from Python by calling the class, with a value from `make` for the class that is
+    /// called; arguments are left to `__init__`.
     pub(crate) fn constructor<F>(mut self, _make: F) -> Self
     where
-        F: Fn(Python<'_>) -> PyResult<T> + Copy + 'static,
+        F: Fn(&Bound<'_, PyType>) -> PyResult<T> + Copy + 'static,
     {
         const { assert!(size_of::<F>() == 0, "a constructor is a plain function") };
         self.slots

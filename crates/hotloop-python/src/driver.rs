@@ -1,0 +1,129 @@
+//! The drivers that a Python loop may run on.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hotloop::driver::{
+    Accepted, Address, Batch, Completion, Driver, Epoll, Op, OpKey, Outgoing, Selector, Woken,
+};
+
+/// One of the drivers of this platform, chosen when a loop is made.
+///
+/// One engine for all of them, not one each: the transports of both loops are then the same classes, and which driver
+/// it is costs a branch that goes the same way for the whole life of a loop.
+pub(crate) enum AnyDriver {
+    /// Readiness, of `SelectorEventLoop`.
+    Selector(Selector),
+}
+
+/// Does the same with whichever driver it is.
+macro_rules! on_either {
+    ($any:expr, $driver:ident => $call:expr) => {
+        match $any {
+            AnyDriver::Selector($driver) => $call,
+        }
+    };
+}
+
+impl AnyDriver {
+    /// The driver of `SelectorEventLoop`.
+    ///
+    /// # Errors
+    /// The kernel's: no descriptor left, most likely.
+    pub(crate) fn selector() -> io::Result<Self> {
+        Ok(Self::Selector(Selector::new(Epoll::new()?)))
+    }
+
+    /// What the kernel calls the facility underneath.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Selector(_) => "epoll",
+        }
+    }
+}
+
+impl Driver for AnyDriver {
+    type Waker = <Selector as Driver>::Waker;
+
+    fn waker(&self) -> Arc<Self::Waker> {
+        on_either!(self, driver => driver.waker())
+    }
+
+    #[inline]
+    fn submit(&mut self, key: OpKey, fd: RawFd, op: Op) -> io::Result<()> {
+        on_either!(self, driver => driver.submit(key, fd, op))
+    }
+
+    #[inline]
+    fn cancel(&mut self, key: OpKey, fd: RawFd, op: Op) {
+        on_either!(self, driver => driver.cancel(key, fd, op));
+    }
+
+    #[inline]
+    fn replace(&mut self, key: OpKey, fd: RawFd, op: Op) -> io::Result<()> {
+        on_either!(self, driver => driver.replace(key, fd, op))
+    }
+
+    #[inline]
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Woken> {
+        on_either!(self, driver => driver.wait(timeout))
+    }
+
+    #[inline]
+    fn next_completion(&mut self) -> Option<Completion> {
+        on_either!(self, driver => driver.next_completion())
+    }
+
+    #[inline]
+    fn has_completions(&self) -> bool {
+        on_either!(self, driver => driver.has_completions())
+    }
+
+    #[inline]
+    fn receive(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+        on_either!(self, driver => driver.receive(fd, buffer))
+    }
+
+    #[inline]
+    fn send(&mut self, fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        on_either!(self, driver => driver.send(fd, buffers))
+    }
+
+    #[inline]
+    fn read(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+        on_either!(self, driver => driver.read(fd, buffer))
+    }
+
+    #[inline]
+    fn write(&mut self, fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        on_either!(self, driver => driver.write(fd, buffers))
+    }
+
+    #[inline]
+    fn receive_datagrams(&mut self, fd: RawFd, batch: &mut Batch, limit: usize) -> io::Result<()> {
+        on_either!(self, driver => driver.receive_datagrams(fd, batch, limit))
+    }
+
+    #[inline]
+    fn receive_from(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<(usize, Address)> {
+        on_either!(self, driver => driver.receive_from(fd, buffer))
+    }
+
+    #[inline]
+    fn send_datagrams(&mut self, fd: RawFd, datagrams: &[Outgoing<'_>]) -> io::Result<usize> {
+        on_either!(self, driver => driver.send_datagrams(fd, datagrams))
+    }
+
+    #[inline]
+    fn shutdown_write(&mut self, fd: RawFd) -> io::Result<()> {
+        on_either!(self, driver => driver.shutdown_write(fd))
+    }
+
+    #[inline]
+    fn accept(&mut self, fd: RawFd) -> io::Result<Accepted> {
+        on_either!(self, driver => driver.accept(fd))
+    }
+}

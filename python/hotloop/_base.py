@@ -1,0 +1,50 @@
+"""The two classes that a loop derives from, native and asyncio's, as its parts see them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import Callable, MutableMapping
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+from . import _hotloop
+from ._selector import LoopSelector
+
+__all__ = ["LoopBase"]
+
+
+class LoopBase(_hotloop.Loop, asyncio.SelectorEventLoop):
+    """What every part of a loop stands on: natively what there is natively, all else from asyncio."""
+
+    if TYPE_CHECKING:
+        # What asyncio's classes have without telling the type checker.
+        _selector: LoopSelector
+        _transports: MutableMapping[int, asyncio.Transport]
+        _csock: socket.socket
+        _watcher: Any
+        _signal_handlers: dict[int, asyncio.Handle]
+
+        def _check_closed(self) -> None: ...
+        def _ensure_fd_no_transport(self, fd: Any) -> None: ...
+        def _child_watcher_callback(self, pid: int, returncode: int, transp: Any) -> None: ...
+        async def _ensure_resolved(
+            self,
+            address: Any,
+            *,
+            family: int = 0,
+            type: int = socket.SOCK_STREAM,
+            proto: int = 0,
+            flags: int = 0,
+            loop: asyncio.AbstractEventLoop,
+        ) -> list[Any]: ...
+        def _add_reader(
+            self, fd: Any, callback: Callable[..., object], *args: Any, context: Context | None = None
+        ) -> asyncio.Handle: ...
+        def _remove_reader(self, fd: Any) -> bool: ...
+        def _is_unaltered(self, names: frozenset[str]) -> bool: ...
+
+
+if sys.platform == "win32":
+    raise ImportError("hotloop does not run on Windows yet")
