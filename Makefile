@@ -46,7 +46,7 @@ lint: build $(VENV)/demo.installed $(VENV)/ecosystem.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p hotloop -p benchmarks
-	$(BIN)/python -m mypy.stubtest hotloop
+	$(BIN)/python -m mypy.stubtest hotloop._hotloop
 
 # The extension, in release mode, installed into .venv.
 build: $(VENV)/dev.installed
