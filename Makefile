@@ -26,13 +26,15 @@ fuzz: build
 	PROPTEST_CASES=20000 cargo test -p hotloop --release -- --nocapture
 	HOTLOOP_FAULT_SEED="$$(shuf -i 1-1000000 -n 4 | xargs)" $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 tests/test_faults.py
 
-# CPython's own asyncio tests, those of $(PYTHON), on the selector loop; with a version, in an interpreter of its own.
+# CPython's own asyncio tests, those of $(PYTHON), on the selector loop or on LOOP=proactor; with a version, in an
+# interpreter of its own.
+LOOP ?= hotloop
 conformance: build
-	$(BIN)/python tests/conformance --loop hotloop --json target/conformance.json
+	$(BIN)/python tests/conformance --loop $(LOOP) --json target/conformance.json
 
 conformance-3.%:
 	scripts/interpreters.sh
-	scripts/in-interpreter --build 3.$* python tests/conformance --loop hotloop --json target/conformance-3.$*.json
+	scripts/in-interpreter --build 3.$* python tests/conformance --loop $(LOOP) --json target/conformance-3.$*.json
 
 # The engine's tests under AddressSanitizer, which stable Rust has only behind this door.
 asan:

@@ -8,6 +8,8 @@ import importlib.util
 from collections.abc import Callable
 
 CONTROL = "asyncio"
+# The one of hotloop's two loops that is not its default.
+PROACTOR = "hotloop-proactor"
 # uvloop with the transports of aiofastnet in the place of its own, which are faster over TLS.
 AIOFASTNET = "aiofastnet-on-uvloop"
 DEFAULT = ("asyncio", "hotloop", "uvloop")
@@ -25,14 +27,14 @@ def aiofastnet_on_uvloop() -> asyncio.AbstractEventLoop:
 
 
 # Where the loops are made that are no module's `new_event_loop`.
-MADE_BY = {AIOFASTNET: "benchmarks.loops:aiofastnet_on_uvloop"}
+MADE_BY = {PROACTOR: "hotloop:ProactorEventLoop", AIOFASTNET: "benchmarks.loops:aiofastnet_on_uvloop"}
 
 
 def factory(name: str) -> Factory:
     """The function that makes the loop called `name`.
 
-    `asyncio` is the selector loop of the standard library. Any other name is a module, whose `new_event_loop` is
-    taken, or `module:function`.
+    `asyncio` is the selector loop of the standard library. Any other name is one of `MADE_BY`, a module, whose
+    `new_event_loop` is taken, or `module:function`.
 
     Raises ImportError or AttributeError where there is no such thing.
     """
@@ -45,7 +47,7 @@ def factory(name: str) -> Factory:
 
 def default() -> list[str]:
     """The loops to compare where nobody says which: those of this project, and whatever peer is installed."""
-    return [*DEFAULT, AIOFASTNET, *[name for name in PEERS if importlib.util.find_spec(name)]]
+    return [*DEFAULT, *MADE_BY, *[name for name in PEERS if importlib.util.find_spec(name)]]
 
 
 def installed(names: list[str]) -> tuple[list[str], list[str]]:

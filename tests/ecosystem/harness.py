@@ -41,7 +41,7 @@ class LoopUnderTest:
     """One of the loops that every test of this directory runs on."""
 
     name: str
-    """The id of the parameter: ``asyncio`` or ``selector``."""
+    """The id of the parameter: ``asyncio``, ``selector`` or ``proactor``."""
     factory: str
     """Where programs find the factory: ``module:callable``, as their command lines take it."""
 

@@ -66,6 +66,8 @@ pub struct EventLoop<H: Host, D: Driver> {
     /// Which stream or endpoint has which descriptor.
     pub(crate) owners: Owners,
     pub(crate) signals: Signals<H::Handle>,
+    /// Streams for which the driver sends with the next wait.
+    pub(crate) posted: Vec<(StreamKey, H::Stream)>,
     /// Streams whose later writes of this turn wait for its end.
     pub(crate) gathered: Vec<(StreamKey, H::Stream)>,
     /// Streams that broke at the end of a turn, for the next one to tell.
@@ -112,6 +114,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             endpoints: Slab::new(),
             owners: Owners::default(),
             signals: Signals::default(),
+            posted: Vec::new(),
             gathered: Vec::new(),
             broken: VecDeque::new(),
             held: Vec::new(),
@@ -166,7 +169,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         &mut self.timers
     }
 
-    /// Ends a turn: sends what was gathered in it and answers how long the next wait may last. `swept` receives
+    /// Ends a turn: sends what was gathered in it, but for what the driver sends with its wait, and answers how long the next wait may last. `swept` receives
     /// cancelled timers, for the host to drop when it holds nothing borrowed.
     ///
     /// `now` is the host's time in seconds; a loop that is `stopping` does not wait.
@@ -176,7 +179,8 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         stopping: bool,
         swept: &mut Vec<H::Timer>,
     ) -> Timeout {
-        self.end_turn();
+        self.turn = 0;
+        self.flush_gathered();
         self.timers.sweep(H::is_cancelled, swept);
         if stopping || !self.is_idle() {
             return Some(Duration::ZERO);
@@ -211,6 +215,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
 
     /// Begins a turn: what is ready now, and the timers due before `end` (seconds of the host's clock), belong to it.
     pub fn begin_turn(&mut self, end: impl FnOnce() -> f64) {
+        self.take_unsent();
         self.take_inbox();
         if !self.timers.is_empty() {
             let end = end();
@@ -235,9 +240,10 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         self.due.pop_front().map(Event::Timer)
     }
 
-    /// Ends the turn under way: what was gathered is sent. Writes from now on go to the kernel at once.
+    /// Ends the turn under way: what was posted or gathered is sent. Writes from now on go to the kernel at once.
     pub fn end_turn(&mut self) {
         self.turn = 0;
+        self.settle_all();
         self.flush_gathered();
     }
 
@@ -269,7 +275,8 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         }
         handles.extend(self.take_signal_handlers());
         self.watchers = Watchers::default();
-        streams.extend(self.gathered.drain(..).map(|(_, host)| host));
+        let Self { posted, gathered, .. } = self;
+        streams.extend(posted.drain(..).chain(gathered.drain(..)).map(|(_, host)| host));
         streams.extend(self.broken.drain(..).map(|(_, host, _)| host));
         streams.extend(self.held.drain(..).map(|(_, _, host)| host));
         (handles, streams)

@@ -34,4 +34,4 @@ mod watchers;
 pub use datagrams::{DatagramEvent, EndpointKey, Flushed};
 pub use event_loop::{Event, EventLoop, MAXIMUM_WAIT, Timeout, Waiter};
 pub use host::Host;
-pub use streams::{StreamEvent, StreamKey, Written};
+pub use streams::{Queued, StreamEvent, StreamKey, Written};

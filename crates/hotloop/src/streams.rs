@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
 use crate::datagrams::EndpointKey;
-use crate::driver::{Direction, Driver, Op, OpKey};
+use crate::driver::{Direction, Driver, Op, OpKey, Unsent};
 use crate::event_loop::{EventLoop, Operation};
 use crate::host::Host;
 use crate::transport::{Close, MAX_SLICES, Stream};
@@ -13,6 +13,9 @@ use crate::transport::{Close, MAX_SLICES, Stream};
 /// Above this many bytes gathered, a stream is flushed without waiting for the end of the turn: there is no gain in
 /// larger packets any more, only latency.
 const GATHER_LIMIT: usize = 64 * 1024;
+
+/// Up to this many bytes a write is posted where the driver sends with its wait: a copy of that costs less than a call.
+const POST_LIMIT: usize = 16 * 1024;
 
 /// Names a stream of a loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,11 +56,31 @@ pub(crate) struct StreamEntry<H: Host> {
     fd: RawFd,
     /// What `fd` is, from the beginning to the end.
     medium: Medium,
-    state: Stream<H::Bytes>,
+    state: Stream<Queued<H::Bytes>>,
+    /// How many bytes the driver sends with the next wait. Nothing is queued meanwhile.
+    posted: usize,
     /// In flight while the host wants to receive.
     receiving: Option<OpKey>,
     /// In flight while the kernel has no room.
     sending: Option<OpKey>,
+}
+
+/// Bytes that wait to be sent.
+#[derive(Debug)]
+pub enum Queued<B> {
+    /// Of a write.
+    Written(B),
+    /// Of writes that were posted and could not be sent.
+    Unsent(Vec<u8>),
+}
+
+impl<B: AsRef<[u8]>> AsRef<[u8]> for Queued<B> {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Written(bytes) => bytes.as_ref(),
+            Self::Unsent(bytes) => bytes,
+        }
+    }
 }
 
 /// What a descriptor belongs to.
@@ -134,7 +157,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
 
     /// The state of a stream; `None` once it is released.
     #[inline]
-    pub fn stream(&mut self, key: StreamKey) -> Option<&mut Stream<H::Bytes>> {
+    pub fn stream(&mut self, key: StreamKey) -> Option<&mut Stream<Queued<H::Bytes>>> {
         self.streams.get_mut(key.0).map(|entry| &mut entry.state)
     }
 
@@ -151,7 +174,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
                 _ => None,
             });
         awaited
-            .chain(self.gathered.iter().map(|(_, host)| host))
+            .chain(self.posted.iter().chain(&self.gathered).map(|(_, host)| host))
             .chain(self.broken.iter().map(|(_, host, _)| host))
             .chain(self.held.iter().map(|(_, _, host)| host))
     }
@@ -201,7 +224,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     }
 
     /// Writes bytes: the first write of a turn goes to the kernel at once if nothing is queued, later ones in that turn
-    /// are gathered until its end. `own` makes an owned buffer of the same bytes; it is called only if some are kept, and
+    /// are gathered until its end. A driver that sends with its wait is given small ones for that instead. `own` makes an owned buffer of the same bytes; it is called only if some are kept, and
     /// `host` is kept until they are sent.
     ///
     /// # Errors
@@ -214,6 +237,17 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         host: &H::Stream,
     ) -> io::Result<Written> {
         let turn = self.turn;
+        if self.post(key, bytes, host) {
+            return Ok(Written::default());
+        }
+        if self.settle(key) {
+            // What broke the stream is told here, and not once more.
+            let broken = self.broken.iter().position(|(broken, _, _)| *broken == key);
+            if let Some((_, host, error)) = broken.and_then(|index| self.broken.remove(index)) {
+                self.discarded.push(host);
+                return Err(error);
+            }
+        }
         let entry = self.streams.get_mut(key.0).ok_or(io::ErrorKind::NotFound)?;
         let state = &mut entry.state;
         let at_once = entry.medium == Medium::Pipe || state.written_in != turn || turn == 0;
@@ -228,13 +262,13 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
                 Err(error) if is_transient(&error) => 0,
                 Err(error) => return Err(error),
             };
-            state.queue.push(own(), sent);
+            state.queue.push(Queued::Written(own()), sent);
             if let Err(error) = self.wait_for_room(key, host) {
                 self.give_up_sending(key);
                 return Err(error);
             }
         } else {
-            state.queue.push(own(), 0);
+            state.queue.push(Queued::Written(own()), 0);
             if entry.sending.is_none() {
                 let queued = state.queue.len();
                 if turn == 0 || queued >= GATHER_LIMIT || state.flow.is_above(queued) {
@@ -265,9 +299,10 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         flushed
     }
 
-    /// Flushes the gathered writes of one stream, so that what comes next on its descriptor keeps its place behind
+    /// Sends the posted and the gathered writes of one stream, so that what comes next on its descriptor keeps its place behind
     /// them. A failure is told on the next turn.
     pub fn flush_now(&mut self, key: StreamKey) {
+        self.settle(key);
         if self.stream(key).is_some_and(|state| state.gathered) {
             let found = self.gathered.iter().position(|&(gathered, _)| gathered == key);
             if let Some((key, host)) = found.map(|index| self.gathered.remove(index)) {
@@ -329,6 +364,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
 
     /// Forgets a stream, before its descriptor is closed. The key may name another stream from now on.
     pub fn release(&mut self, key: StreamKey) {
+        self.settle(key);
         self.discard_receiving(key);
         self.stop_sending(key);
         self.forget_pending(key);
@@ -342,6 +378,39 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     #[must_use]
     pub fn take_discarded(&mut self) -> Vec<H::Stream> {
         std::mem::take(&mut self.discarded)
+    }
+
+    /// Has all that was posted sent now: no wait comes soon.
+    pub(crate) fn settle_all(&mut self) {
+        for index in 0..self.posted.len() {
+            let key = self.posted[index].0;
+            if let Some(entry) = self.streams.get(key.0).filter(|entry| entry.posted > 0) {
+                self.driver.settle(entry.fd);
+            }
+        }
+        self.take_unsent();
+    }
+
+    /// Queues what was posted and could not be sent, after a wait. Nobody has to be paused for it: no more is posted
+    /// than may wait.
+    #[inline]
+    pub(crate) fn take_unsent(&mut self) {
+        if self.posted.is_empty() {
+            return;
+        }
+        self.queue_unsent();
+        let Self {
+            posted,
+            streams,
+            discarded,
+            ..
+        } = self;
+        for (key, host) in posted.drain(..) {
+            if let Some(entry) = streams.get_mut(key.0) {
+                entry.posted = 0;
+            }
+            discarded.push(host);
+        }
     }
 
     /// Flushes every stream that was written to more than once in the turn.
@@ -377,6 +446,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             fd,
             medium,
             state: Stream::default(),
+            posted: 0,
             receiving: None,
             sending: None,
         }))
@@ -414,6 +484,75 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         }
     }
 
+    /// Gives the driver bytes to send with its wait. Answers whether it has taken them: outside a turn, behind what is
+    /// queued, and of more than a little it has not.
+    #[inline]
+    fn post(&mut self, key: StreamKey, bytes: &[u8], host: &H::Stream) -> bool {
+        let Some(entry) = self.streams.get_mut(key.0) else {
+            return false;
+        };
+        let posted = entry.posted + bytes.len();
+        if self.turn == 0
+            || entry.fd < 0
+            || bytes.is_empty()
+            || entry.medium != Medium::Socket
+            || bytes.len() > POST_LIMIT
+            || posted > GATHER_LIMIT
+            || !entry.state.queue.is_empty()
+            || entry.state.flow.is_above(posted)
+            || !self.driver.post(entry.fd, bytes)
+        {
+            return false;
+        }
+        if entry.posted == 0 {
+            entry.state.written_in = self.turn;
+            self.posted.push((key, host.clone()));
+        }
+        entry.posted = posted;
+        true
+    }
+
+    /// Has what was posted for a stream sent now. Answers whether there was something.
+    fn settle(&mut self, key: StreamKey) -> bool {
+        let Some(entry) = self.streams.get_mut(key.0) else {
+            return false;
+        };
+        if entry.posted == 0 {
+            return false;
+        }
+        entry.posted = 0;
+        self.driver.settle(entry.fd);
+        self.queue_unsent();
+        true
+    }
+
+    /// Queues what the driver could not send, and has its streams wait for room. What broke one is told in the next
+    /// turn.
+    fn queue_unsent(&mut self) {
+        while let Some(Unsent { fd, bytes, error }) = self.driver.next_unsent() {
+            let Some(Owner::Stream(key)) = self.owners.get(fd) else {
+                continue;
+            };
+            let posted = self.posted.iter().find(|&&(posted, _)| posted == key);
+            let Some((_, host)) = posted.cloned() else {
+                continue;
+            };
+            // After an error too: what is written before that is told must not come to stand in their place.
+            self.streams[key.0].state.queue.push(Queued::Unsent(bytes), 0);
+            let waits = match error {
+                Some(error) => Err(error),
+                None => self.wait_for_room(key, &host),
+            };
+            match waits {
+                Ok(()) => self.discarded.push(host),
+                Err(error) => {
+                    self.give_up_sending(key);
+                    self.broken.push_back((key, host, error));
+                }
+            }
+        }
+    }
+
     /// Sends what is queued, for [`flush`](Self::flush), which sees to what an error leaves.
     fn send_queued(&mut self, key: StreamKey, host: &H::Stream) -> io::Result<()> {
         let Some(entry) = self.streams.get_mut(key.0) else {
@@ -441,6 +580,9 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
 
     /// Takes the descriptor from a stream: what it has queued must not reach whoever has the number now.
     fn cut_off(&mut self, key: StreamKey) {
+        if let Some(entry) = self.streams.get_mut(key.0) {
+            entry.posted = 0;
+        }
         self.discard_receiving(key);
         self.stop_sending(key);
         self.let_go(key);

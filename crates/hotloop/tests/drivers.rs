@@ -94,6 +94,18 @@ macro_rules! hold_in_a_kernel {
                 a_refused_datagram_is_an_error_of_a_later_call
                 a_datagram_that_fails_stops_those_behind_it
                 many_datagrams_arrive_as_they_were_sent;
+            wait:
+                a_thread_ends_a_wait_without_end
+                a_signal_ends_a_wait;
+        }
+    };
+}
+
+/// The laws of descriptors that are closed behind the driver's back.
+macro_rules! hold_with_stale_numbers {
+    ($world:ty) => {
+        hold! {
+            $world:
             stale:
                 a_cancel_after_the_close_ends_the_operation
                 a_duplicate_of_a_closed_descriptor_is_not_reported_for_ever
@@ -102,9 +114,6 @@ macro_rules! hold_in_a_kernel {
                 a_reused_number_is_replaced_anew
                 a_reused_number_takes_the_other_direction_too
                 an_old_key_does_not_end_the_operation_of_a_reused_number;
-            wait:
-                a_thread_ends_a_wait_without_end
-                a_signal_ends_a_wait;
         }
     };
 }
@@ -112,16 +121,24 @@ macro_rules! hold_in_a_kernel {
 mod selector {
     hold_everywhere!(crate::world::Kernel<crate::world::Readiness>);
     hold_in_a_kernel!(crate::world::Kernel<crate::world::Readiness>);
+    hold_with_stale_numbers!(crate::world::Kernel<crate::world::Readiness>);
 }
 
 mod proactor {
     hold_everywhere!(crate::world::Kernel<crate::world::Completing>);
     hold_in_a_kernel!(crate::world::Kernel<crate::world::Completing>);
+    hold_with_stale_numbers!(crate::world::Kernel<crate::world::Completing>);
 }
 
 mod polling_proactor {
     hold_everywhere!(crate::world::Kernel<crate::world::Polling>);
     hold_in_a_kernel!(crate::world::Kernel<crate::world::Polling>);
+    hold_with_stale_numbers!(crate::world::Kernel<crate::world::Polling>);
+}
+
+mod eager_proactor {
+    hold_everywhere!(crate::world::Kernel<crate::world::Eager>);
+    hold_in_a_kernel!(crate::world::Kernel<crate::world::Eager>);
 }
 
 mod sim {

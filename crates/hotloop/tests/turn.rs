@@ -10,6 +10,8 @@ mod faults;
 mod order;
 #[path = "turn/pipes.rs"]
 mod pipes;
+#[path = "turn/posts.rs"]
+mod posts;
 #[path = "turn/program.rs"]
 mod program;
 #[path = "turn/sends.rs"]

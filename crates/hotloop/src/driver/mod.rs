@@ -18,7 +18,9 @@
 //! 6. Timeouts are kept to the nanosecond and never cut short by rounding: where the kernel only knows milliseconds,
 //!    they are rounded up.
 //! 7. A loop with nothing to do makes no system call.
-//! 8. Of several loops that accept on one listening socket, in processes of their own or not, a connection wakes one,
+//! 8. What was [posted](Driver::post) is sent by the next wait, before anything is waited for, or comes back
+//!    [unsent](Driver::next_unsent) after it.
+//! 9. Of several loops that accept on one listening socket, in processes of their own or not, a connection wakes one,
 //!    and each has its turn.
 
 mod datagram;
@@ -35,7 +37,9 @@ use std::time::Duration;
 
 pub(crate) use datagram::run_length;
 pub use datagram::{Address, Batch, MAX_ADDRESS, MAX_BATCH, MAX_SENT, Outgoing, Parts};
-pub use op::{Accepted, Completion, Direction, Interest, Op, OpKey, Outcome, Readiness, SocketAddress};
+pub use op::{
+    Accepted, Completion, Direction, Interest, Op, OpKey, Outcome, Readiness, SocketAddress, Unsent,
+};
 
 // The one place where the operating system is chosen.
 #[cfg(epoll)]
@@ -85,10 +89,8 @@ pub trait Driver {
     /// Lets go of a stream socket, before its descriptor is closed and after its operations were cancelled: whatever a
     /// driver still does or keeps for it ends here. The peer hears of the close at once, and nothing that was taken
     /// from this socket reaches another of the same number.
-    fn release(&mut self, fd: RawFd) {
-        // One that only says what is ready keeps nothing.
-        let _ = fd;
-    }
+    /// What was posted and not sent is dropped.
+    fn release(&mut self, fd: RawFd);
 
     /// Waits until something completes, the waker is called, the timeout is over (`None`: there is none) or a signal
     /// comes in.
@@ -115,6 +117,17 @@ pub trait Driver {
     /// # Errors
     /// The connection's; `WouldBlock` if the kernel has no room: then submit [`Op::Send`].
     fn send(&mut self, fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Takes bytes that the next wait sends on a stream socket, behind those that were posted before. Answers whether
+    /// it has taken them; a driver that gains nothing by it takes none.
+    fn post(&mut self, fd: RawFd, bytes: &[u8]) -> bool;
+
+    /// Sends what was posted on a descriptor now: something is to come behind it.
+    fn settle(&mut self, fd: RawFd);
+
+    /// The next of what was posted and could not be sent, since a wait or [`settle`](Self::settle): one for each
+    /// descriptor.
+    fn next_unsent(&mut self) -> Option<Unsent>;
 
     /// As [`receive`](Self::receive), from a descriptor that need not be a socket.
     ///

@@ -1,5 +1,6 @@
 //! What a driver can be asked for, and what it answers.
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
 
@@ -69,6 +70,17 @@ pub enum Outcome {
     Ready,
     /// The operation was cancelled: this is its last completion.
     Cancelled,
+}
+
+/// What could not be sent of what was posted.
+#[derive(Debug)]
+pub struct Unsent {
+    /// The descriptor.
+    pub fd: RawFd,
+    /// The bytes that were not sent.
+    pub bytes: Vec<u8>,
+    /// Why, if it is not for lack of room.
+    pub error: Option<io::Error>,
 }
 
 /// A connection that was accepted.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{
     Accepted, Address, Batch, Completion, Direction, Driver, Interest, Op, OpKey, Outcome, Outgoing,
-    Readiness, Waker, Woken,
+    Readiness, Unsent, Waker, Woken,
 };
 use crate::sys;
 
@@ -118,6 +118,28 @@ impl<P: Poller> ReadinessDriver<P> {
     /// The poller underneath.
     pub fn poller(&self) -> &P {
         &self.poller
+    }
+
+    /// The operation that waits on a descriptor in one direction.
+    pub(super) fn waiting(&mut self, fd: RawFd, direction: Direction) -> Option<OpKey> {
+        *self.descriptor(fd)?.slot(direction)
+    }
+
+    /// Forgets an operation without a last completion. Answers whether there was one.
+    pub(super) fn withdraw(&mut self, key: OpKey, fd: RawFd, op: Op) -> bool {
+        let Some(entry) = self.descriptor(fd) else {
+            return false;
+        };
+        let old = entry.interest();
+        let slot = entry.slot(op.direction());
+        if *slot != Some(key) {
+            return false;
+        }
+        *slot = None;
+        if self.apply(fd, old).is_err() {
+            // At worst this leaves a registration without an operation, which the next event of it takes away.
+        }
+        true
     }
 
     /// Does what a wait does, but for the waiting: `find` says what is ready.
@@ -272,19 +294,12 @@ impl<P: Poller> Driver for ReadinessDriver<P> {
     }
 
     fn cancel(&mut self, key: OpKey, fd: RawFd, op: Op) {
-        let Some(entry) = self.descriptor(fd) else { return };
-        let old = entry.interest();
-        let slot = entry.slot(op.direction());
-        if *slot != Some(key) {
-            return;
+        if self.withdraw(key, fd, op) {
+            self.completed.push_back(Completion {
+                key,
+                outcome: Outcome::Cancelled,
+            });
         }
-        *slot = None;
-        self.completed.push_back(Completion {
-            key,
-            outcome: Outcome::Cancelled,
-        });
-        // A refusal leaves at worst a registration without an operation, which the next event of it takes away.
-        if self.apply(fd, old).is_err() {}
     }
 
     fn replace(&mut self, key: OpKey, fd: RawFd, op: Op) -> io::Result<()> {
@@ -306,6 +321,20 @@ impl<P: Poller> Driver for ReadinessDriver<P> {
             *entry.slot(op.direction()) = None;
         }
         result
+    }
+
+    fn release(&mut self, _fd: RawFd) {}
+
+    #[inline]
+    fn post(&mut self, _fd: RawFd, _bytes: &[u8]) -> bool {
+        false
+    }
+
+    fn settle(&mut self, _fd: RawFd) {}
+
+    #[inline]
+    fn next_unsent(&mut self) -> Option<Unsent> {
+        None
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Woken> {

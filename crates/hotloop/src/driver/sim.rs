@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use super::readiness::{Poller, ReadinessDriver};
 use super::{
-    Accepted, Address, Batch, Completion, Driver, Interest, Op, OpKey, Outgoing, Readiness, Waker, Woken,
+    Accepted, Address, Batch, Completion, Driver, Interest, Op, OpKey, Outgoing, Readiness, Unsent, Waker,
+    Woken,
 };
 use crate::clock::Manual;
 
@@ -23,6 +24,9 @@ use crate::clock::Manual;
 pub struct Sim {
     readiness: ReadinessDriver<SimPoller>,
     network: Network,
+    /// What was posted for the next wait, if it takes posts at all.
+    posts: Option<Vec<(RawFd, Vec<u8>)>>,
+    unsent: VecDeque<Unsent>,
 }
 
 /// The scripted descriptors of a [`Sim`]. Clones share them.
@@ -202,7 +206,33 @@ impl Sim {
         Self {
             readiness: ReadinessDriver::new(poller),
             network,
+            posts: None,
+            unsent: VecDeque::new(),
         }
+    }
+
+    /// Takes what is posted, from now on, as a driver that sends with its waits.
+    pub fn take_posts(&mut self) {
+        self.posts = Some(Vec::new());
+    }
+
+    fn send_posted(&mut self, fd: RawFd, mut bytes: Vec<u8>) {
+        let sent = self.send(fd, &[io::IoSlice::new(&bytes)]);
+        let (count, error) = match sent {
+            Ok(count) => (count, None),
+            Err(error) if crate::streams::is_transient(&error) => (0, None),
+            Err(error) => (0, Some(error)),
+        };
+        bytes.drain(..count);
+        if !bytes.is_empty() {
+            self.unsent.push_back(Unsent { fd, bytes, error });
+        }
+    }
+
+    fn withdraw_post(&mut self, fd: RawFd) -> Option<Vec<u8>> {
+        let posts = self.posts.as_mut()?;
+        let index = posts.iter().position(|&(posted, _)| posted == fd)?;
+        Some(posts.remove(index).1)
     }
 
     /// The timeouts of the waits so far; `None` is a wait with no end.
@@ -231,7 +261,35 @@ impl Driver for Sim {
         self.readiness.replace(key, fd, op)
     }
 
+    fn release(&mut self, fd: RawFd) {
+        self.withdraw_post(fd);
+    }
+
+    fn post(&mut self, fd: RawFd, bytes: &[u8]) -> bool {
+        let Some(posts) = &mut self.posts else {
+            return false;
+        };
+        match posts.iter_mut().find(|(posted, _)| *posted == fd) {
+            Some((_, posted)) => posted.extend_from_slice(bytes),
+            None => posts.push((fd, bytes.to_vec())),
+        }
+        true
+    }
+
+    fn settle(&mut self, fd: RawFd) {
+        if let Some(bytes) = self.withdraw_post(fd) {
+            self.send_posted(fd, bytes);
+        }
+    }
+
+    fn next_unsent(&mut self) -> Option<Unsent> {
+        self.unsent.pop_front()
+    }
+
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Woken> {
+        for (fd, bytes) in self.posts.as_mut().map(std::mem::take).unwrap_or_default() {
+            self.send_posted(fd, bytes);
+        }
         self.readiness.wait(timeout)
     }
 

@@ -183,6 +183,26 @@ pub(crate) fn take_error(fd: RawFd) -> io::Result<Option<io::Error>> {
         .map(Into::into))
 }
 
+/// Which socket of the system a number means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity(u64, u64);
+
+/// Which socket a descriptor is; `None` if it is something else.
+///
+/// # Errors
+/// EBADF if it is nothing.
+pub(crate) fn socket_identity(fd: RawFd) -> io::Result<Option<Identity>> {
+    let mut status = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: there is room for the answer.
+    if unsafe { libc::fstat(fd, status.as_mut_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has written it.
+    let status = unsafe { status.assume_init() };
+    let socket = status.st_mode & libc::S_IFMT == libc::S_IFSOCK;
+    Ok(socket.then_some(Identity(status.st_dev, status.st_ino)))
+}
+
 /// What the kernel calls the end of a connection.
 fn address(name: &SocketAddrAny) -> SocketAddress {
     if let Ok(name) = SocketAddr::try_from(name.clone()) {

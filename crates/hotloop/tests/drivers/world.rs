@@ -87,7 +87,24 @@ impl Maker for Polling {
     type Driver = Proactor;
 
     fn make() -> io::Result<Proactor> {
-        Proactor::with(Settings { takes_events: false })
+        Proactor::with(Settings {
+            takes_events: false,
+            ..Settings::default()
+        })
+    }
+}
+
+/// Makes a completion driver that receives by itself from the beginning of each stream.
+pub(crate) struct Eager;
+
+impl Maker for Eager {
+    type Driver = Proactor;
+
+    fn make() -> io::Result<Proactor> {
+        Proactor::with(Settings {
+            receive_after: 0,
+            ..Settings::default()
+        })
     }
 }
 

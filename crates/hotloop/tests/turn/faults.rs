@@ -51,8 +51,8 @@ struct Exchange {
 }
 
 impl Exchange {
-    fn new() -> io::Result<Self> {
-        let mut program = Program::new();
+    fn new(posts: bool) -> io::Result<Self> {
+        let mut program = Program::posting(posts);
         let key = program.stream(FD, 1000);
         program.start_reading(key)?;
         Ok(Self {
@@ -136,8 +136,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 5, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_tried_again_loses_nothing(steps in steps(&[ErrorKind::WouldBlock, ErrorKind::Interrupted])) {
-        let exchange = Exchange::new();
+    fn what_is_tried_again_loses_nothing(
+        steps in steps(&[ErrorKind::WouldBlock, ErrorKind::Interrupted]),
+        posts in any::<bool>(),
+    ) {
+        let exchange = Exchange::new(posts);
         prop_assert!(exchange.is_ok());
         let Ok(mut exchange) = exchange else { return Ok(()) };
         for step in steps {
@@ -164,8 +167,9 @@ proptest! {
             ErrorKind::OutOfMemory,
         ]),
         behind in steps(&[ErrorKind::WouldBlock, ErrorKind::Interrupted]),
+        posts in any::<bool>(),
     ) {
-        let exchange = Exchange::new();
+        let exchange = Exchange::new(posts);
         prop_assert!(exchange.is_ok());
         let Ok(mut exchange) = exchange else { return Ok(()) };
         for step in before.into_iter().chain([Step::Fail(call, error)]).chain(behind) {

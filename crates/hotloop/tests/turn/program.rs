@@ -73,6 +73,15 @@ impl Program {
         }
     }
 
+    /// One whose driver sends small writes with its waits, if it `posts`.
+    pub(crate) fn posting(posts: bool) -> Self {
+        let mut program = Self::new();
+        if posts {
+            program.event_loop.driver_mut().take_posts();
+        }
+        program
+    }
+
     /// Schedules a timer and gives its canceller.
     pub(crate) fn call_at(&mut self, when: f64, label: u32) -> Timer {
         call_at(&mut self.event_loop, when, label)

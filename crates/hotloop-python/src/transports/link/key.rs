@@ -3,7 +3,7 @@
 use std::io;
 
 use hotloop::transport::{Close, Datagrams, FlowControl, Stream};
-use hotloop::{DatagramEvent, EndpointKey, StreamEvent, StreamKey};
+use hotloop::{DatagramEvent, EndpointKey, Queued, StreamEvent, StreamKey};
 
 use crate::ffi::Bytes;
 use crate::host::Engine;
@@ -48,7 +48,7 @@ pub(crate) trait Key: Copy + 'static {
 }
 
 impl Key for StreamKey {
-    type State = Stream<Bytes>;
+    type State = Stream<Queued<Bytes>>;
     type News = StreamEvent;
 
     #[inline]

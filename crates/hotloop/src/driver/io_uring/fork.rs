@@ -15,10 +15,26 @@ static GENERATION: AtomicU32 = AtomicU32::new(0);
 /// fork and whatever comes then, when nothing may be locked or allocated.
 static DESCRIPTORS: [AtomicI32; 64] = [const { AtomicI32::new(-1) }; 64];
 
+/// The process in which something was made: it, or a child of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Generation(u32);
+
+impl Generation {
+    pub(super) fn current() -> Self {
+        Self(GENERATION.load(Ordering::Relaxed))
+    }
+
+    /// Whether this process is a child of that one.
+    #[inline]
+    pub(super) fn is_past(self) -> bool {
+        self.0 != GENERATION.load(Ordering::Relaxed)
+    }
+}
+
 /// Tells a ring that was inherited from one of this process.
 #[derive(Debug)]
 pub(super) struct Birthmark {
-    generation: u32,
+    generation: Generation,
     /// Where the descriptor is kept, if there was a place left. The handler closes such a one.
     place: Option<usize>,
 }
@@ -38,27 +54,21 @@ impl Birthmark {
                 .is_ok()
         });
         Self {
-            generation: GENERATION.load(Ordering::Relaxed),
+            generation: Generation::current(),
             place,
         }
     }
 
-    /// Whether this process is a child of the one that made the ring.
-    #[inline]
-    pub(super) fn is_inherited(&self) -> bool {
-        self.generation != GENERATION.load(Ordering::Relaxed)
-    }
-
-    /// Whether the descriptor of an inherited ring is closed already.
+    /// Whether the ring is inherited, and its descriptor closed already.
     pub(super) fn is_closed(&self) -> bool {
-        self.is_inherited() && self.place.is_some()
+        self.generation.is_past() && self.place.is_some()
     }
 }
 
 impl Drop for Birthmark {
     fn drop(&mut self) {
         if let Some(place) = self.place
-            && !self.is_inherited()
+            && !self.generation.is_past()
         {
             DESCRIPTORS[place].store(-1, Ordering::Relaxed);
         }

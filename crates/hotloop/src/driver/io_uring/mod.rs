@@ -4,10 +4,13 @@
     reason = "the kernel reads and writes memory of ours while the code here goes on"
 )]
 
+mod buffers;
 mod fork;
 mod polled;
+mod receive;
 mod refused;
 mod ring;
+mod send;
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,12 +21,18 @@ use std::time::Duration;
 
 use io_uring::{opcode, types};
 
+use self::fork::Generation;
 use self::polled::{Polled, Report};
+use self::receive::{Receivers, Surroundings};
 pub use self::refused::Refused;
 use self::ring::{Entered, Ring};
+use self::send::Posts;
 use super::epoll::{Eventfd, readinesses};
 use super::readiness::ReadinessDriver;
-use super::{Accepted, Address, Batch, Completion, Driver, Epoll, Op, OpKey, Outcome, Outgoing, Woken};
+use super::{
+    Accepted, Address, Batch, Completion, Direction, Driver, Epoll, Op, OpKey, Outcome, Outgoing, Unsent,
+    Woken,
+};
 
 /// A driver over io_uring.
 ///
@@ -37,11 +46,15 @@ pub struct Uring {
     /// has moved to another thread) and the next wait.
     ring: Option<Ring>,
     polled: Polled,
+    receivers: Receivers,
+    posts: Posts,
     inner: ReadinessDriver<Epoll>,
     /// What nobody has taken yet: what the last wait found, then the last completions of operations cancelled since.
     completed: VecDeque<Completion>,
     /// How often rings of before were entered.
     entered: u64,
+    /// The process that made the driver.
+    born: Generation,
 }
 
 /// What tests change of a driver.
@@ -49,11 +62,17 @@ pub struct Uring {
 pub struct Settings {
     /// Whether the ring takes events of the epoll set where the kernel can do that, in place of a call of ours.
     pub takes_events: bool,
+    /// After how many small receives in a row the ring receives for a stream; 0 is from its beginning.
+    pub receive_after: u8,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { takes_events: true }
+        Self {
+            takes_events: true,
+            // A connection of one request gains nothing by a change of hands.
+            receive_after: 2,
+        }
     }
 }
 
@@ -63,6 +82,32 @@ mod token {
     pub(super) const NOTHING: u64 = 0;
     /// The epoll set.
     pub(super) const POLLED: u64 = 1;
+
+    /// What a kind of operation is told by: the upper half of a token. The lower one is a number.
+    const KIND: u64 = !0 << 32;
+    const RECEIVER: u64 = 1 << 32;
+    const POST: u64 = 2 << 32;
+
+    /// A receiver.
+    pub(super) fn receiver(index: usize) -> u64 {
+        // There are no more of them than there are descriptors.
+        RECEIVER | index as u64
+    }
+
+    /// A post.
+    pub(super) fn post(index: usize) -> u64 {
+        POST | index as u64
+    }
+
+    /// The post of a token, if it is one's.
+    pub(super) fn as_post(token: u64) -> Option<usize> {
+        (token & KIND == POST).then_some((token & !KIND) as usize)
+    }
+
+    /// The receiver of a token, if it is one's.
+    pub(super) fn as_receiver(token: u64) -> Option<usize> {
+        (token & KIND == RECEIVER).then_some((token & !KIND) as usize)
+    }
 }
 
 impl Uring {
@@ -83,9 +128,12 @@ impl Uring {
         Ok(Self {
             polled: Polled::new(settings.takes_events && ring.waits_for_epoll),
             ring: Some(ring),
+            receivers: Receivers::new(settings.receive_after),
+            posts: Posts::default(),
             inner: ReadinessDriver::new(Epoll::new()?),
             completed: VecDeque::new(),
             entered: 0,
+            born: Generation::current(),
         })
     }
 
@@ -98,13 +146,13 @@ impl Uring {
     /// Refuses to go on in a child of the process that made the driver.
     #[inline]
     fn refuse_child(&self) -> io::Result<()> {
-        match &self.ring {
-            Some(ring) if ring.is_inherited() => Err(io::Error::new(
+        if self.born.is_past() {
+            return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 "the event loop was forked with its io_uring: make a new one in the child",
-            )),
-            _ => Ok(()),
+            ));
         }
+        Ok(())
     }
 
     /// The ring, as one that the calling thread may enter. One that another thread has entered is given up for a new
@@ -115,7 +163,7 @@ impl Uring {
             None => false,
         };
         if !mine {
-            self.give_up_ring()?;
+            self.give_up_ring();
             let mut ring = Ring::new()?;
             ring.claim()?;
             return Ok(self.ring.insert(ring));
@@ -126,24 +174,30 @@ impl Uring {
     }
 
     /// Takes what the ring has, and lets go of it.
-    fn give_up_ring(&mut self) -> io::Result<()> {
-        self.reap()?;
+    fn give_up_ring(&mut self) {
+        self.reap(false);
         if let Some(ring) = self.ring.take() {
             self.entered += ring.entered();
+            self.receivers.forget_ring();
         }
+        self.posts.begin_anew();
         self.polled.forget();
-        Ok(())
     }
 
-    /// Takes completions from the ring.
-    fn reap(&mut self) -> io::Result<()> {
-        let Some(ring) = &mut self.ring else { return Ok(()) };
-        while let Some(completion) = ring.next() {
-            if completion.user_data() == token::POLLED {
-                self.polled.answer(completion.result());
+    /// Takes completions from the ring. The loop is told of them in a wait only.
+    fn reap(&mut self, waiting: bool) {
+        let Some(ring) = &mut self.ring else { return };
+        while let Some(entry) = ring.next() {
+            let token = entry.user_data();
+            if let Some(index) = token::as_receiver(token) {
+                let completed = waiting.then_some(&mut self.completed);
+                self.receivers.complete(index, &entry, completed);
+            } else if let Some(index) = token::as_post(token) {
+                self.posts.complete(index, entry.result());
+            } else if token == token::POLLED {
+                self.polled.answer(entry.result());
             }
         }
-        Ok(())
     }
 
     /// Completes what the inner driver finds, if the ring says that it finds something.
@@ -167,23 +221,83 @@ impl Uring {
         }
     }
 
-    fn wait_in(&mut self, timeout: Option<Duration>) -> io::Result<Woken> {
-        let epoll = self.inner.poller().as_fd().as_raw_fd();
+    /// Hands in what is due, and waits.
+    fn wait_in_ring(&mut self, timeout: Option<Duration>) -> io::Result<Woken> {
         for _ in 0..2 {
-            let ask = self.polled.ask(epoll).map(|ask| ask.user_data(token::POLLED));
-            let ring = self.claim()?;
-            if let Some(ask) = &ask {
+            self.completed
+                .retain(|completion| completion.outcome == Outcome::Cancelled);
+            self.claim()?;
+            let Some(ring) = &mut self.ring else { break };
+            let epoll = self.inner.poller().as_fd().as_raw_fd();
+            if let Some(ask) = self.polled.ask(epoll) {
                 // SAFETY: what it names is in `polled`, which outlives the ring.
-                unsafe { ring.push(ask)? };
+                unsafe { ring.push(&ask.user_data(token::POLLED))? };
             }
+            self.posts.begin(ring)?;
+            self.receivers.begin_wait(Surroundings {
+                ring: &mut *ring,
+                inner: &mut self.inner,
+                completed: &mut self.completed,
+            })?;
+            let timeout = if self.completed.is_empty() {
+                timeout
+            } else {
+                Some(Duration::ZERO)
+            };
             if let Entered::Woken(woken) = ring.wait(timeout)? {
                 return Ok(woken);
             }
-            self.give_up_ring()?;
+            self.give_up_ring();
         }
         Err(io::ErrorKind::ResourceBusy.into())
     }
+
+    /// Ends the sends of a turn. They are over with the call that they were handed in by, unless the kernel was short
+    /// of memory, or had more to say than fits.
+    fn finish_posts(&mut self) -> io::Result<()> {
+        for _ in 0..SENDING {
+            let Some(ring) = self.ring.as_mut().filter(|_| self.posts.is_begun()) else {
+                return Ok(());
+            };
+            if ring.is_settled() {
+                self.posts.finish();
+                return Ok(());
+            }
+            ring.submit()?;
+            self.reap(true);
+        }
+        Err(io::ErrorKind::OutOfMemory.into())
+    }
+
+    /// Has the kernel stop what it does for a stream, and waits for that to be so: it takes no longer than a call.
+    fn stop_receiving(&mut self, index: usize) {
+        let stop = self.receivers.stop(index);
+        let Some(ring) = self.ring.as_mut().filter(|ring| ring.is_mine()) else {
+            // Another thread's, which only that could ask.
+            self.give_up_ring();
+            return;
+        };
+        // SAFETY: it names no memory.
+        let mut asked = unsafe { ring.push(&stop) }.is_ok();
+        for _ in 0..STOPPING {
+            let Some(ring) = self
+                .ring
+                .as_mut()
+                .filter(|_| asked && self.receivers.is_busy(index))
+            else {
+                return;
+            };
+            asked = ring.submit().is_ok();
+            self.reap(false);
+        }
+    }
 }
+
+/// How often the kernel is entered at most to have it send.
+const SENDING: usize = 1000;
+
+/// How often the kernel is entered at most to have it stop: once, unless it is short of something.
+const STOPPING: usize = 4;
 
 impl Drop for Uring {
     fn drop(&mut self) {
@@ -196,16 +310,22 @@ impl Drop for Uring {
                 .user_data(token::NOTHING);
             // SAFETY: it names no memory.
             let mut cancelled = unsafe { ring.push(&all) }.is_ok();
-            // Once is enough, unless the kernel is short of something.
-            for _ in 0..3 {
-                cancelled = cancelled && self.polled.is_under_way();
+            for _ in 0..STOPPING {
+                cancelled = cancelled && (self.polled.is_under_way() || self.receivers.is_any_busy());
                 let Some(ring) = self.ring.as_mut().filter(|_| cancelled) else {
                     break;
                 };
-                cancelled = ring.submit().is_ok() && self.reap().is_ok();
+                cancelled = ring.submit().is_ok();
+                self.reap(false);
             }
         }
         self.polled.forget();
+        if self.receivers.is_any_busy() {
+            self.receivers.leak();
+        }
+        if self.posts.is_begun() {
+            self.posts.leak();
+        }
     }
 }
 
@@ -218,36 +338,77 @@ impl Driver for Uring {
 
     fn submit(&mut self, key: OpKey, fd: RawFd, op: Op) -> io::Result<()> {
         self.refuse_child()?;
-        self.inner.submit(key, fd, op)
+        match op.direction() {
+            Direction::Read => self.receivers.submit(&mut self.inner, key, fd, op),
+            Direction::Write => self.inner.submit(key, fd, op),
+        }
     }
 
     fn cancel(&mut self, key: OpKey, fd: RawFd, op: Op) {
         if self.refuse_child().is_err() {
             return;
         }
-        self.inner.cancel(key, fd, op);
+        let Self {
+            receivers,
+            inner,
+            completed,
+            ..
+        } = self;
+        match op.direction() {
+            Direction::Read => receivers.cancel(inner, completed, key, fd, op),
+            Direction::Write => inner.cancel(key, fd, op),
+        }
         self.take_inner();
     }
 
     fn replace(&mut self, key: OpKey, fd: RawFd, op: Op) -> io::Result<()> {
         self.refuse_child()?;
-        let replaced = self.inner.replace(key, fd, op);
+        let Self {
+            receivers,
+            inner,
+            completed,
+            ..
+        } = self;
+        let replaced = match op.direction() {
+            Direction::Read => receivers.replace(inner, completed, key, fd, op),
+            Direction::Write => inner.replace(key, fd, op),
+        };
         self.take_inner();
         replaced
     }
 
+    fn release(&mut self, fd: RawFd) {
+        if self.refuse_child().is_err() {
+            return;
+        }
+        self.posts.release(fd);
+        if let Some(index) = self.receivers.release(fd) {
+            self.stop_receiving(index);
+        }
+    }
+
+    #[inline]
+    fn post(&mut self, fd: RawFd, bytes: &[u8]) -> bool {
+        self.refuse_child().is_ok() && self.posts.post(fd, bytes)
+    }
+
+    fn settle(&mut self, fd: RawFd) {
+        if self.refuse_child().is_ok() {
+            self.posts.settle(fd);
+        }
+    }
+
+    #[inline]
+    fn next_unsent(&mut self) -> Option<Unsent> {
+        self.posts.next_unsent()
+    }
+
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Woken> {
         self.refuse_child()?;
-        self.completed
-            .retain(|completion| completion.outcome == Outcome::Cancelled);
         let overlooked = self.polled.overlook();
-        let timeout = if overlooked || !self.completed.is_empty() {
-            Some(Duration::ZERO)
-        } else {
-            timeout
-        };
-        let woken = self.wait_in(timeout)?;
-        self.reap()?;
+        let woken = self.wait_in_ring(if overlooked { Some(Duration::ZERO) } else { timeout })?;
+        self.reap(true);
+        self.finish_posts()?;
         self.complete_polled()?;
         Ok(woken)
     }
@@ -265,12 +426,16 @@ impl Driver for Uring {
     #[inline]
     fn receive(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
         self.refuse_child()?;
-        self.inner.receive(fd, buffer)
+        self.receivers.receive(&mut self.inner, fd, buffer)
     }
 
     #[inline]
     fn send(&mut self, fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
         self.refuse_child()?;
+        self.posts.settle(fd);
+        if self.posts.holds(fd) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         self.inner.send(fd, buffers)
     }
 
@@ -301,6 +466,7 @@ impl Driver for Uring {
 
     fn shutdown_write(&mut self, fd: RawFd) -> io::Result<()> {
         self.refuse_child()?;
+        self.posts.settle(fd);
         self.inner.shutdown_write(fd)
     }
 

@@ -99,15 +99,14 @@ impl Ring {
         })
     }
 
+    /// The ring underneath, to register memory with.
+    pub(super) fn kernel(&self) -> &IoUring {
+        &self.ring
+    }
+
     /// How often the kernel was entered.
     pub(super) fn entered(&self) -> u64 {
         self.entered
-    }
-
-    /// Whether this process is a child of the one that made the ring.
-    #[inline]
-    pub(super) fn is_inherited(&self) -> bool {
-        self.birthmark.is_inherited()
     }
 
     /// Whether the calling thread may enter.
@@ -145,6 +144,12 @@ impl Ring {
             }
         }
         Ok(())
+    }
+
+    /// Whether all that was handed in has begun, and nothing is to be said of it that is not among the completions.
+    pub(super) fn is_settled(&mut self) -> bool {
+        let queue = self.ring.submission();
+        queue.is_empty() && !queue.cq_overflow()
     }
 
     /// Has the kernel begin what was handed in, and do what is due, without waiting.

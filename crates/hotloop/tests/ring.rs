@@ -1,0 +1,8 @@
+//! What only a ring can do wrong: operations that go on by themselves, buffers and queues that are full, threads, forks.
+
+#[path = "ring/receiving.rs"]
+mod receiving;
+#[path = "ring/sending.rs"]
+mod sending;
+#[path = "ring/surroundings.rs"]
+mod surroundings;
