@@ -9,24 +9,32 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export VIRTUAL_ENV := $(abspath $(VENV))
 export PYO3_PYTHON := $(abspath $(BIN))/python
 
-.PHONY: demo test conformance asan lint build load bench bench-quick clean
+.PHONY: demo test fuzz conformance asan lint build load bench bench-quick clean
 
 # FastAPI under uvicorn and aiohttp on hotloop, asyncio and uvloop: about a minute behind the set-up.
 demo: build load $(VENV)/demo.installed $(VENV)/peers.installed
 	$(BIN)/python -m benchmarks.demo
 
-# Everything: the checks, the tests that need no Python, and those that do.
+# Everything: the checks, the tests that need no Python, and those that do, on every core up to four. Random cases are the
+# same ones in every run, so that a failure is that of the change under test.
 test: lint
-	cargo test -p hotloop -p hotloop-load
-	$(BIN)/python -m pytest
+	PROPTEST_RNG_SEED=1 cargo test -p hotloop -p hotloop-load
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-# CPython's own asyncio tests, those of $(PYTHON), on the selector loop; with a version, in an interpreter of its own.
+# What `test` tries with a few random cases, with many and other ones: a few minutes behind the build. A failure tells its seed.
+fuzz: build
+	PROPTEST_CASES=20000 cargo test -p hotloop --release -- --nocapture
+	HOTLOOP_FAULT_SEED="$$(shuf -i 1-1000000 -n 4 | xargs)" $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 tests/test_faults.py
+
+# CPython's own asyncio tests, those of $(PYTHON), on the selector loop or on LOOP=proactor; with a version, in an
+# interpreter of its own.
+LOOP ?= hotloop
 conformance: build
-	$(BIN)/python tests/conformance --loop hotloop --json target/conformance.json
+	$(BIN)/python tests/conformance --loop $(LOOP) --json target/conformance.json
 
 conformance-3.%:
 	scripts/interpreters.sh
-	scripts/in-interpreter --build 3.$* python tests/conformance --loop hotloop --json target/conformance-3.$*.json
+	scripts/in-interpreter --build 3.$* python tests/conformance --loop $(LOOP) --json target/conformance-3.$*.json
 
 # The engine's tests under AddressSanitizer, which stable Rust has only behind this door.
 asan:
@@ -38,7 +46,7 @@ lint: build $(VENV)/demo.installed $(VENV)/ecosystem.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p hotloop -p benchmarks
-	$(BIN)/python -m mypy.stubtest hotloop
+	$(BIN)/python -m mypy.stubtest hotloop._hotloop
 
 # The extension, in release mode, installed into .venv.
 build: $(VENV)/dev.installed
@@ -68,5 +76,5 @@ $(VENV)/%.installed: requirements/%.txt | $(BIN)/python
 
 # uvloop installs on some platforms only, and is left out of the comparisons on others.
 $(VENV)/peers.installed: requirements/peers.txt | $(BIN)/python
-	$(PIP) -r $< || echo 'Some loops do not install here; they are left out.'
+	grep -v '^#' $< | xargs -n 1 $(PIP) || echo 'Some loops do not install here; they are left out.'
 	touch $@

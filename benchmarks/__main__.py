@@ -50,8 +50,9 @@ def main() -> int:
     for line in missing:
         print(line, file=sys.stderr)
 
+    schedulers = [name for name in names if name != loops.AIOFASTNET]  # uvloop's own scheduling
     calls, call_failures = interleave(
-        scheduling_rows, names, options.rounds, scheduling.measure, lambda figure: f"{figure:,.0f} ns"
+        scheduling_rows, schedulers, options.rounds, scheduling.measure, lambda figure: f"{figure:,.0f} ns"
     )
     held, held_failures = interleave(
         connection_rows, names, options.rounds, connections.measure, lambda figure: f"{figure:,.1f}"

@@ -8,6 +8,10 @@ import importlib.util
 from collections.abc import Callable
 
 CONTROL = "asyncio"
+# The one of hotloop's two loops that is not its default.
+PROACTOR = "hotloop-proactor"
+# uvloop with the transports of aiofastnet in the place of its own, which are faster over TLS.
+AIOFASTNET = "aiofastnet-on-uvloop"
 DEFAULT = ("asyncio", "hotloop", "uvloop")
 # Other loops written for speed, which are compared with where somebody has installed them.
 PEERS = ("blazio", "rloop", "rsloop", "talyn", "zuvloop")
@@ -15,24 +19,35 @@ PEERS = ("blazio", "rloop", "rsloop", "talyn", "zuvloop")
 Factory = Callable[[], asyncio.AbstractEventLoop]
 
 
+def aiofastnet_on_uvloop() -> asyncio.AbstractEventLoop:
+    """A new loop of uvloop's whose networking methods are aiofastnet's."""
+    patch_loop: Callable[[asyncio.AbstractEventLoop], asyncio.AbstractEventLoop]
+    patch_loop = importlib.import_module("aiofastnet").patch_loop
+    return patch_loop(factory("uvloop")())
+
+
+# Where the loops are made that are no module's `new_event_loop`.
+MADE_BY = {PROACTOR: "hotloop:ProactorEventLoop", AIOFASTNET: "benchmarks.loops:aiofastnet_on_uvloop"}
+
+
 def factory(name: str) -> Factory:
     """The function that makes the loop called `name`.
 
-    `asyncio` is the selector loop of the standard library. Any other name is a module, whose `new_event_loop` is
-    taken, or `module:function`.
+    `asyncio` is the selector loop of the standard library. Any other name is one of `MADE_BY`, a module, whose
+    `new_event_loop` is taken, or `module:function`.
 
     Raises ImportError or AttributeError where there is no such thing.
     """
     if name == CONTROL:
         return asyncio.SelectorEventLoop
-    module, _, attribute = name.partition(":")
+    module, _, attribute = MADE_BY.get(name, name).partition(":")
     made: Factory = getattr(importlib.import_module(module), attribute or "new_event_loop")
     return made
 
 
 def default() -> list[str]:
     """The loops to compare where nobody says which: those of this project, and whatever peer is installed."""
-    return [*DEFAULT, *[name for name in PEERS if importlib.util.find_spec(name)]]
+    return [*DEFAULT, *MADE_BY, *[name for name in PEERS if importlib.util.find_spec(name)]]
 
 
 def installed(names: list[str]) -> tuple[list[str], list[str]]:
@@ -55,4 +70,4 @@ def uvicorn_name(name: str) -> str:
     """The loop called `name`, as `uvicorn --loop` wants it."""
     if name in ("asyncio", "uvloop") or ":" in name:
         return name
-    return f"{name}:new_event_loop"
+    return MADE_BY.get(name, f"{name}:new_event_loop")

@@ -36,6 +36,11 @@ class Row:
         return self.kind.startswith("tls_")
 
     @property
+    def is_download(self) -> bool:
+        """Whether bytes go one way: `size` of them answer a request, and each megabyte counts as one."""
+        return self.kind.endswith("_download")
+
+    @property
     def is_datagrams(self) -> bool:
         return self.kind == "udp"
 
@@ -58,9 +63,11 @@ ROWS = {
         Row("sock", 100 * 1024),
         Row("tls_protocol", 1024),
         Row("tls_streams", 1024),
-        # Bulk: what a hundred of these cost is what 100 MB there and back cost.
+        # Bulk, there and back.
         Row("tls_protocol", 1024 * 1024, connections=4),
         Row("tls_streams", 1024 * 1024, connections=4),
+        # Bulk one way: 100 MB from the server, again and again. A request of the table is a megabyte here.
+        Row("tls_download", 100_000_000, connections=1, title="tls_100mb"),
         # Next to nothing but connections: what accepting and closing one costs.
         Row("protocol", 64, reconnect=True, title="accept_rate"),
         # Handshakes: what each costs, with the connection under it.
@@ -80,8 +87,12 @@ def measure(row: Row, loop: str, duration: float) -> process.Load:
         command = process.python("-m", "benchmarks.servers", "--loop", loop, "--kind", row.kind)
     with process.server(command) as (pid, port):
         scheme = "udp:" if row.is_datagrams else ""
-        arguments = ["echo", f"{scheme}127.0.0.1:{port}"]
-        arguments += ["--size", str(row.size), "--connections", str(row.connections)]
+        address = f"{scheme}127.0.0.1:{port}"
+        if row.is_download:
+            arguments = ["download", address, "--megabytes", str(row.size // 1_000_000)]
+        else:
+            arguments = ["echo", address, "--size", str(row.size)]
+        arguments += ["--connections", str(row.connections)]
         arguments += ["--tls"] * row.is_tls + ["--reconnect"] * row.reconnect
         return process.load(arguments, pid=pid, duration=duration)
 
@@ -89,12 +100,13 @@ def measure(row: Row, loop: str, duration: float) -> process.Load:
 def to_markdown(rounds: Rounds[process.Load]) -> str:
     """A line for each row and loop. CPU ratios below 1 are better, requests/s ratios above 1."""
     header = ["row", "loop", "requests/s", "p50 µs", "p99 µs", "server CPU µs/request"]
-    header += ["requests/s vs asyncio", "CPU vs asyncio", "CPU vs uvloop", "CPU vs floor"]
+    others = ("uvloop", loops.AIOFASTNET, FLOOR)
+    header += ["requests/s vs asyncio", *[f"CPU vs {other}" for other in (loops.CONTROL, *others)]]
     lines = []
     for row, by_loop in rounds.items():
         for loop, loads in by_loop.items():
-            cpu = {name: [load.server_cpu_us_per_request for load in others] for name, others in by_loop.items()}
-            speed = {name: [load.requests_per_second for load in others] for name, others in by_loop.items()}
+            cpu = {name: [load.server_cpu_us_per_request for load in theirs] for name, theirs in by_loop.items()}
+            speed = {name: [load.requests_per_second for load in theirs] for name, theirs in by_loop.items()}
             lines.append(
                 [
                     row,
@@ -105,7 +117,7 @@ def to_markdown(rounds: Rounds[process.Load]) -> str:
                     f"{statistics.median(cpu[loop]):.2f}",
                     str(Ratio.of(speed[loop], speed[loops.CONTROL])),
                     str(Ratio.of(cpu[loop], cpu[loops.CONTROL])),
-                    *[str(Ratio.of(cpu[loop], cpu[other])) if other in cpu else "" for other in ("uvloop", FLOOR)],
+                    *[str(Ratio.of(cpu[loop], cpu[other])) if other in cpu else "" for other in others],
                 ]
             )
     return table(header, lines)

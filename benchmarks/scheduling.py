@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from benchmarks import loops, pipes, process
+from benchmarks import datagrams, loops, pipes, process
 from benchmarks.report import Ratio, table
 from benchmarks.rounds import Rounds
 
@@ -195,6 +195,7 @@ ROWS: dict[str, Row] = {
         pipes.pipe_ping_pong,
         pipes.pipe_throughput,
         pipes.spawn,
+        datagrams.udp_many,
     )
 }
 

@@ -94,6 +94,47 @@ def tls_context() -> ssl.SSLContext:
     return context
 
 
+class DownloadProtocol(asyncio.Protocol):
+    """Answers the requests of `hotloop-load download`: so many bytes, as fast as they can be written."""
+
+    transport: asyncio.Transport
+    # What answers are made of, as long as a program may read from a file at once, and whole periods of 251 bytes.
+    PIECE = bytes(range(251)) * 261
+
+    def __init__(self) -> None:
+        self.request = b""
+        self.left = 0
+        self.paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # uvloop's is no asyncio.Transport
+
+    def data_received(self, data: bytes) -> None:
+        self.request += data
+        if len(self.request) == 8:
+            self.left = int.from_bytes(self.request, "little")
+            self.request = b""
+            self.send()
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self.send()
+
+    def send(self) -> None:
+        while self.left and not self.paused:
+            piece = self.PIECE[: self.left]
+            self.left -= len(piece)
+            self.transport.write(piece)
+
+
+async def serve_tls_download() -> None:
+    server = await asyncio.get_running_loop().create_server(DownloadProtocol, "127.0.0.1", 0, ssl=tls_context())
+    await announce_and_serve(server)
+
+
 async def serve_sock() -> None:
     loop = asyncio.get_running_loop()
     listener = socket.create_server(("127.0.0.1", 0), backlog=1000)
@@ -129,6 +170,7 @@ KINDS = {
     "sock": serve_sock,
     "tls_protocol": serve_tls_protocol,
     "tls_streams": serve_tls_streams,
+    "tls_download": serve_tls_download,
     "udp": serve_udp,
 }
 

@@ -21,6 +21,7 @@ from harness import (  # noqa: E402
     attach,
     close,
     descriptors,
+    refusal,
     run,
     tcp_pair,
     turns,
@@ -35,6 +36,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == HERE and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(3 * PATIENCE))
+
+
+def pytest_collection_finish() -> None:
+    """Freeze what the collection of tests has made. Tests collect garbage thousands of times, which else goes through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -55,7 +62,26 @@ def no_leaks() -> Iterator[None]:
 @pytest.fixture(params=list(LOOPS))
 def loop_name(request: pytest.FixtureRequest) -> str:
     """The id of the loop under test."""
-    return request.param
+    return made_here(request.param)
+
+
+@pytest.fixture(params=[name for name in LOOPS if name != "asyncio"])
+def hotloop_name(request: pytest.FixtureRequest) -> str:
+    """The id of each of hotloop's own loops, for what stock asyncio does not promise."""
+    return made_here(request.param)
+
+
+@pytest.fixture
+def new_hotloop(hotloop_name: str, no_leaks: None) -> Callable[[], Loop]:
+    """A factory of one of hotloop's own loops; the test closes what it makes."""
+    return LOOPS[hotloop_name]
+
+
+def made_here(name: str) -> str:
+    """The id of a loop; skips the test where the machine refuses such loops."""
+    if name == "proactor" and refusal() is not None:
+        pytest.skip(refusal())
+    return name
 
 
 @pytest.fixture

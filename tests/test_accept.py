@@ -16,13 +16,13 @@ import warnings
 
 import pytest
 
-import hotloop
 from harness import (
     FACTORIES,
     LOOPS,
     PATIENCE,
     Recorder,
     close,
+    loop_class,
     normalised,
     receive_all,
     run,
@@ -207,7 +207,7 @@ def test_a_server_that_closes_while_connections_come_in_serves_those_that_stock_
 @pytest.mark.parametrize("name", ["_accept_connection", "_accept_connection2", "_make_socket_transport"])
 @pytest.mark.parametrize("on", ["class", "instance"])
 def test_a_method_of_ones_own_is_called_for_accepted_connections(loop_name, no_leaks, name, on):
-    base = {"asyncio": asyncio.SelectorEventLoop, "selector": hotloop.SelectorEventLoop}[loop_name]
+    base = loop_class(loop_name)
     calls = []
 
     def own(self, *args, **kwargs):
@@ -424,13 +424,13 @@ loop.run_until_complete(serve())
 
 
 @pytest.mark.parametrize("at_once", [1, 10])
-def test_processes_that_share_a_listener_share_its_connections(listener, at_once):
+def test_processes_that_share_a_listener_share_its_connections(listener, hotloop_name, at_once):
     """Of four processes on one socket the busiest has at most twice its share."""
     workers = 4
     listener.listen(128)
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", FACTORIES["selector"] + WORKER, str(listener.fileno())],
+            [sys.executable, "-c", FACTORIES[hotloop_name] + WORKER, str(listener.fileno())],
             pass_fds=[listener.fileno()],
             stdout=subprocess.PIPE,
         )

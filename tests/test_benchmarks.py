@@ -9,13 +9,13 @@ import ssl
 
 import pytest
 
-from benchmarks import connections, loops, network, pipes, process, scheduling
+from benchmarks import connections, datagrams, loops, network, pipes, process, scheduling
 from benchmarks.report import Ratio, table
 from benchmarks.rounds import interleave
 from benchmarks.servers import KINDS
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "udp"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("udp", "tls_download")])
 @pytest.mark.parametrize("loop", ["asyncio", "hotloop"])
 def test_an_echo_server_of_each_kind_echoes(loop: str, kind: str) -> None:
     message = bytes(range(256)) * 100
@@ -47,6 +47,20 @@ def test_a_datagram_server_echoes(loop: str) -> None:
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "hotloop"])
+def test_a_download_is_as_long_as_asked_for_again_and_again(loop: str) -> None:
+    command = process.python("-m", "benchmarks.servers", "--loop", loop, "--kind", "tls_download")
+    with (
+        process.server(command) as (_, port),
+        socket.create_connection(("127.0.0.1", port), timeout=60) as sock,
+        trusting(sock) as connection,
+        connection.makefile("rb") as answer,
+    ):
+        for size in (3_000_001, 100, 200_000):
+            connection.sendall(size.to_bytes(8, "little"))
+            assert answer.read(size) == (bytes(range(251)) * (size // 251 + 1))[:size]
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "hotloop"])
 def test_scheduling_rows_run_on_a_loop(loop: str) -> None:
     made = loops.factory(loop)()
     try:
@@ -56,6 +70,7 @@ def test_scheduling_rows_run_on_a_loop(loop: str) -> None:
         assert pipes.pipe_throughput(made) == 4_000
         assert pipes.pipe_ping_pong(made) == 20_000
         assert pipes.spawn(made) == 100
+        assert datagrams.udp_many(made) == 32_000
         made.run_until_complete(made.shutdown_default_executor())
     finally:
         made.close()
@@ -136,7 +151,7 @@ def test_results_compare_with_the_control() -> None:
     last = network.to_markdown(rounds).splitlines()[-2]
     assert [cell.strip() for cell in last.strip("|").split("|")] == [
         *["row", "other", "300", "5", "9", "2.00"],
-        *["3.00 (3.00-3.00)", "0.25 (0.25-0.25)", "", "1.25 (1.25-1.25)"],
+        *["3.00 (3.00-3.00)", "0.25 (0.25-0.25)", "", "", "1.25 (1.25-1.25)"],
     ]
 
 

@@ -12,12 +12,12 @@ import sys
 
 import pytest
 
-import hotloop
 from harness import (
     PATIENCE,
     Recorder,
     close,
     descriptors,
+    loop_class,
     normalised,
     outcome,
     run,
@@ -244,7 +244,7 @@ def test_a_loop_closed_while_it_connects_closes_the_descriptor(new_loop, no_leak
 )
 @pytest.mark.parametrize("on", ["class", "instance"])
 def test_a_method_of_ones_own_is_called_for_connections(loop_name, no_leaks, name, on):
-    base = {"asyncio": asyncio.SelectorEventLoop, "selector": hotloop.SelectorEventLoop}[loop_name]
+    base = loop_class(loop_name)
     calls = []
 
     def own(self, *args, **kwargs):

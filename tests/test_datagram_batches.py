@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import random
 import socket
+import struct
 
 import pytest
 from datagram_harness import Endpoint, bound, opened, queueing
 
 from harness import close, run, turns
+
+#: Options of sockets that the socket module does not name.
+UDP_SEGMENT, UDP_GRO, SO_NO_CHECK, SO_TIMESTAMP = 103, 104, 11, 29
 
 
 class Batched(Endpoint):
@@ -140,3 +145,101 @@ def test_many_after_the_end_are_as_one_by_one(loop, far, more):
     close(loop, transport)
     with pytest.raises(AttributeError):
         transport.sendto_many([(b"x", far.getsockname())] * 3)
+
+
+def put_together(sock):
+    """Whether the kernel puts datagrams together on their way into `sock`."""
+    return sock.getsockopt(socket.IPPROTO_UDP, UDP_GRO)
+
+
+def test_datagrams_of_one_size_to_one_address_leave_together(loop, far, more):
+    far.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+    transport, protocol = bound(loop)
+    transport.sendto_many((bytes([number]) * 1200, far.getsockname()) for number in range(50))
+    transport.sendto_many([(b"first", far.getsockname()), (b"last", far.getsockname())])
+    messages = [far.recvmsg(1 << 16, 100) for _ in range(2)]
+    assert messages[0][0] == b"".join(bytes([number]) * 1200 for number in range(50))
+    assert messages[1][0] == b"firstlast"
+    told = [(kind, struct.unpack("i", size)) for _, said, *_ in messages for _, kind, size in said]
+    assert told == [(UDP_GRO, (1200,)), (UDP_GRO, (5,))]
+    assert protocol.errors == []
+    close(loop, transport)
+
+
+@pytest.mark.parametrize("factory", [Endpoint, Batched])
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["IPv4", "IPv6"])
+def test_many_of_any_sizes_arrive_as_they_were_sent(loop, more, factory, family):
+    rng = random.Random(1)
+    host = "127.0.0.1" if family == socket.AF_INET else "::1"
+    sending, _ = opened(loop, local_addr=(host, 0))
+    endpoints = [opened(loop, factory, local_addr=(host, 0)) for _ in range(2)]
+    sender = sending.get_extra_info("sockname")
+    for transport, _ in endpoints:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 21)
+    for _ in range(40):
+        expected = [[], []]
+        datagrams = []
+        for _ in range(rng.randint(1, 12)):
+            size, to = rng.choice([1, 2, 100, 1200, 1452, 1472, 1473, 5000]), rng.randrange(2)
+            for _ in range(rng.choice([1, 1, 2, 5, 20, 70]) if size < 5000 else 2):
+                datagrams.append((rng.randbytes(size), to))
+            if rng.random() < 0.5:
+                datagrams.append((rng.randbytes(rng.randint(1, size)), to))
+        for data, to in datagrams:
+            expected[to].append((data, sender))
+        addresses = [transport.get_extra_info("sockname") for transport, _ in endpoints]
+        sending.sendto_many((data, addresses[to]) for data, to in datagrams)
+        for (_, protocol), told in zip(endpoints, expected, strict=True):
+            run(loop, protocol.wait_received(len(told)))
+            assert protocol.received == told
+            protocol.received.clear()
+    close(loop, sending, *[transport for transport, _ in endpoints])
+
+
+@pytest.mark.parametrize("factory", [Endpoint, Batched])
+def test_what_the_kernel_has_put_together_is_told_one_by_one(loop, far, factory, more):
+    transport, protocol = bound(loop, factory)
+    sock = transport.get_extra_info("socket")
+    assert bool(put_together(sock)) == (factory is Batched), "only who wants several at a time has asked for it"
+    sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+    sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMP, 1)  # the kernel says more than the size then
+    size = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("H", 3))]
+    for data in (b"onetwosix", b"tenmore", b"one", b"a"):
+        far.sendmsg([data], size if len(data) > 3 else [], 0, sock.getsockname())
+    run(loop, protocol.wait_received(8))
+    assert [data for data, _ in protocol.received] == [b"one", b"two", b"six", b"ten", b"mor", b"e", b"one", b"a"]
+    assert {addr for _, addr in protocol.received} == {far.getsockname()}
+    close(loop, transport)
+
+
+def test_a_protocol_that_is_set_later_may_want_several(loop, far, more):
+    transport, protocol = bound(loop)
+    assert not put_together(transport.get_extra_info("socket"))
+    later = Batched()
+    transport.set_protocol(later)
+    assert put_together(transport.get_extra_info("socket"))
+    transport.set_protocol(protocol)
+    far.sendto(b"x", transport.get_extra_info("sockname"))
+    run(loop, protocol.wait_received(1))
+    assert later.received == []
+    close(loop, transport)
+
+
+def test_what_cannot_leave_together_leaves_one_by_one(loop, far, more):
+    """Without checksums, as over a network with smaller packets, the kernel refuses to take a message apart."""
+    transport, protocol = bound(loop)
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
+    sent = [b"%03d" % number for number in range(100)]
+    transport.sendto_many((data, far.getsockname()) for data in sent)
+    assert [far.recv(100) for _ in sent] == sent
+    assert protocol.errors == []
+    close(loop, transport)
+
+
+def test_unix_datagrams_never_leave_together(loop, unix_datagrams, more):
+    near, far = unix_datagrams
+    transport, _ = opened(loop, sock=near)
+    sent = [b"%d" % number for number in range(10)]
+    transport.sendto_many((data, None) for data in sent)
+    assert [far.recv(100) for _ in sent] == sent
+    close(loop, transport)

@@ -112,10 +112,10 @@ def test_reference_counts_stay_flat(loop, unix):
             loop.call_later(0, int)
             loop.call_later(1000, int).cancel()
             transport.write(b"x")
-            far.recv(1)
             far.send(b"y")
             size = len(protocol.received)
             await protocol.wait_received(size + 1)
+            far.recv(1)
 
     run(loop, work())
     gc.collect()

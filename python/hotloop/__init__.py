@@ -10,11 +10,12 @@ Importing this package changes nothing.
 """
 
 from ._hotloop import __version__
-from ._loop import SelectorEventLoop
+from ._loop import ProactorEventLoop, SelectorEventLoop
 from ._policy import EventLoopPolicy, install, new_event_loop, run, uninstall
 
 __all__ = [
     "EventLoopPolicy",
+    "ProactorEventLoop",
     "SelectorEventLoop",
     "__version__",
     "install",

@@ -6,8 +6,7 @@ import asyncio
 import socket
 import sys
 from collections.abc import Callable, MutableMapping
-from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import _hotloop
 from ._selector import LoopSelector
@@ -18,6 +17,9 @@ __all__ = ["LoopBase"]
 class LoopBase(_hotloop.Loop, asyncio.SelectorEventLoop):
     """What every part of a loop stands on: natively what there is natively, all else from asyncio."""
 
+    # Which driver the native constructor makes.
+    _by_completion: ClassVar[bool] = False
+
     if TYPE_CHECKING:
         # What asyncio's classes have without telling the type checker.
         _selector: LoopSelector
@@ -25,6 +27,11 @@ class LoopBase(_hotloop.Loop, asyncio.SelectorEventLoop):
         _csock: socket.socket
         _watcher: Any
         _signal_handlers: dict[int, asyncio.Handle]
+
+        # What the parts use of each other.
+        _add_reader: Callable[..., asyncio.Handle]
+        _remove_reader: Callable[..., bool]
+        _is_unaltered: Callable[..., bool]
 
         def _check_closed(self) -> None: ...
         def _ensure_fd_no_transport(self, fd: Any) -> None: ...
@@ -39,11 +46,6 @@ class LoopBase(_hotloop.Loop, asyncio.SelectorEventLoop):
             flags: int = 0,
             loop: asyncio.AbstractEventLoop,
         ) -> list[Any]: ...
-        def _add_reader(
-            self, fd: Any, callback: Callable[..., object], *args: Any, context: Context | None = None
-        ) -> asyncio.Handle: ...
-        def _remove_reader(self, fd: Any) -> bool: ...
-        def _is_unaltered(self, names: frozenset[str]) -> bool: ...
 
 
 if sys.platform == "win32":

@@ -1,4 +1,4 @@
-"""The selector loop: native scheduling, watching and transports over asyncio's own cold paths."""
+"""The two loops: native scheduling, watching and transports over asyncio's own cold paths."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ._transports import (
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["SelectorEventLoop"]
+__all__ = ["EventLoop", "ProactorEventLoop", "SelectorEventLoop"]
 
 _Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 
@@ -42,16 +42,10 @@ _getaddrinfo = socket.getaddrinfo
 _socket = socket.socket
 
 
-class SelectorEventLoop(SocketMethods, ConnectionMethods):
-    """An event loop on readiness notification: ``asyncio.SelectorEventLoop``, natively.
+class EventLoop(SocketMethods, ConnectionMethods):
+    """What both loops are, but for the driver underneath. Make one of the two classes below."""
 
-    :param selector: a selector of the ``selectors`` module; the loop runs on the best facility of the platform and
-        closes the one it is given.
-    """
-
-    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
-        if selector is not None:
-            selector.close()
+    def __init__(self) -> None:
         super().__init__(LoopSelector(self))
         self._children = Children(self)
         # From Python 3.14 on asyncio's own way of spawning looks there, and has chosen threads where the kernel gives
@@ -316,9 +310,35 @@ class SelectorEventLoop(SocketMethods, ConnectionMethods):
         if self._debug or base_events.socket.socket is not _socket or not names.isdisjoint(vars(self)):  # type: ignore[attr-defined]
             return False
         kind = type(self)
-        return kind is SelectorEventLoop or all(
-            getattr(kind, name) is getattr(SelectorEventLoop, name) for name in names
+        return kind in (SelectorEventLoop, ProactorEventLoop) or all(
+            getattr(kind, name) is getattr(EventLoop, name) for name in names
         )
+
+
+class SelectorEventLoop(EventLoop):
+    """An event loop on readiness notification: ``asyncio.SelectorEventLoop``, natively.
+
+    :param selector: a selector of the ``selectors`` module; the loop runs on the best facility of the platform and
+        closes the one it is given.
+    :raises OSError: where no descriptor is left.
+    """
+
+    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
+        if selector is not None:
+            selector.close()
+        super().__init__()
+
+
+class ProactorEventLoop(EventLoop):
+    """An event loop on completion notification: io_uring, on Linux.
+
+    It has everything that ``SelectorEventLoop`` has. As that one it is an ``asyncio.SelectorEventLoop``, since that is
+    the class that Unix sockets, pipes, signals and children come from.
+
+    :raises OSError: where the kernel refuses io_uring to this process; its text says why.
+    """
+
+    _by_completion = True
 
 
 def _cancel(removed: asyncio.Handle | None) -> bool:
@@ -346,7 +366,7 @@ def _closing_socket(protocol_factory: Callable[[], _Protocol]) -> Callable[[], _
     return make
 
 
-def _number(fileobj: Any, removing_from: SelectorEventLoop | None = None) -> int:
+def _number(fileobj: Any, removing_from: EventLoop | None = None) -> int:
     """The descriptor number of a file object, with the exceptions of the ``selectors`` module."""
     if type(fileobj) is int and 0 <= fileobj <= 0x7FFFFFFF:
         return fileobj

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._loop import SelectorEventLoop
+    from ._loop import EventLoop
 
 #: What is told of a child's end: its number, its exit status as ``subprocess`` gives it, and what came with it.
 Told = Callable[..., object]
@@ -28,7 +28,7 @@ _PidfdChildWatcher: type[Any] = getattr(unix_events, "_PidfdChildWatcher", objec
 class Children(_PidfdChildWatcher):  # type: ignore[misc]
     """The children whose end a loop waits for. It has the interface of asyncio's own watcher of children."""
 
-    def __init__(self, loop: SelectorEventLoop) -> None:
+    def __init__(self, loop: EventLoop) -> None:
         self._loop = loop
         # The descriptors of those that have not ended yet, as far as the loop knows.
         self._pidfds: set[int] = set()
@@ -90,7 +90,7 @@ def has_own_watcher() -> bool:
     return not (watcher is None or type(watcher) in (unix_events.ThreadedChildWatcher, unix_events.PidfdChildWatcher))
 
 
-async def spawn(loop: SelectorEventLoop, children: Children, *args: Any, **kwargs: Any) -> asyncio.SubprocessTransport:
+async def spawn(loop: EventLoop, children: Children, *args: Any, **kwargs: Any) -> asyncio.SubprocessTransport:
     """Make the transport of a child (Python 3.11 to 3.13, whose own way asks the policy for a watcher)."""
     connected, ended = loop.create_future(), loop.create_future()
     transport = _UnixSubprocessTransport(loop, *args, waiter=connected, **kwargs)

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._loop import SelectorEventLoop
+    from ._loop import EventLoop
 
 
 class LoopSelector(selectors.BaseSelector):
     """A selector's view of a loop's native driver. The loop itself does the waiting."""
 
-    def __init__(self, loop: SelectorEventLoop) -> None:
-        self._loop: SelectorEventLoop | None = loop
+    def __init__(self, loop: EventLoop) -> None:
+        self._loop: EventLoop | None = loop
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         """Have the loop run ``data``, a pair of handles for reading and writing, when the file object is ready."""
@@ -49,7 +49,7 @@ class LoopSelector(selectors.BaseSelector):
         """Let go of the loop."""
         self._loop = None
 
-    def _open_loop(self) -> SelectorEventLoop:
+    def _open_loop(self) -> EventLoop:
         if self._loop is None:
             raise RuntimeError("Selector is closed")
         return self._loop
@@ -58,7 +58,7 @@ class LoopSelector(selectors.BaseSelector):
 class _Map(Mapping[Any, selectors.SelectorKey]):
     """Selector keys by file object, made when asked for."""
 
-    def __init__(self, loop: SelectorEventLoop) -> None:
+    def __init__(self, loop: EventLoop) -> None:
         self._loop = loop
 
     def __getitem__(self, fileobj: Any) -> selectors.SelectorKey:

@@ -11,11 +11,11 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._loop import SelectorEventLoop
+    from ._loop import EventLoop
 
 
 def make_socket_transport(
-    loop: SelectorEventLoop,
+    loop: EventLoop,
     sock: socket.socket,
     protocol: asyncio.BaseProtocol,
     waiter: asyncio.Future[None] | None,
@@ -28,7 +28,7 @@ def make_socket_transport(
 
 
 def make_datagram_transport(
-    loop: SelectorEventLoop,
+    loop: EventLoop,
     sock: socket.socket,
     protocol: asyncio.DatagramProtocol,
     address: Any,
@@ -63,7 +63,7 @@ def extra(sock: socket.socket, given: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def make_read_pipe_transport(
-    loop: SelectorEventLoop,
+    loop: EventLoop,
     pipe: Any,
     protocol: asyncio.BaseProtocol,
     waiter: asyncio.Future[None] | None,
@@ -77,7 +77,7 @@ def make_read_pipe_transport(
 
 
 def make_write_pipe_transport(
-    loop: SelectorEventLoop,
+    loop: EventLoop,
     pipe: Any,
     protocol: asyncio.BaseProtocol,
     waiter: asyncio.Future[None] | None,

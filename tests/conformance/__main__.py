@@ -120,7 +120,7 @@ def _controls(results: dict[str, Result], options: argparse.Namespace) -> dict[s
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("conformance", description="CPython's own asyncio tests on a loop of choice.")
     parser.add_argument("tests", nargs="*", help="ids or patterns (module.Class.method); all without any")
-    parser.add_argument("--loop", default="hotloop", help="hotloop (default), asyncio, or module:Class")
+    parser.add_argument("--loop", default="hotloop", help="hotloop (default), proactor, asyncio, or module:Class")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="tests at once (default: one a CPU)")
     parser.add_argument("--timeout", type=float, default=60, help="seconds a test may take (default: 60)")
     parser.add_argument("--json", type=Path, help="where to write the results")

@@ -12,6 +12,7 @@ import asyncio
 import asyncio.base_events
 import functools
 import importlib
+import inspect
 from collections import Counter
 from typing import Any
 
@@ -57,12 +58,13 @@ class Census:
 def resolve(name: str) -> type:
     """The loop class called `name`.
 
-    `asyncio` and `hotloop` stand for their selector loops; anything else is `module:Class`. Raises `ImportError` or
+    `asyncio` and `hotloop` stand for their selector loops, `proactor` for hotloop's other one; anything else is
+    `module:Class`. Raises `ImportError` or
     `AttributeError` where there is none.
     """
     if name == "asyncio":
         return STOCK
-    module, _, attribute = name.partition(":")
+    module, _, attribute = ("hotloop:ProactorEventLoop" if name == "proactor" else name).partition(":")
     found = getattr(importlib.import_module(module), attribute or "SelectorEventLoop")
     if not isinstance(found, type):
         raise TypeError(f"{name} is not a class")
@@ -97,12 +99,19 @@ def _count_made(cls: Any, census: Census, unless: type | None = None) -> Any:
     Loops of the class `unless` are left alone: their own class counts them, whether or not they call up to `cls`.
     """
     original = cls.__init__
+    takes_selector = len(inspect.signature(original).parameters) > 1
 
     @functools.wraps(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         if unless is None or not isinstance(self, unless):
             census.add(self)
-        original(self, *args, **kwargs)
+        if takes_selector:
+            original(self, *args, **kwargs)
+        else:
+            # The suite gives selectors to what it takes for a selector loop; a proactor has no use for them.
+            for selector in (*args, *kwargs.values()):
+                selector.close()
+            original(self)
 
     try:
         cls.__init__ = __init__

@@ -17,13 +17,16 @@ from typing import Any
 import pytest
 import trustme
 
+from harness import refusal
+
 from .harness import LoopUnderTest, ServerProcess, UvicornServers, on_free_port
 
-#: The oracle, and the loop that is compared with it. `HOTLOOP_ECOSYSTEM_FACTORY` puts another loop in hotloop's
-#: place ("uvloop:new_event_loop"), to learn whether a failure here is hotloop's alone.
+#: The oracle, and the loops that are compared with it. `HOTLOOP_ECOSYSTEM_FACTORY` puts another loop in the
+#: selector's place ("uvloop:new_event_loop"), to learn whether a failure here is hotloop's alone.
 LOOPS = (
     LoopUnderTest("asyncio", "asyncio:SelectorEventLoop"),
     LoopUnderTest("selector", os.environ.get("HOTLOOP_ECOSYSTEM_FACTORY", "hotloop:new_event_loop")),
+    LoopUnderTest("proactor", "hotloop:ProactorEventLoop"),
 )
 
 
@@ -35,6 +38,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 @pytest.fixture(scope="session", params=LOOPS, ids=lambda loop: loop.name)
 def loop_under_test(request: pytest.FixtureRequest) -> LoopUnderTest:
     """The loop that the test runs on."""
+    if request.param.name == "proactor" and refusal() is not None:
+        pytest.skip(refusal())
     return request.param
 
 

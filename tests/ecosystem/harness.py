@@ -41,7 +41,7 @@ class LoopUnderTest:
     """One of the loops that every test of this directory runs on."""
 
     name: str
-    """The id of the parameter: ``asyncio`` or ``selector``."""
+    """The id of the parameter: ``asyncio``, ``selector`` or ``proactor``."""
     factory: str
     """Where programs find the factory: ``module:callable``, as their command lines take it."""
 
@@ -220,7 +220,9 @@ class Uvicorn(ServerProcess):
         super().__init__(
             [
                 *(sys.executable, "-m", "uvicorn", app, *where),
-                *("--loop", name, "--no-use-colors", "--no-access-log", *options),
+                *("--loop", name, "--no-use-colors", "--no-access-log"),
+                # On a busy machine a test may look away from a connection for longer than the usual five seconds.
+                *("--timeout-keep-alive", str(int(DEADLINE)), *options),
             ]
         )
         try:

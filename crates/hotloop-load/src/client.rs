@@ -21,7 +21,7 @@ pub(crate) struct Client<E> {
     token: Token,
     /// Bytes of the current request that the kernel has taken.
     sent: usize,
-    /// When the current request was begun.
+    /// When the current request was begun, or the last part of its answer came that counts by itself.
     begun: Instant,
     /// Whether the poll tells when the socket is writable, which is so only while a request is half sent.
     wants_write: bool,
@@ -78,7 +78,12 @@ impl<E: Exchange> Client<E> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(lost(&error)),
             };
-            if self.exchange.receive(&buffer[..count])? == Progress::Complete {
+            let progress = self.exchange.receive(&buffer[..count])?;
+            if progress == Progress::Part {
+                completed(self.begun);
+                self.begun = Instant::now();
+            }
+            if progress == Progress::Complete {
                 if self.sent < self.exchange.request().len() {
                     return Err(Wrong(String::from(
                         "the answer came before the end of the request",

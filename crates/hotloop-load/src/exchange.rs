@@ -20,6 +20,8 @@ pub(crate) trait Exchange {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Progress {
     Partial,
+    /// As with `Partial`, and a part of it is there that counts as an exchange by itself.
+    Part,
     /// The answer is complete and right.
     Complete,
 }

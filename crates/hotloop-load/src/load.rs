@@ -9,6 +9,7 @@ use mio::{Events, Poll, Token};
 
 use crate::client::{Client, Connect};
 use crate::cpu;
+use crate::download::Download;
 use crate::echo::Echo;
 use crate::exchange::{Exchange, Wrong};
 use crate::http::Http;
@@ -25,6 +26,9 @@ use crate::tls::Settings;
 pub(crate) fn run(options: &Options) -> io::Result<Report> {
     match &options.mode {
         Mode::Echo { size } => Load::connect(options, |seed| Echo::new(*size, seed))?.measure(options),
+        Mode::Download { megabytes } => {
+            Load::connect(options, |_| Download::new(*megabytes))?.measure(options)
+        }
         Mode::Http { path, expect } => {
             let request: Arc<[u8]> = http_request(path, &options.address.host()).into();
             let expect: Option<Arc<[u8]>> = expect.as_deref().map(Arc::from);

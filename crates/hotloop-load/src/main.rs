@@ -12,6 +12,7 @@
 
 mod client;
 mod cpu;
+mod download;
 mod echo;
 mod exchange;
 mod http;

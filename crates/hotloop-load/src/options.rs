@@ -9,11 +9,14 @@ use crate::socket::Address;
 
 pub(crate) const USAGE: &str = "\
 usage: hotloop-load echo ADDRESS [--size BYTES] [OPTIONS]
+       hotloop-load download ADDRESS [--megabytes N] [OPTIONS]
        hotloop-load http ADDRESS [--path PATH] [--expect TEXT | --expect-file FILE] [OPTIONS]
 
 ADDRESS is host:port, udp:host:port (echo only; a message is a datagram), or unix:PATH.
+A download asks for so many megabytes again and again, and counts each megabyte as a request.
 
   --size BYTES         echo: length of a message (default 1024)
+  --megabytes N        download: length of an answer (default 100)
   --path PATH          http: what to GET (default /)
   --expect TEXT        http: the body that every answer must have
   --expect-file FILE   http: the same, from a file
@@ -47,6 +50,10 @@ pub(crate) enum Mode {
         /// Bytes a message, at least 1.
         size: usize,
     },
+    Download {
+        /// Megabytes an answer, at least 1.
+        megabytes: usize,
+    },
     Http {
         path: String,
         /// The only right body; any body is right where this is `None`.
@@ -64,6 +71,7 @@ impl Options {
 fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
     let mut positional = Vec::new();
     let mut size = 1024;
+    let mut megabytes: usize = 100;
     let mut path = String::from("/");
     let mut expect = None;
     let (mut tls, mut reconnect) = (false, false);
@@ -75,6 +83,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
         match argument {
             Short('h') | Long("help") => return Ok(None),
             Long("size") => size = parser.value()?.parse()?,
+            Long("megabytes") => megabytes = parser.value()?.parse()?,
             Long("path") => path = parser.value()?.string()?,
             Long("expect") => expect = Some(parser.value()?.string()?.into_bytes()),
             Long("expect-file") => {
@@ -94,17 +103,21 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
     let [mode, address] = positional.as_slice() else {
         return Err(format!("a mode and an address are wanted\n\n{USAGE}").into());
     };
-    if size == 0 || connections == 0 || duration.is_zero() {
-        return Err("--size, --connections and --duration must be more than 0".into());
+    if size == 0 || megabytes == 0 || connections == 0 || duration.is_zero() {
+        return Err("--size, --megabytes, --connections and --duration must be more than 0".into());
     }
     let mode = match mode.as_str() {
         "echo" => Mode::Echo { size },
+        "download" => Mode::Download { megabytes },
         "http" => Mode::Http { path, expect },
-        other => return Err(format!("the mode is echo or http, not {other:?}").into()),
+        other => return Err(format!("the mode is echo, download or http, not {other:?}").into()),
     };
     let address = Address::parse(address)?;
-    if matches!((&mode, &address), (Mode::Http { .. }, Address::Udp(_))) {
-        return Err("http goes over a stream".into());
+    if matches!(
+        (&mode, &address),
+        (Mode::Http { .. } | Mode::Download { .. }, Address::Udp(_))
+    ) {
+        return Err("http and downloads go over a stream".into());
     }
     if matches!((&mode, &address), (Mode::Echo { size }, Address::Udp(_)) if *size > MAX_DATAGRAM) {
         return Err(format!("a datagram has at most {MAX_DATAGRAM} bytes").into());
@@ -170,6 +183,8 @@ mod tests {
             &["gopher", "127.0.0.1:80"],
             &["echo", "nowhere"],
             &["http", "udp:127.0.0.1:80"],
+            &["download", "udp:127.0.0.1:80"],
+            &["download", "127.0.0.1:80", "--megabytes", "0"],
             &["echo", "udp:127.0.0.1:80", "--size", "65508"],
             &["echo", "127.0.0.1:80", "--size", "0"],
             &["echo", "127.0.0.1:80", "--duration", "-1"],

@@ -72,6 +72,23 @@ fn datagrams_come_back() {
 }
 
 #[test]
+fn megabytes_of_a_download_are_counted() {
+    let address = serve(|mut stream| {
+        let mut wanted = [0; 8];
+        while stream.read_exact(&mut wanted).is_ok() {
+            assert_eq!(u64::from_le_bytes(wanted), 5_000_000);
+            let answer: Vec<u8> = (0..251).cycle().take(5_000_000).collect();
+            if stream.write_all(&answer).is_err() {
+                return;
+            }
+        }
+    });
+    let output = load(&["download", &address, "--megabytes", "5"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(figure(&output, "requests") > 0.0);
+}
+
+#[test]
 fn a_wrong_echo_fails_the_run() {
     let address = serve(|mut stream| {
         let mut buffer = [0; 4096];

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hotloop::driver::{
-    Accepted, Address, Batch, Completion, Driver, Epoll, Op, OpKey, Outgoing, Selector, Unsent, Woken,
+    Accepted, Address, Batch, Completion, Driver, Epoll, Op, OpKey, Outgoing, Proactor, Selector, Unsent,
+    Woken,
 };
 
 /// One of the drivers of this platform, chosen when a loop is made.
@@ -17,6 +18,8 @@ use hotloop::driver::{
 pub(crate) enum AnyDriver {
     /// Readiness, of `SelectorEventLoop`.
     Selector(Selector),
+    /// Completion, of `ProactorEventLoop`.
+    Proactor(Box<Proactor>),
 }
 
 /// Does the same with whichever driver it is.
@@ -24,6 +27,7 @@ macro_rules! on_either {
     ($any:expr, $driver:ident => $call:expr) => {
         match $any {
             AnyDriver::Selector($driver) => $call,
+            AnyDriver::Proactor($driver) => $call,
         }
     };
 }
@@ -37,10 +41,19 @@ impl AnyDriver {
         Ok(Self::Selector(Selector::new(Epoll::new()?)))
     }
 
+    /// The driver of `ProactorEventLoop`.
+    ///
+    /// # Errors
+    /// Why the kernel refuses io_uring.
+    pub(crate) fn proactor() -> io::Result<Self> {
+        Ok(Self::Proactor(Box::new(Proactor::new()?)))
+    }
+
     /// What the kernel calls the facility underneath.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Selector(_) => "epoll",
+            Self::Proactor(_) => "io_uring",
         }
     }
 }

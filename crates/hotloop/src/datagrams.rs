@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
 
-use crate::driver::{Address, Batch, Driver, MAX_BATCH, Op, OpKey, Outgoing};
+use crate::driver::{Address, Batch, Driver, MAX_BATCH, MAX_SENT, Op, OpKey, Outgoing};
 use crate::event_loop::{EventLoop, Operation};
 use crate::host::Host;
 use crate::streams::{Owner, Written, is_transient};
@@ -240,7 +240,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             return Flushed::Empty;
         };
         loop {
-            let mut outgoing = [Outgoing { bytes: &[], to: None }; MAX_BATCH];
+            let mut outgoing = [Outgoing { bytes: &[], to: None }; MAX_SENT];
             let mut count = 0;
             for (slot, queued) in outgoing.iter_mut().zip(entry.state.queued()) {
                 let to = match &queued.to {

@@ -92,7 +92,8 @@ macro_rules! hold_in_a_kernel {
                 many_ready_descriptors_are_all_reported;
             datagrams:
                 a_refused_datagram_is_an_error_of_a_later_call
-                a_datagram_that_fails_stops_those_behind_it;
+                a_datagram_that_fails_stops_those_behind_it
+                many_datagrams_arrive_as_they_were_sent;
             wait:
                 a_thread_ends_a_wait_without_end
                 a_signal_ends_a_wait;

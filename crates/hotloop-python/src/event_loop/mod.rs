@@ -327,8 +327,16 @@ impl<'py> LoopType<'py> for Python<'py> {
     }
 }
 
-fn construct(_class: &Bound<'_, PyType>) -> PyResult<Loop> {
-    let driver = AnyDriver::selector().map_err(os_error)?;
+fn construct(class: &Bound<'_, PyType>) -> PyResult<Loop> {
+    let by_completion = class
+        .getattr_opt(pyo3::intern!(class.py(), "_by_completion"))?
+        .is_some_and(|flag| flag.is_truthy().unwrap_or(false));
+    let driver = if by_completion {
+        AnyDriver::proactor()
+    } else {
+        AnyDriver::selector()
+    };
+    let driver = driver.map_err(os_error)?;
     let facility = driver.name();
     let engine = Engine::new(driver);
     Ok(Loop {

@@ -168,6 +168,40 @@ pub struct Outgoing<'a> {
 /// How many datagrams one call receives or sends at most. Past a dozen the system call itself is no longer felt.
 pub const MAX_BATCH: usize = 16;
 
+/// How many datagrams one call sends at most: as many as one message to the kernel may have (UDP_MAX_SEGMENTS), and
+/// nearly as many as fill it.
+pub const MAX_SENT: usize = 64;
+
+/// The longest datagram that is sent together with others, in bytes: what is left of an Ethernet packet. A longer one
+/// would mostly have to be cut up for the network, which the kernel does not do to datagrams that it takes apart.
+const LONGEST_TOGETHER: usize = 1472;
+
+/// How many bytes are sent together at most: the longest IP packet, without any header that it may have.
+const TOGETHER: usize = 65_000;
+
+/// How many of the first datagrams may leave as one message that the kernel takes apart: those to one address that have
+/// one size, and a shorter one behind them. At least one, where there is any.
+pub(crate) fn run_length(datagrams: &[Outgoing<'_>]) -> usize {
+    let Some((first, others)) = datagrams.split_first() else {
+        return 0;
+    };
+    let size = first.bytes.len();
+    if size == 0 || size > LONGEST_TOGETHER {
+        return 1;
+    }
+    let most = (TOGETHER / size).min(MAX_SENT) - 1;
+    let same = others
+        .iter()
+        .take(most)
+        .take_while(|next| next.bytes.len() == size && next.to == first.to)
+        .count();
+    let shorter = others
+        .get(same)
+        .filter(|_| same < most)
+        .is_some_and(|next| (1..size).contains(&next.bytes.len()) && next.to == first.to);
+    1 + same + usize::from(shorter)
+}
+
 /// The first bytes of an address.
 fn family(number: i32) -> [u8; 2] {
     (number as u16).to_ne_bytes()
@@ -175,7 +209,54 @@ fn family(number: i32) -> [u8; 2] {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn runs_are_of_one_address_and_one_size(
+            sizes in prop::collection::vec((prop::sample::select(vec![0, 1, 2, 700, 1472, 1473, 9000]), 0..2_u16), 1..200),
+        ) {
+            let bytes = vec![0; 9000];
+            let addresses = [1, 2].map(|port| Address::from(SocketAddr::from(([127, 0, 0, 1], port))));
+            let outgoing: Vec<_> = sizes
+                .iter()
+                .map(|&(size, to)| Outgoing { bytes: &bytes[..size], to: addresses.get(usize::from(to)) })
+                .collect();
+            let mut rest = outgoing.as_slice();
+            while !rest.is_empty() {
+                let length = run_length(rest);
+                prop_assert!((1..=rest.len().min(MAX_SENT)).contains(&length));
+                let (run, others) = rest.split_at(length);
+                let size = run[0].bytes.len();
+                let (last, equal) = run.split_last().expect("one at least");
+                prop_assert!(run.iter().all(|datagram| datagram.to == run[0].to));
+                prop_assert!(equal.iter().all(|datagram| datagram.bytes.len() == size));
+                prop_assert!(last.bytes.len() <= size);
+                if length > 1 {
+                    prop_assert!(size <= LONGEST_TOGETHER && !last.bytes.is_empty());
+                    prop_assert!(run.iter().map(|datagram| datagram.bytes.len()).sum::<usize>() <= TOGETHER);
+                }
+                rest = others;
+            }
+        }
+    }
+
+    #[test]
+    fn as_many_leave_together_as_there_may_be() {
+        let bytes = [0; 1472];
+        let of = |size: usize| Outgoing {
+            bytes: &bytes[..size],
+            to: None,
+        };
+        assert_eq!(run_length(&[]), 0);
+        assert_eq!(run_length(&[of(1000); 100]), 64);
+        assert_eq!(run_length(&[of(1472); 100]), 44);
+        assert_eq!(run_length(&[of(10), of(10), of(9), of(9)]), 3);
+        assert_eq!(run_length(&[of(10), of(11)]), 1);
+        assert_eq!(run_length(&[of(10), of(0)]), 1);
+    }
 
     #[test]
     fn internet_addresses_come_back_whole() {

@@ -35,7 +35,8 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use datagram::{Address, Batch, MAX_ADDRESS, MAX_BATCH, Outgoing, Parts};
+pub(crate) use datagram::run_length;
+pub use datagram::{Address, Batch, MAX_ADDRESS, MAX_BATCH, MAX_SENT, Outgoing, Parts};
 pub use op::{
     Accepted, Completion, Direction, Interest, Op, OpKey, Outcome, Readiness, SocketAddress, Unsent,
 };

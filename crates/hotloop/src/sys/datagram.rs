@@ -2,10 +2,10 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use super::borrow;
-use crate::driver::{Address, MAX_ADDRESS, MAX_BATCH, Outgoing};
+use crate::driver::{Address, MAX_ADDRESS, MAX_BATCH, MAX_SENT, Outgoing, run_length};
 
 /// The longest datagram of the Internet families, in bytes. What is longer (Unix only) is received one by one.
 const SLOT: usize = 64 * 1024;
@@ -13,17 +13,29 @@ const SLOT: usize = 64 * 1024;
 /// The longest datagram of all, in bytes: asyncio's own limit (`max_size`). The rest of a longer one is lost.
 const LONGEST: usize = 256 * 1024;
 
+/// Room for what the kernel says beside a message, in bytes: a size of a few, behind time stamps and the like if somebody
+/// has asked the socket for them.
+const SAID: usize = 256;
+
 /// What datagrams are received into, and who sent them. It is large, so a loop has one; only the pages that datagrams
 /// have touched cost memory.
 pub struct Batch {
-    /// Room for `MAX_BATCH` datagrams of up to `SLOT` bytes each, or for one of up to `LONGEST`.
+    /// Slots for `MAX_BATCH` messages of up to `SLOT` bytes each, or for one of up to `LONGEST`.
     room: Box<[MaybeUninit<u8>]>,
-    /// Who sent each datagram.
+    /// Who sent the message in each slot.
     from: [Address; MAX_BATCH],
-    /// How long each datagram is. The first so many bytes of its slot are initialised.
-    lengths: [usize; MAX_BATCH],
-    /// How many datagrams there are.
-    count: usize,
+    /// Where each datagram lies, in the order in which they came. Those bytes of `room` are initialised.
+    spans: Vec<Span>,
+}
+
+/// Where a datagram lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    /// The slot of its message, which is a datagram, or several of one sender that the kernel has put together.
+    slot: usize,
+    /// Where it begins in the slot.
+    start: usize,
+    len: usize,
 }
 
 const _: () = assert!(LONGEST <= SLOT * MAX_BATCH);
@@ -33,8 +45,7 @@ impl Default for Batch {
         Self {
             room: Box::new_uninit_slice(SLOT * MAX_BATCH),
             from: [Address::NOTHING; MAX_BATCH],
-            lengths: [0; MAX_BATCH],
-            count: 0,
+            spans: Vec::with_capacity(MAX_BATCH),
         }
     }
 }
@@ -53,53 +64,65 @@ impl Batch {
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
-        self.count
+        self.spans.len()
     }
 
     /// Whether there is no datagram.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.spans.is_empty()
     }
 
     /// A datagram and who sent it.
     #[inline]
     #[must_use]
     pub fn get(&self, index: usize) -> Option<(&[u8], &Address)> {
-        if index >= self.count {
-            return None;
-        }
-        let bytes = &self.room[index * SLOT..][..self.lengths[index]];
-        // SAFETY: so many bytes of the slot are initialised, see `lengths`; the layouts are the same.
+        let span = self.spans.get(index)?;
+        let bytes = &self.room[span.slot * SLOT + span.start..][..span.len];
+        // SAFETY: these bytes are initialised, see `spans`; the layouts are the same.
         let bytes = unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast::<u8>(), bytes.len()) };
-        Some((bytes, &self.from[index]))
+        Some((bytes, &self.from[span.slot]))
     }
 
     /// The datagrams, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Address)> {
-        (0..self.count).map_while(|index| self.get(index))
+        (0..self.len()).map_while(|index| self.get(index))
     }
 
     /// Drops all datagrams.
     pub fn clear(&mut self) {
-        self.count = 0;
+        self.spans.clear();
     }
 
-    /// Appends a datagram, if there is room for it. What is longer than a slot is cut off, unless it is the first.
+    /// Appends a datagram to those that were pushed, if there is room for it. What is longer than a slot is cut off,
+    /// unless it is the first.
     pub fn push(&mut self, bytes: &[u8], from: Address) -> bool {
-        let index = self.count;
-        if index >= MAX_BATCH || (index > 0 && self.lengths[0] > SLOT) {
+        let slot = self.spans.last().map_or(0, |last| last.slot + 1);
+        if slot >= MAX_BATCH || self.spans.first().is_some_and(|first| first.len > SLOT) {
             return false;
         }
-        let slot = &mut self.room[index * SLOT..][..if index == 0 { LONGEST } else { SLOT }];
-        let len = bytes.len().min(slot.len());
-        for (slot, &byte) in slot.iter_mut().zip(bytes) {
-            slot.write(byte);
+        let room = &mut self.room[slot * SLOT..][..if slot == 0 { LONGEST } else { SLOT }];
+        let len = bytes.len().min(room.len());
+        for (room, &byte) in room.iter_mut().zip(bytes) {
+            room.write(byte);
         }
-        (self.from[index], self.lengths[index]) = (from, len);
-        self.count += 1;
+        self.from[slot] = from;
+        self.spans.push(Span { slot, start: 0, len });
         true
     }
+}
+
+/// The datagrams of a message that came in: it is one, unless it has more bytes than each of them has (`size`, none if
+/// the kernel told none). The last one may be shorter.
+fn datagrams_of(slot: usize, len: usize, size: usize) -> impl Iterator<Item = Span> {
+    let size = if size == 0 { len } else { size };
+    let (whole, rest) = len.checked_div(size).map_or((0, 0), |whole| (whole, len % size));
+    let count = (whole + usize::from(rest > 0)).max(1);
+    (0..count).map(move |index| Span {
+        slot,
+        start: index * size,
+        len: size.min(len - index * size),
+    })
 }
 
 /// Receives up to `limit` datagrams into an emptied `batch`: as many as wait, at least one. Only one of a `limit` of
@@ -109,17 +132,24 @@ impl Batch {
 /// The socket's, `WouldBlock` among them. One that comes up behind a datagram is kept by the kernel for the next call.
 #[inline]
 pub(crate) fn receive_datagrams(fd: RawFd, batch: &mut Batch, limit: usize) -> io::Result<()> {
-    batch.count = 0;
+    batch.spans.clear();
     if limit <= 1 {
-        (batch.lengths[0], batch.from[0]) = receive_from(fd, &mut batch.room[..LONGEST])?;
-        batch.count = 1;
+        let (len, from) = receive_from(fd, &mut batch.room[..LONGEST])?;
+        batch.from[0] = from;
+        batch.spans.push(Span {
+            slot: 0,
+            start: 0,
+            len,
+        });
         return Ok(());
     }
     let limit = limit.min(MAX_BATCH);
     let mut parts = [const { MaybeUninit::<libc::iovec>::uninit() }; MAX_BATCH];
     let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MAX_BATCH];
+    let mut said = [const { MaybeUninit::<Control<SAID>>::uninit() }; MAX_BATCH];
     let slots = batch.room.chunks_exact_mut(SLOT).zip(&mut batch.from);
-    for (((slot, from), part), header) in slots.zip(&mut parts).zip(&mut headers).take(limit) {
+    let rooms = slots.zip(&mut parts).zip(&mut said);
+    for ((((slot, from), part), said), header) in rooms.zip(&mut headers).take(limit) {
         let part = part.write(libc::iovec {
             iov_base: slot.as_mut_ptr().cast(),
             iov_len: SLOT,
@@ -130,6 +160,8 @@ pub(crate) fn receive_datagrams(fd: RawFd, batch: &mut Batch, limit: usize) -> i
         header.msg_hdr.msg_namelen = MAX_ADDRESS as libc::socklen_t;
         header.msg_hdr.msg_iov = part;
         header.msg_hdr.msg_iovlen = 1;
+        header.msg_hdr.msg_control = said.as_mut_ptr().cast();
+        header.msg_hdr.msg_controllen = SAID;
     }
     let fd = borrow(fd)?;
     // SAFETY: the first `limit` headers are filled; what they point to outlives the call and is large enough.
@@ -142,15 +174,43 @@ pub(crate) fn receive_datagrams(fd: RawFd, batch: &mut Batch, limit: usize) -> i
             std::ptr::null_mut(),
         )
     };
-    batch.count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
-    for (index, header) in headers.iter().enumerate().take(batch.count) {
+    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+    for (slot, header) in headers.iter().enumerate().take(count) {
         // SAFETY: no more headers come back than were passed, and those were filled.
         let header = unsafe { header.assume_init_ref() };
-        batch.lengths[index] = (header.msg_len as usize).min(SLOT);
-        batch.from[index].len = header.msg_hdr.msg_namelen.min(MAX_ADDRESS as u32);
+        let len = (header.msg_len as usize).min(SLOT);
+        batch.from[slot].len = header.msg_hdr.msg_namelen.min(MAX_ADDRESS as u32);
+        // SAFETY: the kernel has written so much of the control data as the header says now, which is still there.
+        let size = unsafe { size_of_each(&header.msg_hdr) };
+        batch.spans.extend(datagrams_of(slot, len, size));
     }
     Ok(())
 }
+
+/// How long each datagram of a message is that the kernel has put together (UDP_GRO); 0 if it says nothing.
+///
+/// # Safety
+/// The control data that the header points to are valid, as far as its length says.
+unsafe fn size_of_each(header: &libc::msghdr) -> usize {
+    // SAFETY: of a valid header.
+    let mut control = unsafe { libc::CMSG_FIRSTHDR(header) };
+    while !control.is_null() {
+        // SAFETY: these macros give null, or where a whole header lies in the control data.
+        let (level, kind) = unsafe { ((*control).cmsg_level, (*control).cmsg_type) };
+        if (level, kind) == (libc::SOL_UDP, libc::UDP_GRO) {
+            // SAFETY: what follows a header of this kind is an int, which need not be aligned.
+            let size = unsafe { libc::CMSG_DATA(control).cast::<libc::c_int>().read_unaligned() };
+            return usize::try_from(size).unwrap_or(0);
+        }
+        // SAFETY: `control` lies in the control data of this header.
+        control = unsafe { libc::CMSG_NXTHDR(header, control) };
+    }
+    0
+}
+
+/// Room for control data, aligned as their headers are.
+#[repr(C, align(8))]
+struct Control<const SIZE: usize>([MaybeUninit<u8>; SIZE]);
 
 /// Receives one datagram into `buffer`, and says how many bytes that were and who sent them.
 ///
@@ -177,6 +237,8 @@ pub(crate) fn receive_from(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Res
 }
 
 /// Sends datagrams, the first ones of them, and says how many. A peer that is gone is an error, never a signal.
+/// Neighbours of one size to one address leave together, where the kernel can take them apart again behind the part of
+/// its work that is the same for all (UDP_SEGMENT).
 ///
 /// # Errors
 /// The first one's, `WouldBlock` among them. What fails a later one is the first one's next time.
@@ -202,32 +264,110 @@ pub(crate) fn send_datagrams(fd: RawFd, datagrams: &[Outgoing<'_>]) -> io::Resul
             Ok(1)
         };
     }
-    let mut parts = [const { MaybeUninit::<libc::iovec>::uninit() }; MAX_BATCH];
-    let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MAX_BATCH];
-    let count = datagrams.len().min(MAX_BATCH);
-    for ((datagram, part), header) in datagrams.iter().zip(&mut parts).zip(&mut headers) {
-        let part = part.write(libc::iovec {
-            iov_base: datagram.bytes.as_ptr().cast_mut().cast(),
-            iov_len: datagram.bytes.len(),
-        });
-        let (name, len) = name_of(datagram);
+    let first = run_length(datagrams);
+    if first > 1 && takes_apart(fd) {
+        let sent = send_messages(fd, datagrams, run_length);
+        // A way out that does not take them together has sent none of them.
+        if sent.as_ref().is_err_and(refuses_runs) {
+            return send_messages(fd, &datagrams[..first], |_| 1);
+        }
+        return sent;
+    }
+    send_messages(fd, datagrams, |_| 1)
+}
+
+/// Whether the kernel takes messages on a socket apart. It is asked each time, which costs little beside what it saves:
+/// a message with this request on another kind of socket, or to an older kernel, would go out as one datagram.
+fn takes_apart(fd: BorrowedFd<'_>) -> bool {
+    let mut size: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: both are valid for what the kernel writes.
+    let answer = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_SEGMENT,
+            (&raw mut size).cast(),
+            &raw mut len,
+        )
+    };
+    answer == 0
+}
+
+/// Whether an error can be that of datagrams that were sent together, and not of any of them: too long for the network
+/// that they go to, or a device that computes no checksums.
+fn refuses_runs(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EINVAL | libc::EMSGSIZE | libc::EIO | libc::EOPNOTSUPP)
+    )
+}
+
+/// The request to take a message apart.
+#[repr(C)]
+struct Segments {
+    header: libc::cmsghdr,
+    /// How long each datagram is but the last.
+    size: u16,
+}
+
+/// Sends datagrams, so many of them a message as `run` says of those that are left.
+fn send_messages(
+    fd: BorrowedFd<'_>,
+    datagrams: &[Outgoing<'_>],
+    run: impl Fn(&[Outgoing<'_>]) -> usize,
+) -> io::Result<usize> {
+    let mut parts = [const { MaybeUninit::<libc::iovec>::uninit() }; MAX_SENT];
+    let mut requests = [const { MaybeUninit::<Segments>::uninit() }; MAX_SENT];
+    let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MAX_SENT];
+    // How many datagrams each message has.
+    let mut runs = [0; MAX_SENT];
+    let mut rest = &datagrams[..datagrams.len().min(MAX_SENT)];
+    let mut parts = parts.as_mut_slice();
+    let mut count = 0;
+    for ((header, request), length) in headers.iter_mut().zip(&mut requests).zip(&mut runs) {
+        let Some(first) = rest.first() else { break };
+        *length = run(rest).clamp(1, rest.len());
+        let (together, others) = rest.split_at(*length);
+        let (ours, free) = std::mem::take(&mut parts).split_at_mut(*length);
+        for (part, datagram) in ours.iter_mut().zip(together) {
+            part.write(libc::iovec {
+                iov_base: datagram.bytes.as_ptr().cast_mut().cast(),
+                iov_len: datagram.bytes.len(),
+            });
+        }
+        let (name, len) = name_of(first);
         // SAFETY: a header of zeros is one without a name, parts or control data.
         let header = header.write(unsafe { std::mem::zeroed() });
         header.msg_hdr.msg_name = name.cast_mut().cast();
         header.msg_hdr.msg_namelen = len;
-        header.msg_hdr.msg_iov = part;
-        header.msg_hdr.msg_iovlen = 1;
+        header.msg_hdr.msg_iov = ours.as_mut_ptr().cast();
+        header.msg_hdr.msg_iovlen = *length;
+        if *length > 1 {
+            // SAFETY: a request of zeros is one, if of nothing.
+            let request = request.write(unsafe { std::mem::zeroed() });
+            request.header.cmsg_level = libc::SOL_UDP;
+            request.header.cmsg_type = libc::UDP_SEGMENT;
+            // SAFETY: this only computes.
+            request.header.cmsg_len = unsafe { libc::CMSG_LEN(size_of::<u16>() as u32) } as usize;
+            request.size = first.bytes.len() as u16;
+            header.msg_hdr.msg_control = (&raw mut *request).cast();
+            header.msg_hdr.msg_controllen = size_of::<Segments>();
+        }
+        (rest, parts) = (others, free);
+        count += 1;
     }
     // SAFETY: the first `count` headers are filled; the kernel only reads what they point to, which outlives the call.
     let sent = unsafe {
         libc::sendmmsg(
             fd.as_raw_fd(),
             headers.as_mut_ptr().cast(),
-            count as libc::c_uint,
+            count,
             libc::MSG_NOSIGNAL,
         )
     };
-    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    let sent = usize::try_from(sent).map_err(|_| io::Error::last_os_error())?;
+    Ok(runs[..sent].iter().sum())
 }
 
 /// Where a datagram's address lies and how long it is; null and 0 without one.
@@ -235,5 +375,30 @@ fn name_of(datagram: &Outgoing<'_>) -> (*const u8, libc::socklen_t) {
     match datagram.to {
         None => (std::ptr::null(), 0),
         Some(to) => (to.bytes.as_ptr(), to.len),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_message_is_taken_apart_without_a_gap(slot in 0..MAX_BATCH, len in 0..SLOT, size in 0..2_000_usize) {
+            let spans: Vec<_> = datagrams_of(slot, len, size).collect();
+            prop_assert!(spans.iter().all(|span| span.slot == slot));
+            let mut end = 0;
+            for span in &spans {
+                prop_assert_eq!(span.start, end);
+                end += span.len;
+            }
+            prop_assert_eq!(end, len);
+            let (last, others) = spans.split_last().expect("an empty message is a datagram too");
+            prop_assert!(others.iter().all(|span| span.len == size));
+            prop_assert!(size == 0 || last.len <= size);
+            prop_assert!(last.len > 0 || len == 0);
+        }
     }
 }

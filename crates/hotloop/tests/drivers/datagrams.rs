@@ -1,11 +1,15 @@
 //! Datagrams: several a call, each with its sender, each to its address.
 
+use std::cell::RefCell;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 
 use hotloop::driver::{Address, Batch, Driver, MAX_BATCH, Op, OpKey, Outgoing};
+use nix::sys::socket::{setsockopt, sockopt};
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
 use crate::world::{World, kind, poll, ready};
 
@@ -136,4 +140,64 @@ pub(crate) fn a_datagram_that_fails_stops_those_behind_it<W: World>() -> io::Res
         assert_eq!(&buffer[..count], expected);
     }
     Ok(())
+}
+
+/// Whether or not the kernel takes them apart on their way out and puts them together on their way in, which it may do
+/// to neighbours of one size.
+pub(crate) fn many_datagrams_arrive_as_they_were_sent<W: World>() -> io::Result<()> {
+    let state = RefCell::new((W::new()?.driver()?, Batch::default()));
+    let near = UdpSocket::bind("127.0.0.1:0")?;
+    let from = Address::from(near.local_addr()?);
+    let (plain, together) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+    setsockopt(&together, sockopt::UdpGroSegment, &true)?;
+    for far in [&plain, &together] {
+        far.set_nonblocking(true)?;
+    }
+    let to = [
+        Address::from(plain.local_addr()?),
+        Address::from(together.local_addr()?),
+    ];
+    let sizes = prop::sample::select(vec![0_usize, 1, 2, 700, 1472, 1473, 3000]);
+    let strategy = prop::collection::vec((sizes, 0..2_usize, 1..6_usize), 1..12);
+    let mut runner = TestRunner::default();
+    let outcome = runner.run(&strategy, |runs| {
+        let (driver, batch) = &mut *state.borrow_mut();
+        let sent: Vec<(Vec<u8>, usize)> = runs
+            .iter()
+            .flat_map(|&(size, to, count)| std::iter::repeat_n((size, to), count))
+            .enumerate()
+            .map(|(number, (size, to))| (vec![number as u8; size], to))
+            .collect();
+        let outgoing: Vec<_> = sent
+            .iter()
+            .map(|(bytes, far)| Outgoing {
+                bytes,
+                to: to.get(*far),
+            })
+            .collect();
+        let mut rest = outgoing.as_slice();
+        while !rest.is_empty() {
+            let count = driver.send_datagrams(near.as_raw_fd(), rest)?;
+            prop_assert!((1..=rest.len()).contains(&count));
+            rest = &rest[count..];
+        }
+        for (number, far) in [&plain, &together].into_iter().enumerate() {
+            let mut arrived = Vec::new();
+            loop {
+                match driver.receive_datagrams(far.as_raw_fd(), batch, MAX_BATCH) {
+                    Ok(()) => arrived.extend(contents(batch)),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            let expected: Vec<_> = sent
+                .iter()
+                .filter(|(_, to)| *to == number)
+                .map(|(bytes, _)| (bytes.clone(), from))
+                .collect();
+            prop_assert_eq!(arrived, expected);
+        }
+        Ok(())
+    });
+    outcome.map_err(|error| io::Error::other(error.to_string()))
 }

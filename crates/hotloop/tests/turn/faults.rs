@@ -132,7 +132,8 @@ fn is_transient(error: ErrorKind) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    // Each case runs hundreds of turns.
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 5, ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_tried_again_loses_nothing(

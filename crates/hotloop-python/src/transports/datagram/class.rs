@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::OnceLock;
 
-use hotloop::driver::{Address, MAX_BATCH};
+use hotloop::driver::{Address, MAX_SENT};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyMemoryView, PyTuple, PyType};
@@ -223,7 +223,7 @@ fn sendto<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, Py
 fn sendto_many<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     let datagrams = call.only("DatagramTransport.sendto_many", "datagrams")?;
-    let mut batch = Vec::with_capacity(MAX_BATCH);
+    let mut batch = Vec::with_capacity(MAX_SENT);
     let mut told = Ok(());
     for datagram in datagrams.try_iter()? {
         told = datagram.and_then(|datagram| this.send_among(&datagram, &mut batch));
@@ -257,7 +257,7 @@ impl<'py> It<'_, 'py> {
                     }
                 };
                 batch.push((bytes.clone(), address));
-                if batch.len() == MAX_BATCH {
+                if batch.len() == MAX_SENT {
                     self.send_batch(batch)?;
                 }
                 Ok(())
@@ -353,6 +353,7 @@ fn begin_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 fn set_protocol<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let protocol = call.only("_SelectorTransport.set_protocol", "protocol")?;
     this.set_datagram_protocol(&protocol)?;
+    this.ask_to_put_together()?;
     none(this.py())
 }
 

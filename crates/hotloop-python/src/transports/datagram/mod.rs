@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 use hotloop::driver::Direction;
 use hotloop::{DatagramEvent, EndpointKey};
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
@@ -58,6 +58,10 @@ enum Peer {
 type It<'a, 'py> = This<'a, 'py, DatagramTransport>;
 
 static CLASS: OnceLock<Object> = OnceLock::new();
+
+/// The options of UDP sockets, and the one that lets the kernel put datagrams together on their way in.
+const SOL_UDP: i32 = 17;
+const UDP_GRO: i32 = 104;
 
 impl Class for DatagramTransport {
     const NAME: &'static std::ffi::CStr = c"hotloop._hotloop.DatagramTransport";
@@ -171,6 +175,7 @@ pub(crate) fn open_datagrams<'py>(
     transport.with(py, |transport| {
         transport.set_datagram_protocol(&protocol)?;
         transport.start(this, key, true)?;
+        transport.ask_to_put_together()?;
         transport.wake(this, &waiter)
     })?;
     Ok(object)
@@ -185,6 +190,24 @@ impl<'py> It<'_, 'py> {
         self.set_protocol(protocol)?;
         self.batched.set(batched);
         Ok(())
+    }
+
+    /// Has the kernel put datagrams of one sender together on their way in, where the protocol wants several at a time
+    /// anyway. Each is told by itself all the same; what the socket's option shows, only such a protocol has asked for.
+    fn ask_to_put_together(self) -> PyResult<()> {
+        let py = self.py();
+        let socket = self.socket.borrow().clone();
+        let Some(socket) = socket.filter(|_| self.batched.get() && self.family != Family::Unix) else {
+            return Ok(());
+        };
+        let asked = socket
+            .bind(py)
+            .call_method1(pyo3::intern!(py, "setsockopt"), (SOL_UDP, UDP_GRO, 1));
+        match asked {
+            // An older kernel, or not UDP.
+            Err(error) if error.is_instance_of::<PyOSError>(py) => Ok(()),
+            asked => asked.map(drop),
+        }
     }
 
     /// Tells the protocol of an error of the socket, which goes on.

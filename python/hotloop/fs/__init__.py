@@ -1,0 +1,12 @@
+"""Files without blocking the loop.
+
+`open` gives files with the methods of the builtin one, as coroutines; the other functions are those of `os` of the same
+names, on descriptors. What is asked of the kernel is asked on the loop's default executor. All of it works on any
+asyncio loop.
+"""
+
+from . import os
+from ._descriptors import close, fsync, pread, pwrite, read, stat, write
+from ._open import open
+
+__all__ = ["close", "fsync", "open", "os", "pread", "pwrite", "read", "stat", "write"]
