@@ -277,3 +277,23 @@ fn a_driver_is_dropped_with_all_under_way() -> io::Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_driver_outlives_the_thread_that_it_ran_in() -> io::Result<()> {
+    let _no_child = FORKING.read();
+    let (driver, connection) = thread::spawn(|| {
+        let mut driver = eager()?;
+        let connection = Connection::received_by(&mut driver, 1)?;
+        assert_eq!(poll(&mut driver)?, []);
+        assert!(driver.post(connection.fd(), b"never sent"));
+        io::Result::Ok((driver, connection))
+    })
+    .join()
+    .map_err(|_| io::Error::other("the thread panicked"))??;
+    drop(driver);
+    let Connection { near, mut far } = connection;
+    drop(near);
+    far.set_nonblocking(false)?;
+    assert_eq!(io::Read::read(&mut far, &mut [0])?, 0);
+    Ok(())
+}

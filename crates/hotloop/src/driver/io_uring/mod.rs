@@ -9,6 +9,7 @@ mod fork;
 mod polled;
 mod receive;
 mod refused;
+mod retired;
 mod ring;
 mod send;
 
@@ -178,10 +179,20 @@ impl Uring {
         self.reap(false);
         if let Some(ring) = self.ring.take() {
             self.entered += ring.entered();
-            self.receivers.forget_ring();
         }
+        self.retire_memory();
+        self.receivers.forget_ring();
         self.posts.begin_anew();
-        self.polled.forget_ring();
+    }
+
+    /// Leaves what the kernel may still have to it.
+    fn retire_memory(&mut self) {
+        if let Some(events) = self.polled.retire() {
+            retired::keep(events);
+        }
+        if let Some(buffers) = self.receivers.retire() {
+            retired::keep(buffers);
+        }
     }
 
     /// Takes completions from the ring. The loop is told of them in a wait only.
@@ -308,22 +319,17 @@ impl Drop for Uring {
         if self.refuse_child().is_err() {
             return;
         }
+        let is_busy = |driver: &Self| driver.polled.is_under_way() || driver.receivers.is_any_busy();
         if let Some(ring) = self.ring.as_mut().filter(|ring| ring.is_mine()) {
             let all = opcode::AsyncCancel2::new(types::CancelBuilder::any())
                 .build()
                 .user_data(token::NOTHING);
             // SAFETY: it names no memory.
             if unsafe { ring.push(&all) }.is_ok() {
-                self.enter_while(|driver| driver.polled.is_under_way() || driver.receivers.is_any_busy());
+                self.enter_while(is_busy);
             }
         }
-        self.polled.leak();
-        if self.receivers.is_any_busy() {
-            self.receivers.leak();
-        }
-        if self.posts.is_begun() {
-            self.posts.leak();
-        }
+        self.retire_memory();
     }
 }
 

@@ -19,8 +19,8 @@ use crate::driver::readiness::ReadinessDriver;
 use crate::driver::{Completion, Direction, Driver, Epoll, Op, OpKey, Outcome};
 use crate::sys::{self, Identity};
 
-/// From so many bytes on a receive is a large one.
-const LARGE: usize = 16 * 1024;
+/// From so many bytes on a receive is a large one: more than two buffers, each of which the kernel fills by itself.
+const LARGE: usize = 8 * 1024;
 
 /// After so many large receives in a row the ring receives no more for a stream.
 const LEAVE_AFTER: u8 = 2;
@@ -41,8 +41,6 @@ pub(super) struct Receivers {
     spare: Vec<usize>,
     /// `None` until the first one is needed.
     buffers: Option<Buffers>,
-    /// Those of the ring before, which the kernel may not have let go of yet.
-    retired: Option<Buffers>,
     /// After so many small receives in a row the ring receives for a stream.
     after: u8,
 }
@@ -125,7 +123,6 @@ impl Receivers {
             attended: Vec::new(),
             spare: Vec::new(),
             buffers: None,
-            retired: None,
             after,
         }
     }
@@ -361,25 +358,24 @@ impl Receivers {
         }
     }
 
-    /// Goes on without the ring: keeps what came in, and has the next one receive for those that want it.
+    /// Moves what came in out of its buffers: the ring is gone. Answers the buffers, if the kernel might still fill one.
+    pub(super) fn retire(&mut self) -> Option<Buffers> {
+        for (_, receiver) in &mut self.receivers {
+            receiver.keep(&mut self.buffers);
+        }
+        let buffers = self.buffers.take();
+        buffers.filter(|_| self.is_any_busy())
+    }
+
+    /// Has the next ring receive for those that want it.
     pub(super) fn forget_ring(&mut self) {
         for (index, receiver) in &mut self.receivers {
             receiver.kernel = Kernel::Idle;
-            receiver.keep(&mut self.buffers);
             if !receiver.attended {
                 receiver.attended = true;
                 self.attended.push(index);
             }
         }
-        // The kernel ends the old ring in its own time. It receives nothing more by it, since only the old thread could
-        // have it do so; all the same its buffers stay until another ring has come and gone.
-        self.retired = self.buffers.take();
-    }
-
-    /// Leaves the buffers to the kernel for good.
-    pub(super) fn leak(&mut self) {
-        std::mem::forget(self.buffers.take());
-        std::mem::forget(self.retired.take());
     }
 
     fn receiving(&self, fd: RawFd) -> Receiving {

@@ -146,12 +146,6 @@ impl Posts {
         self.begun = 0;
     }
 
-    /// Leaves the bytes to the kernel for good.
-    pub(super) fn leak(&mut self) {
-        std::mem::forget(std::mem::take(&mut self.posts));
-        (self.used, self.begun) = (0, 0);
-    }
-
     /// The post of a descriptor that was not handed in.
     fn index(&self, fd: RawFd) -> Option<usize> {
         let index = *self.descriptors.get(usize::try_from(fd).ok()?)? as usize;
