@@ -1,7 +1,11 @@
 //! What only a ring can do wrong: operations that go on by themselves, buffers and queues that are full, threads, forks.
 
+#[path = "ring/forks.rs"]
+mod forks;
 #[path = "ring/receiving.rs"]
 mod receiving;
+#[path = "ring/refusals.rs"]
+mod refusals;
 #[path = "ring/sending.rs"]
 mod sending;
 #[path = "ring/surroundings.rs"]

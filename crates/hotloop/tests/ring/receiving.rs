@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hotloop::driver::{Driver, Op, OpKey, Proactor};
 
-use crate::surroundings::{Connection, cancelled, eager, pattern, poll, ready, receive};
+use crate::surroundings::{Connection, FORKING, cancelled, eager, pattern, poll, ready, receive};
 
 #[test]
 fn a_stream_of_small_messages_becomes_the_rings() -> io::Result<()> {
@@ -101,6 +101,7 @@ fn what_comes_in_before_a_cancel_is_kept_for_the_next_receive() -> io::Result<()
 
 #[test]
 fn a_socket_that_is_released_closes_at_once() -> io::Result<()> {
+    let _no_child = FORKING.read();
     let mut driver = eager()?;
     for _ in 0..3 {
         let connection = Connection::received_by(&mut driver, 1)?;
@@ -112,6 +113,43 @@ fn a_socket_that_is_released_closes_at_once() -> io::Result<()> {
         let mut byte = [0];
         assert_eq!(io::Read::read(&mut far, &mut byte)?, 0, "the end is there");
         assert_eq!(poll(&mut driver)?, [cancelled(1)]);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_socket_that_is_released_behind_many_that_are_ready_closes_at_once() -> io::Result<()> {
+    let _no_child = FORKING.read();
+    let mut driver = eager()?;
+    let connections = (0..200)
+        .map(|key| Connection::received_by(&mut driver, key))
+        .collect::<io::Result<Vec<_>>>()?;
+    assert_eq!(poll(&mut driver)?, []);
+    for connection in &connections[1..] {
+        connection.feed(b"something")?;
+    }
+    driver.cancel(OpKey(0), connections[0].fd(), Op::Receive);
+    driver.release(connections[0].fd());
+    let mut connections = connections.into_iter();
+    let Some(Connection { near, mut far }) = connections.next() else {
+        return Ok(());
+    };
+    drop(near);
+    assert_eq!(io::Read::read(&mut far, &mut [0])?, 0, "the end is there");
+    // Nothing is lost of the others.
+    let others: Vec<_> = connections.collect();
+    let mut received = 0;
+    while received < others.len() {
+        let told = poll(&mut driver)?;
+        for key in told
+            .iter()
+            .filter(|told| **told != cancelled(0))
+            .map(|told| told.key.0)
+        {
+            let fd = others[key as usize - 1].fd();
+            assert_eq!(receive(&mut driver, fd, 100)?, b"something");
+            received += 1;
+        }
     }
     Ok(())
 }
@@ -222,6 +260,7 @@ fn a_loop_that_moves_to_another_thread_loses_nothing() -> io::Result<()> {
 
 #[test]
 fn a_driver_is_dropped_with_all_under_way() -> io::Result<()> {
+    let _no_child = FORKING.read();
     for _ in 0..20 {
         let mut driver = eager()?;
         let connection = Connection::received_by(&mut driver, 1)?;

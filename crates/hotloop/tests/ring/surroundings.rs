@@ -4,9 +4,13 @@ use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::sync::RwLock;
 use std::time::Duration;
 
 use hotloop::driver::{Completion, Driver, Op, OpKey, Outcome, Proactor, Settings};
+
+/// Held by who forks, and shared by who must see the end of a socket: a child has every socket of the process open.
+pub(crate) static FORKING: RwLock<()> = RwLock::new(());
 
 /// A driver whose streams are the ring's from their beginning.
 pub(crate) fn eager() -> io::Result<Proactor> {

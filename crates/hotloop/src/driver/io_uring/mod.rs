@@ -181,7 +181,7 @@ impl Uring {
             self.receivers.forget_ring();
         }
         self.posts.begin_anew();
-        self.polled.forget();
+        self.polled.forget_ring();
     }
 
     /// Takes completions from the ring. The loop is told of them in a wait only.
@@ -278,16 +278,20 @@ impl Uring {
             return;
         };
         // SAFETY: it names no memory.
-        let mut asked = unsafe { ring.push(&stop) }.is_ok();
-        for _ in 0..STOPPING {
-            let Some(ring) = self
-                .ring
-                .as_mut()
-                .filter(|_| asked && self.receivers.is_busy(index))
-            else {
+        if unsafe { ring.push(&stop) }.is_ok() {
+            self.enter_while(|driver| driver.receivers.is_busy(index));
+        }
+    }
+
+    /// Enters the kernel, which does what is due a part at a time, as long as `busy` and it gets on.
+    fn enter_while(&mut self, busy: impl Fn(&Self) -> bool) {
+        let mut idle = 0;
+        while busy(self) && idle < STOPPING {
+            let Some(ring) = &mut self.ring else { return };
+            if ring.submit().is_err() {
                 return;
-            };
-            asked = ring.submit().is_ok();
+            }
+            idle += usize::from(!ring.is_due());
             self.reap(false);
         }
     }
@@ -296,7 +300,7 @@ impl Uring {
 /// How often the kernel is entered at most to have it send.
 const SENDING: usize = 1000;
 
-/// How often the kernel is entered at most to have it stop: once, unless it is short of something.
+/// How often the kernel is entered at most with nothing due, to have it stop: once, unless it is short of something.
 const STOPPING: usize = 4;
 
 impl Drop for Uring {
@@ -309,17 +313,11 @@ impl Drop for Uring {
                 .build()
                 .user_data(token::NOTHING);
             // SAFETY: it names no memory.
-            let mut cancelled = unsafe { ring.push(&all) }.is_ok();
-            for _ in 0..STOPPING {
-                cancelled = cancelled && (self.polled.is_under_way() || self.receivers.is_any_busy());
-                let Some(ring) = self.ring.as_mut().filter(|_| cancelled) else {
-                    break;
-                };
-                cancelled = ring.submit().is_ok();
-                self.reap(false);
+            if unsafe { ring.push(&all) }.is_ok() {
+                self.enter_while(|driver| driver.polled.is_under_way() || driver.receivers.is_any_busy());
             }
         }
-        self.polled.forget();
+        self.polled.leak();
         if self.receivers.is_any_busy() {
             self.receivers.leak();
         }

@@ -16,6 +16,8 @@ pub(super) struct Polled {
     state: State,
     /// Where the kernel puts events; its own while the operation is under way.
     events: Box<[libc::epoll_event]>,
+    /// The events of the ring before.
+    retired: Box<[libc::epoll_event]>,
     /// Whether the kernel takes the events, or only says that there are some.
     takes_events: bool,
 }
@@ -43,6 +45,7 @@ impl Polled {
         Self {
             state: State::Idle,
             events: room(),
+            retired: Box::default(),
             takes_events,
         }
     }
@@ -82,12 +85,19 @@ impl Polled {
         answered
     }
 
-    /// Asks nobody any more: the ring is gone, and what it was asked with it. What the kernel may still have is left
-    /// to it.
-    pub(super) fn forget(&mut self) {
+    /// Asks nobody any more: the ring is gone, and what it was asked with it. What the kernel might still write to stays
+    /// until another ring has come and gone.
+    pub(super) fn forget_ring(&mut self) {
         if self.state == State::UnderWay {
             self.state = State::Idle;
-            std::mem::forget(std::mem::replace(&mut self.events, room()));
+            self.retired = std::mem::replace(&mut self.events, room());
+        }
+    }
+
+    /// Leaves what the kernel may write to to it for good.
+    pub(super) fn leak(&mut self) {
+        if self.is_under_way() {
+            std::mem::forget(std::mem::take(&mut self.events));
         }
     }
 

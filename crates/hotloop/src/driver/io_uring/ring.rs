@@ -146,6 +146,12 @@ impl Ring {
         Ok(())
     }
 
+    /// Whether the kernel has something to do, or to say, as soon as it is entered.
+    pub(super) fn is_due(&mut self) -> bool {
+        let queue = self.ring.submission();
+        !queue.is_empty() || queue.taskrun() || queue.cq_overflow()
+    }
+
     /// Whether all that was handed in has begun, and nothing is to be said of it that is not among the completions.
     pub(super) fn is_settled(&mut self) -> bool {
         let queue = self.ring.submission();
