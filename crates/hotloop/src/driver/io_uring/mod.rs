@@ -4,6 +4,7 @@
     reason = "the kernel reads and writes memory of ours while the code here goes on"
 )]
 
+mod files;
 mod fork;
 mod polled;
 mod refused;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use io_uring::{opcode, types};
 
+pub use self::files::{FileDone, FileOp, FileRing, kind_of};
 use self::polled::{Polled, Report};
 pub use self::refused::Refused;
 use self::ring::{Entered, Ring};
