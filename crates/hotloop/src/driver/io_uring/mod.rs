@@ -5,6 +5,7 @@
 )]
 
 mod buffers;
+mod files;
 mod fork;
 mod polled;
 mod receive;
@@ -23,6 +24,7 @@ use std::time::Duration;
 use io_uring::{opcode, types};
 
 use self::fork::Generation;
+pub use self::files::{FileDone, FileOp, FileRing, kind_of};
 use self::polled::{Polled, Report};
 use self::receive::{Receivers, Surroundings};
 pub use self::refused::Refused;
