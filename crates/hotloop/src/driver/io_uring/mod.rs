@@ -24,8 +24,8 @@ use std::time::Duration;
 
 use io_uring::{opcode, types};
 
-use self::fork::Generation;
 pub use self::files::{FileDone, FileOp, FileRing, kind_of};
+use self::fork::Generation;
 use self::polled::{Polled, Report};
 use self::receive::{Receivers, Surroundings};
 pub use self::refused::Refused;
