@@ -12,7 +12,6 @@ from typing import Any
 from ._descriptor import Descriptor, nothing
 from ._file import File, in_background, lines_of, writable
 from ._raw import ALL, Raw
-from ._turn import in_turn
 from ._unbuffered import RawFile
 
 Buffered = io.BufferedReader | io.BufferedWriter | io.BufferedRandom
@@ -21,7 +20,11 @@ Buffered = io.BufferedReader | io.BufferedWriter | io.BufferedRandom
 READ_AHEAD = 1 << 16
 
 
-class BufferedFile(File[bytes]):
+#: The methods that have the file to themselves.
+IN_TURN = ("read", "read1", "peek", "readinto", "readline", "write", "writelines", "flush", "seek", "tell", "truncate")
+
+
+class BufferedFile(File[bytes], in_turn=IN_TURN):
     """A file of bytes: `io.BufferedReader`, `io.BufferedWriter` or `io.BufferedRandom`, each call of it awaited."""
 
     __slots__ = ("_buffering", "_made", "_raw")
@@ -42,7 +45,6 @@ class BufferedFile(File[bytes]):
         """A file without a buffer on the same descriptor."""
         return RawFile(self._turn)
 
-    @in_turn
     async def read(self, size: int | None = -1, /) -> bytes | None:
         """Up to `size` bytes, fewer only at the end of the file, or all there is; b"" at its end.
 
@@ -50,12 +52,10 @@ class BufferedFile(File[bytes]):
         """
         return await self._read(size)
 
-    @in_turn
     async def read1(self, size: int = -1, /) -> bytes:
         """Up to `size` bytes, by one call on the descriptor at most."""
         return await self._read1(size)
 
-    @in_turn
     async def peek(self, size: int = 0, /) -> bytes:
         """What is in the buffer, filled before if it is empty; the position stays."""
         while True:
@@ -63,7 +63,6 @@ class BufferedFile(File[bytes]):
             if not await self._fed():
                 return data
 
-    @in_turn
     async def readinto(self, buffer: Any, /) -> int | None:
         """Fill a writable buffer, and return how many bytes; fewer than fit only at the end of the file."""
         with writable(buffer) as view:
@@ -74,7 +73,6 @@ class BufferedFile(File[bytes]):
                 if not await self._fed(view[:done]):
                     return done or size
 
-    @in_turn
     async def readline(self, size: int | None = -1, /) -> bytes:
         """A line, or up to `size` bytes of it; b"" at the end of the file."""
         line = self._buffers().readline(size)
@@ -88,12 +86,10 @@ class BufferedFile(File[bytes]):
             return self._buffers().readlines(-1 if hint is None else hint)
         return await lines_of(self, hint)
 
-    @in_turn
     async def write(self, data: Any, /) -> int:
         """Put bytes into the buffer and return how many; what does not fit is written."""
         return await self._write(data)
 
-    @in_turn
     async def writelines(self, lines: Iterable[Any], /) -> None:
         """Write each of `lines`."""
         if self.closed:
@@ -101,22 +97,18 @@ class BufferedFile(File[bytes]):
         for line in lines:
             await self._write(line)
 
-    @in_turn
     async def flush(self) -> None:
         """Write what is in the buffer."""
         await self._flush()
 
-    @in_turn
     async def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Go to a position, in bytes, and return it."""
         return await self._seek(offset, whence)
 
-    @in_turn
     async def tell(self) -> int:
         """The position, in bytes."""
         return self._buffers().tell()
 
-    @in_turn
     async def truncate(self, size: int | None = None, /) -> int:
         """Cut the file to `size` bytes, or at the position; return the size."""
         return await self._truncate(size)

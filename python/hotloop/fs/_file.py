@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Generic, Self, TypeVar
 
 from ._descriptor import Descriptor
+from ._turn import alone
 
 Line = TypeVar("Line", str, bytes)
 
@@ -15,6 +16,12 @@ class File(Generic[Line]):
     """A file of bytes or of text."""
 
     __slots__ = ("__weakref__", "_turn")
+
+    def __init_subclass__(cls, in_turn: Iterable[str] = ()) -> None:
+        """Has the methods of these names wait for the file's turn."""
+        super().__init_subclass__()
+        for name in in_turn:
+            setattr(cls, name, alone(getattr(cls, name)))
 
     def __init__(self, descriptor: Descriptor) -> None:
         self._turn = descriptor

@@ -191,15 +191,17 @@ def check(mode: Any, buffering: Any, encoding: Any, errors: Any, newline: Any) -
 def checked_mode(mode: str, line: bool, no_encoding: bool, no_errors: bool, no_newline: bool) -> tuple[str, int]:
     """The mode of the descriptor and its flags. Raises what `open` raises about a mode and what goes with it."""
     if line:  # which may warn, each time
-        return _checked_mode.__wrapped__(mode, line, no_encoding, no_errors, no_newline)
-    return _checked_mode(mode, line, no_encoding, no_errors, no_newline)
+        return mode_and_flags(mode, line, no_encoding, no_errors, no_newline)
+    return known_mode(mode, line, no_encoding, no_errors, no_newline)
 
 
-@functools.lru_cache(maxsize=256)
-def _checked_mode(mode: str, line: bool, no_encoding: bool, no_errors: bool, no_newline: bool) -> tuple[str, int]:
+def mode_and_flags(mode: str, line: bool, no_encoding: bool, no_errors: bool, no_newline: bool) -> tuple[str, int]:
     given = [None if absent else "" for absent in (no_encoding, no_errors, no_newline)]
     flags = check(mode, 1 if line else -1, *given)
     return "".join(letter for letter in mode if letter not in "bt"), flags
+
+
+known_mode = functools.lru_cache(maxsize=256)(mode_and_flags)
 
 
 def chosen_encoding(encoding: str | None) -> str:

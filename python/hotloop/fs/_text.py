@@ -17,7 +17,6 @@ from typing import Any, NoReturn
 from ._binary import BufferedFile
 from ._descriptor import Descriptor
 from ._file import File, lines_of
-from ._turn import in_turn
 
 #: What is read at a time at first, in bytes; that of a line that does not end grows.
 CHUNK = 8192
@@ -32,8 +31,7 @@ ASCII_BASED = {"utf-8", "utf8", "ascii", "latin-1", "iso8859-1"}
 LINE_END = re.compile(r"\r\n|\r|\n")
 
 
-@functools.lru_cache(maxsize=64)
-def checked(encoding: str, errors: str | None, newline: str | None) -> tuple[str, str]:
+def check(encoding: str, errors: str | None, newline: str | None) -> tuple[str, str]:
     """The names of an encoding and of what it does about errors, as `io.TextIOWrapper` has them.
 
     Raises LookupError, ValueError or TypeError as that does.
@@ -42,7 +40,13 @@ def checked(encoding: str, errors: str | None, newline: str | None) -> tuple[str
     return wrapper.encoding, wrapper.errors or "strict"
 
 
-class TextFile(File[str]):
+checked = functools.lru_cache(maxsize=64)(check)
+
+#: The methods that have the file to themselves.
+IN_TURN = ("_read", "readline", "write", "writelines", "flush", "seek", "tell", "truncate")
+
+
+class TextFile(File[str], in_turn=IN_TURN):
     """A file of text."""
 
     __slots__ = (
@@ -168,7 +172,6 @@ class TextFile(File[str]):
     def _arrived(self, data: bytes | None) -> None:
         self._whole = data
 
-    @in_turn
     async def _read(self, size: int | None) -> str:
         if self.closed or not self._turn.can_read or not (size is None or isinstance(size, int)):
             self._refuse("read", size)
@@ -188,7 +191,6 @@ class TextFile(File[str]):
         self._used = min(start + size, len(self._text))
         return self._text[start : self._used]
 
-    @in_turn
     async def readline(self, size: int = -1, /) -> str:
         """A line with its end, or up to `size` characters of it; "" at the end of the file."""
         if self.closed or not self._turn.can_read or not isinstance(size, int):
@@ -227,12 +229,10 @@ class TextFile(File[str]):
             raise StopAsyncIteration
         return line
 
-    @in_turn
     async def write(self, text: str, /) -> int:
         """Write characters and return how many."""
         return await self._write(text)
 
-    @in_turn
     async def writelines(self, lines: Iterable[str], /) -> None:
         """Write each of `lines`."""
         if self.closed:
@@ -240,14 +240,12 @@ class TextFile(File[str]):
         for line in lines:
             await self._write(line)
 
-    @in_turn
     async def flush(self) -> None:
         """Write what is in the buffer."""
         if self.closed:
             self._refuse("flush")
         await self._buffer()._flush()
 
-    @in_turn
     async def seek(self, cookie: int, whence: int = os.SEEK_SET, /) -> int:
         """Go to a position that `tell` has given, to the start or to the end; return it."""
         if self.closed:
@@ -281,7 +279,6 @@ class TextFile(File[str]):
         self._begin_encoding(at_start=cookie == 0)
         return cookie
 
-    @in_turn
     async def tell(self) -> int:
         """The position, for `seek`. In encodings whose characters stand alone it is that in bytes."""
         if self.closed:
@@ -290,7 +287,6 @@ class TextFile(File[str]):
             raise io.UnsupportedOperation("underlying stream is not seekable")
         return await self._tell()
 
-    @in_turn
     async def truncate(self, size: int | None = None, /) -> int:
         """Cut the file to `size` bytes, or where its buffer is; return the size."""
         if self.closed:

@@ -6,10 +6,7 @@ import asyncio
 import functools
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
-
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
+from typing import Any
 
 
 class Turn:
@@ -64,24 +61,12 @@ class Turn:
         self.taken = False
 
 
-class HasTurn(Protocol):
-    """What `in_turn` needs."""
-
-    @property
-    def _turn(self) -> Turn: ...
-
-
-Self = TypeVar("Self", bound=HasTurn)
-
-
-def in_turn(
-    method: Callable[Concatenate[Self, Parameters], Coroutine[Any, Any, Result]],
-) -> Callable[Concatenate[Self, Parameters], Coroutine[Any, Any, Result]]:
-    """A method that has the file to itself."""
+def alone(method: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """A method that has the file to itself, by its `_turn`."""
 
     @functools.wraps(method)
-    async def alone(self: Self, /, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        turn = self._turn
+    async def in_turn(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        turn: Turn = self._turn
         if turn.taken:
             await turn.acquire()
         else:
@@ -91,4 +76,4 @@ def in_turn(
         finally:
             turn.release()
 
-    return alone
+    return in_turn

@@ -9,10 +9,12 @@ from typing import Any
 
 from ._descriptor import Descriptor, nothing
 from ._file import File, lines_of, writable
-from ._turn import in_turn
+
+#: The methods that have the file to themselves.
+IN_TURN = ("read", "readall", "readinto", "readline", "write", "seek", "tell", "truncate")
 
 
-class RawFile(File[bytes]):
+class RawFile(File[bytes], in_turn=IN_TURN):
     """A file of bytes without a buffer: `open` with `buffering=0`. What `io.FileIO` is, each call of it awaited."""
 
     __slots__ = ("_kept",)
@@ -22,7 +24,6 @@ class RawFile(File[bytes]):
         #: What a cancelled call has read; None where the last call would have blocked.
         self._kept: bytes | None = b""
 
-    @in_turn
     async def read(self, size: int | None = -1, /) -> bytes | None:
         """Up to `size` bytes by one call, or all there is; None where that would block. b"" at the end."""
         if self.closed or not self._turn.can_read:
@@ -31,12 +32,10 @@ class RawFile(File[bytes]):
             return await self._read_all()
         return await self._read(size)
 
-    @in_turn
     async def readall(self) -> bytes | None:
         """All there is; None where that would block."""
         return await self._read_all()
 
-    @in_turn
     async def readinto(self, buffer: Any, /) -> int | None:
         """Read into a writable buffer by one call, and return how many bytes."""
         if self.closed or not self._turn.can_read:
@@ -48,7 +47,6 @@ class RawFile(File[bytes]):
             view[: len(data)] = data
             return len(data)
 
-    @in_turn
     async def readline(self, size: int | None = -1, /) -> bytes:
         """A line, or up to `size` bytes of it."""
         descriptor = self._turn
@@ -72,7 +70,6 @@ class RawFile(File[bytes]):
             return self._turn.file.readlines(-1 if hint is None else hint)
         return await lines_of(self, hint)
 
-    @in_turn
     async def write(self, data: Any, /) -> int | None:
         """Write by one call, and return how many bytes that took; None where it would block."""
         descriptor = self._turn
@@ -96,18 +93,15 @@ class RawFile(File[bytes]):
         for line in lines:
             await self.write(line)
 
-    @in_turn
     async def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Go to a position, in bytes, and return it."""
         self._drop_kept()
         return self._turn.file.seek(offset, whence)
 
-    @in_turn
     async def tell(self) -> int:
         """The position, in bytes."""
         return self._turn.file.tell() - len(self._kept or b"")
 
-    @in_turn
     async def truncate(self, size: int | None = None, /) -> int:
         """Cut the file to `size` bytes, or at the position; return the size."""
         descriptor = self._turn
