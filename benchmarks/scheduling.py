@@ -1,4 +1,5 @@
-"""In-process rows: what a loop costs a call, a timer, a task, a future; with those of `benchmarks.pipes`.
+"""In-process rows: what a loop costs a call, a timer, a task, a future; with those of `benchmarks.pipes` and
+`benchmarks.files`.
 
 `python -m benchmarks.scheduling --loop NAME --row ROW` runs one row in this process, and prints the nanoseconds an
 operation.
@@ -18,7 +19,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from benchmarks import datagrams, loops, pipes, process
+from benchmarks import datagrams, files, loops, pipes, process
 from benchmarks.report import Ratio, table
 from benchmarks.rounds import Rounds
 
@@ -196,6 +197,9 @@ ROWS: dict[str, Row] = {
         pipes.pipe_throughput,
         pipes.spawn,
         datagrams.udp_many,
+        files.fs_small_files,
+        files.fs_small_files_threads,
+        files.aiofiles_small_files,
     )
 }
 

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from harness import descriptors, run
 from hotloop import fs
+from hotloop._hotloop import FileRing
+from hotloop.fs import _backend
 
 #: The oracle.
 builtin: Any = open
@@ -52,9 +54,33 @@ BINARY_CALLS = st.one_of(
 thorough = settings(
     deadline=None,
     derandomize=True,
-    max_examples=30,
+    max_examples=15,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+
+
+@pytest.fixture(params=["io_uring", "threads"], autouse=True)
+def backend(request, monkeypatch):
+    """What does the operations: both, for every test."""
+
+    def refused() -> Any:
+        raise OSError("refused by the test")
+
+    if request.param == "threads":
+        monkeypatch.setattr(_backend, "new_ring", refused)
+    else:
+        try:
+            FileRing()
+        except OSError as error:
+            pytest.skip(f"io_uring is refused here: {error}")
+    return request.param
+
+
+async def cancelled(task: asyncio.Future[Any]) -> None:
+    """Cancel a task, which may be over already."""
+    if task.cancel():
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
 
 class Pair:
@@ -424,6 +450,35 @@ def test_many_files_at_once(loop, tmp_path):
     run(loop, main())
 
 
+def test_a_task_that_reads_what_is_in_memory_lets_others_run(loop, tmp_path):
+    (tmp_path / "file").write_text("text")
+
+    async def main() -> None:
+        ran: list[int] = []
+        asyncio.get_running_loop().call_soon(ran.append, 1)
+        fd = await fs.os.open(tmp_path / "file", os.O_RDONLY)
+        for _ in range(100):
+            assert await fs.pread(fd, 10, 0) == b"text"
+        await fs.close(fd)
+        assert ran == [1]
+
+    run(loop, main())
+
+
+def test_a_file_of_many_megabytes(loop, tmp_path):
+    content = os.urandom(5_000_000)
+
+    async def main() -> None:
+        async with fs.open(tmp_path / "file", "wb") as file:
+            assert await file.write(content) == len(content)
+        async with fs.open(tmp_path / "file", "rb") as file:
+            assert await file.read() == content
+        async with fs.open("/proc/self/maps", "rb") as file:
+            assert len(await file.read()) > 4096
+
+    run(loop, main())
+
+
 def test_more_fifos_than_threads_that_wait_for_each_other(loop, tmp_path):
     """Each end of a FIFO waits in `open` for the other one: nothing may wait for a call that itself waits for it."""
 
@@ -460,11 +515,13 @@ def test_a_cancelled_open_leaves_no_descriptor(loop, tmp_path):
         await fs.os.close(await fs.os.open(fifo, os.O_WRONLY))
         for path in (tmp_path / "file", tmp_path / "other"):
             path.write_text("text")
-            task = asyncio.ensure_future(fs.open(path).__aenter__())
+            task = asyncio.ensure_future(open_and_close(path))
             await asyncio.sleep(0)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
+            await cancelled(task)
+
+    async def open_and_close(path: Any) -> None:
+        async with fs.open(path):
+            pass
 
     opening = threading.Event()
 
@@ -539,16 +596,14 @@ def test_a_cancelled_write_is_followed_by_the_next_one(loop, tmp_path):
         async with fs.open(tmp_path / "file", "wb", buffering=10) as file:
             task = asyncio.ensure_future(file.write(b"first" * 10))
             await asyncio.sleep(0)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
+            await cancelled(task)
             await file.write(b"second" * 10)
         assert (tmp_path / "file").read_bytes() == b"first" * 10 + b"second" * 10
 
     run(loop, main())
 
 
-def test_a_loop_may_be_closed_while_a_file_is_opened(new_loop, tmp_path):
+def test_a_loop_may_be_closed_while_a_file_is_opened(new_loop, tmp_path, backend):
     fifo = str(tmp_path / "fifo")
     os.mkfifo(fifo)
     loop = new_loop()
@@ -563,8 +618,13 @@ def test_a_loop_may_be_closed_while_a_file_is_opened(new_loop, tmp_path):
 
     run(loop, main())
     loop.close()
-    # Opens the other end; the first is closed in the thread that has opened it.
-    os.close(os.open(fifo, os.O_WRONLY))
+    if backend == "threads":
+        # Opens the other end; the first is closed in the thread that has opened it.
+        os.close(os.open(fifo, os.O_WRONLY))
+    else:
+        # The ring went with the loop, and with it what it was about to open.
+        with pytest.raises(OSError, match="No such device or address"):
+            os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
     while fifo in descriptors().values():
         pass
 

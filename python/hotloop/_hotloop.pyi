@@ -12,6 +12,7 @@ from typing_extensions import disjoint_base
 
 __all__ = [
     "DatagramTransport",
+    "FileRing",
     "Handle",
     "Listener",
     "Loop",
@@ -381,3 +382,67 @@ class TlsTransport(transports._FlowControlMixin):
     def is_reading(self) -> bool: ...
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
+
+@final
+class FileRing:
+    """Operations on files by io_uring. Raises OSError where that is refused.
+
+    Each operation resolves the future, or tells `landed` of its outcome where that was cancelled: before it returns
+    where the operation is over by then and `now` is true, else in `reap`.
+    """
+
+    def __new__(cls) -> FileRing: ...
+    def fileno(self) -> int:
+        """The descriptor that is readable while something is to be reaped."""
+
+    def reap(self) -> None: ...
+    def open(
+        self,
+        future: asyncio.Future[tuple[int, int, int]],
+        landed: Callable[[Any, BaseException | None], object] | None,
+        path: object,
+        encoded: bytes,
+        flags: int,
+        mode: int,
+        now: bool,
+    ) -> None: ...
+    def read(
+        self,
+        future: asyncio.Future[bytes],
+        landed: Callable[[Any, BaseException | None], object] | None,
+        fd: int,
+        size: int,
+        offset: int | None,
+        now: bool,
+    ) -> None: ...
+    def read_all(
+        self,
+        future: asyncio.Future[bytes | None],
+        landed: Callable[[Any, BaseException | None], object] | None,
+        fd: int,
+        expected: int,
+        now: bool,
+    ) -> None: ...
+    def write(
+        self,
+        future: asyncio.Future[int],
+        landed: Callable[[Any, BaseException | None], object] | None,
+        fd: int,
+        data: bytes,
+        offset: int | None,
+        now: bool,
+    ) -> None: ...
+    def fsync(
+        self,
+        future: asyncio.Future[None],
+        landed: Callable[[Any, BaseException | None], object] | None,
+        fd: int,
+        now: bool,
+    ) -> None: ...
+    def close(
+        self,
+        future: asyncio.Future[None],
+        landed: Callable[[Any, BaseException | None], object] | None,
+        fd: int,
+        now: bool,
+    ) -> None: ...

@@ -11,6 +11,7 @@ mod driver;
 mod errors;
 mod event_loop;
 mod ffi;
+mod files;
 mod handles;
 mod host;
 mod listeners;
@@ -31,5 +32,6 @@ fn _hotloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
     sockets::add_to(module)?;
     transports::add_to(module)?;
     listeners::add_to(module)?;
+    files::add_to(module)?;
     tls::add_to(module)
 }

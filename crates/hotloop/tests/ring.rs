@@ -2,6 +2,8 @@
 
 #[path = "ring/forks.rs"]
 mod forks;
+#[path = "ring/loops.rs"]
+mod loops;
 #[path = "ring/receiving.rs"]
 mod receiving;
 #[path = "ring/refusals.rs"]

@@ -1,8 +1,8 @@
 """Files without blocking the loop.
 
 `open` gives files with the methods of the builtin one, as coroutines; the other functions are those of `os` of the same
-names, on descriptors. What is asked of the kernel is asked on the loop's default executor. All of it works on any
-asyncio loop.
+names, on descriptors. The kernel does what is asked by io_uring, or threads of the loop's default executor where
+that is refused. All of it works on any asyncio loop.
 """
 
 from . import os

@@ -16,9 +16,21 @@ from ._turn import Turn
 class Descriptor(Turn):
     """The descriptor of a file. Files that share one share its turn."""
 
-    __slots__ = ("_backend", "_loop", "arrived", "can_read", "can_write", "fd", "mode", "name", "owned", "words")
+    __slots__ = (
+        "_backend",
+        "_loop",
+        "arrived",
+        "can_read",
+        "can_write",
+        "fd",
+        "mode",
+        "name",
+        "owned",
+        "size",
+        "words",
+    )
 
-    def __init__(self, fd: int, name: Any, mode: str, owned: io.FileIO | bool) -> None:
+    def __init__(self, fd: int, name: Any, mode: str, owned: io.FileIO | bool, size: int) -> None:
         super().__init__()
         #: Its number, -1 once it is closed or about to be.
         self.fd = fd
@@ -30,6 +42,8 @@ class Descriptor(Turn):
         self.can_write = mode != "r"
         #: Whether it is closed with the file, or what closes it then.
         self.owned = owned
+        #: The size of the file when it was opened, in bytes; 0 where that says nothing.
+        self.size = size
         #: What has the properties of the descriptor and the words of errors, once somebody asks.
         self.words: io.FileIO | None = None
         #: What is done with the result of the call that is under way.

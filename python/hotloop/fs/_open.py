@@ -16,11 +16,11 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from . import _backend
-from ._backend import Opened
 from ._binary import BufferedFile
 from ._descriptor import Descriptor
 from ._file import File
 from ._text import TextFile, checked
+from ._threads import Opened
 from ._unbuffered import RawFile
 
 #: The function whose arguments and errors these are.
@@ -127,7 +127,7 @@ async def open_path(path: str | bytes, mode: str, flags: int) -> tuple[Descripto
     """A descriptor of a path, and what that leads to; one for a task that was cancelled is closed."""
     future = _backend.running().open(unwanted, path, flags)
     try:
-        fd, kind = await future
+        fd, kind, size = await future
     except BaseException:
         if not future.done():
             future.cancel()
@@ -143,7 +143,7 @@ async def open_path(path: str | bytes, mode: str, flags: int) -> tuple[Descripto
     except BaseException:
         os.close(fd)
         raise
-    return Descriptor(fd, path, mode, True), kind
+    return Descriptor(fd, path, mode, True, size), kind
 
 
 async def open_otherwise(file: Any, mode: str, closefd: bool, opener: Opener | None) -> tuple[Descriptor, int]:
@@ -162,7 +162,7 @@ async def open_otherwise(file: Any, mode: str, closefd: bool, opener: Opener | N
         elif not future.cancelled() and future.exception() is None:
             landed(future.result(), None)
         raise
-    return Descriptor(raw.fileno(), file, mode, raw), os.fstat(raw.fileno()).st_mode
+    return Descriptor(raw.fileno(), file, mode, raw, 0), os.fstat(raw.fileno()).st_mode
 
 
 def unwanted(opened: Opened | None, error: BaseException | None) -> None:

@@ -153,7 +153,7 @@ class TextFile(File[str]):
         turn.taken = True
         try:
             if self._whole is None:
-                await turn.fly(turn.backend.read_all(turn.landed, turn.fd), self._arrived)
+                await turn.fly(turn.backend.read_all(turn.landed, turn.fd, turn.size), self._arrived)
             data, self._whole = self._whole, None
             if data and self._decoder is None and not self._newline and self._encoding.lower() in ASCII_BASED:
                 text = data.decode(self._encoding, self._errors)

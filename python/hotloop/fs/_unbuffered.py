@@ -126,7 +126,7 @@ class RawFile(File[bytes]):
         descriptor = self._turn
         if self.closed or not descriptor.can_read:
             return descriptor.file.readall()
-        await descriptor.fly(descriptor.backend.read_all(descriptor.landed, descriptor.fd), self._keep)
+        await descriptor.fly(descriptor.backend.read_all(descriptor.landed, descriptor.fd, descriptor.size), self._keep)
         data, self._kept = self._kept, b""
         return data
 

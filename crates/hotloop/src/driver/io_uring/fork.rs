@@ -59,16 +59,22 @@ impl Birthmark {
         }
     }
 
+    /// Whether the ring is a parent process's.
+    #[inline]
+    pub(super) fn is_inherited(&self) -> bool {
+        self.generation.is_past()
+    }
+
     /// Whether the ring is inherited, and its descriptor closed already.
     pub(super) fn is_closed(&self) -> bool {
-        self.generation.is_past() && self.place.is_some()
+        self.is_inherited() && self.place.is_some()
     }
 }
 
 impl Drop for Birthmark {
     fn drop(&mut self) {
         if let Some(place) = self.place
-            && !self.generation.is_past()
+            && !self.is_inherited()
         {
             DESCRIPTORS[place].store(-1, Ordering::Relaxed);
         }

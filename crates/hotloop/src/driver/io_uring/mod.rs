@@ -5,9 +5,11 @@
 )]
 
 mod buffers;
+mod files;
 mod fork;
 mod polled;
 mod receive;
+mod receiver;
 mod refused;
 mod retired;
 mod ring;
@@ -22,6 +24,7 @@ use std::time::Duration;
 
 use io_uring::{opcode, types};
 
+pub use self::files::{FileDone, FileOp, FileRing, kind_of};
 use self::fork::Generation;
 use self::polled::{Polled, Report};
 use self::receive::{Receivers, Surroundings};
@@ -242,7 +245,11 @@ impl Uring {
             let epoll = self.inner.poller().as_fd().as_raw_fd();
             if let Some(ask) = self.polled.ask(epoll) {
                 // SAFETY: what it names is in `polled`, which outlives the ring.
-                unsafe { ring.push(&ask.user_data(token::POLLED))? };
+                if let Err(error) = unsafe { ring.push(&ask.user_data(token::POLLED)) } {
+                    // The next wait asks again.
+                    self.polled.answer(-libc::ECANCELED);
+                    return Err(error);
+                }
             }
             self.posts.begin(ring)?;
             self.receivers.begin_wait(Surroundings {

@@ -12,18 +12,13 @@ use std::os::fd::RawFd;
 use io_uring::{cqueue, opcode, squeue, types};
 use slab::Slab;
 
-use super::buffers::{Buffers, GROUP, Piece};
+use super::buffers::{Buffers, GROUP};
+use super::receiver::{End, Kernel, LARGE, Receiver};
 use super::ring::Ring;
 use super::token;
 use crate::driver::readiness::ReadinessDriver;
 use crate::driver::{Completion, Direction, Driver, Epoll, Op, OpKey, Outcome};
 use crate::sys::{self, Identity};
-
-/// From so many bytes on a receive is a large one: more than two buffers, each of which the kernel fills by itself.
-const LARGE: usize = 8 * 1024;
-
-/// After so many large receives in a row the ring receives no more for a stream.
-const LEAVE_AFTER: u8 = 2;
 
 /// After so many small receives in a row the ring receives for a stream that it has received for before: often enough
 /// that going back and forth does not count.
@@ -61,50 +56,6 @@ enum Receiving {
     },
     /// The ring, by the number of the receiver. It need not have an operation under way.
     Ring(usize),
-}
-
-/// A stream that the ring receives for.
-struct Receiver {
-    fd: RawFd,
-    /// What `fd` was when it was submitted: the number may come to mean another.
-    identity: Identity,
-    /// The loop's operation; `None` while it does not want to receive.
-    key: Option<OpKey>,
-    kernel: Kernel,
-    /// Bytes that came in and were moved out of their buffers, before those in `pieces`.
-    kept: VecDeque<u8>,
-    /// What came in, oldest first.
-    pieces: VecDeque<Piece>,
-    /// What comes behind all of that.
-    end: Option<End>,
-    /// How many large receives in a row there were.
-    large: u8,
-    /// Whether the inner driver shall receive, when the kernel has stopped and everything was taken.
-    leaving: bool,
-    /// Whether the kernel has stopped for lack of buffers.
-    starved: bool,
-    /// Whether the descriptor was let go of: nobody takes anything any more.
-    released: bool,
-    /// Whether it is among the attended.
-    attended: bool,
-    /// Whether the loop was told in this wait, or since.
-    told: bool,
-}
-
-/// What the kernel does for a receiver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kernel {
-    Idle,
-    Receiving,
-    /// It was asked to stop, and has not answered.
-    Stopping,
-}
-
-/// What a stream ends with.
-#[derive(Clone, Copy, Debug)]
-enum End {
-    Peer,
-    Error(i32),
 }
 
 /// Which part of the driver a receiver needs when a wait begins.
@@ -465,7 +416,11 @@ impl Receivers {
             Kernel::Receiving if !wanted => {
                 let stop = self.stop(index);
                 // SAFETY: it names no memory.
-                unsafe { surroundings.ring.push(&stop)? };
+                let asked = unsafe { surroundings.ring.push(&stop) };
+                if asked.is_err() {
+                    self.receivers[index].kernel = Kernel::Receiving;
+                    return asked;
+                }
             }
             Kernel::Idle if receiver.released => {
                 self.receivers.remove(index);
@@ -508,12 +463,13 @@ impl Receivers {
             receiver.leaving = true;
             return Ok(());
         }
-        receiver.kernel = Kernel::Receiving;
         let receive = opcode::RecvMulti::new(types::Fd(receiver.fd), GROUP)
             .build()
             .user_data(token::receiver(index));
-        // SAFETY: the buffers are dropped after the ring, or not at all.
-        unsafe { ring.push(&receive) }
+        // SAFETY: the buffers are dropped after the ring, or kept for a while.
+        unsafe { ring.push(&receive)? };
+        receiver.kernel = Kernel::Receiving;
+        Ok(())
     }
 
     /// Has the inner driver receive in the place of the ring.
@@ -534,86 +490,4 @@ impl Receivers {
         }
         Ok(())
     }
-}
-
-impl Receiver {
-    fn new(fd: RawFd, identity: Identity, key: OpKey) -> Self {
-        Self {
-            fd,
-            identity,
-            key: Some(key),
-            kernel: Kernel::Idle,
-            kept: VecDeque::new(),
-            pieces: VecDeque::new(),
-            end: None,
-            large: 0,
-            leaving: false,
-            starved: false,
-            released: false,
-            attended: false,
-            told: false,
-        }
-    }
-
-    fn has_untaken(&self) -> bool {
-        !self.kept.is_empty() || !self.pieces.is_empty() || self.end.is_some()
-    }
-
-    /// Takes as much as fits of what came in. `None` if there is nothing.
-    fn take(
-        &mut self,
-        buffers: &mut Option<Buffers>,
-        buffer: &mut [MaybeUninit<u8>],
-    ) -> Option<io::Result<usize>> {
-        let mut filled = 0;
-        while filled < buffer.len() && !self.kept.is_empty() {
-            let (bytes, _) = self.kept.as_slices();
-            let count = copy(bytes, &mut buffer[filled..]);
-            self.kept.drain(..count);
-            filled += count;
-        }
-        if let Some(buffers) = buffers {
-            while filled < buffer.len()
-                && let Some(piece) = self.pieces.front_mut()
-            {
-                let count = copy(buffers.bytes(*piece), &mut buffer[filled..]);
-                filled += count;
-                piece.start += count;
-                if piece.start == piece.end {
-                    buffers.give_back(piece.buffer);
-                    self.pieces.pop_front();
-                }
-            }
-        }
-        if filled > 0 {
-            self.large = if filled < LARGE { 0 } else { self.large + 1 };
-            self.leaving |= self.large >= LEAVE_AFTER;
-            return Some(Ok(filled));
-        }
-        match self.end? {
-            End::Peer => Some(Ok(0)),
-            End::Error(error) => {
-                // An error is told once. Behind it the kernel has nothing but the end.
-                self.end = Some(End::Peer);
-                Some(Err(io::Error::from_raw_os_error(error)))
-            }
-        }
-    }
-
-    /// Moves what came in out of its buffers.
-    fn keep(&mut self, buffers: &mut Option<Buffers>) {
-        let Some(buffers) = buffers else { return };
-        for piece in self.pieces.drain(..) {
-            self.kept.extend(buffers.bytes(piece));
-            buffers.give_back(piece.buffer);
-        }
-    }
-}
-
-/// Copies as many bytes as fit, and says how many those were.
-fn copy(from: &[u8], to: &mut [MaybeUninit<u8>]) -> usize {
-    let count = from.len().min(to.len());
-    // SAFETY: both are that long, and a `MaybeUninit` of a byte is a byte.
-    unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr().cast(), count) };
-    count
 }
