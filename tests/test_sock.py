@@ -113,7 +113,7 @@ def test_sendall_takes_any_buffer(loop, pair, wrap):
 def test_a_bytearray_cannot_be_resized_while_it_is_sent(loop, pair):
     """The loop holds a view of it as long as it waits for room, and no longer."""
     near, far = pair
-    data = bytearray(os.urandom(4_000_000))
+    data = bytearray(os.urandom(4_000_000) * 8)  # more than the kernel ever keeps for both ends
     task = loop.create_task(loop.sock_sendall(near, data))
     turns(loop, 2)
     assert not task.done()
@@ -129,7 +129,7 @@ def test_a_bytearray_cannot_be_resized_while_it_is_sent(loop, pair):
 
 def test_a_bytearray_can_be_resized_once_its_sending_was_cancelled(loop, pair):
     near, _ = pair
-    data = bytearray(4_000_000)
+    data = bytearray(32_000_000)  # more than the kernel ever keeps for both ends
     task = loop.create_task(loop.sock_sendall(near, data))
     turns(loop, 2)
     task.cancel()
