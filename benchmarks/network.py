@@ -61,6 +61,13 @@ ROWS = {
         Row("buffered", 100 * 1024),
         Row("streams", 100 * 1024),
         Row("sock", 100 * 1024),
+        *(Row(kind, 10 * 1024) for kind in ("protocol", "streams", "sock")),
+        # One connection waits for each answer; of many, a turn has more.
+        *(
+            Row(kind, 1024, connections=count, title=f"echo_{kind}_1k_x{count}")
+            for count in (1, 500)
+            for kind in ("protocol", "streams", "sock")
+        ),
         Row("tls_protocol", 1024),
         Row("tls_streams", 1024),
         # Bulk, there and back.
@@ -100,7 +107,7 @@ def measure(row: Row, loop: str, duration: float) -> process.Load:
 def to_markdown(rounds: Rounds[process.Load]) -> str:
     """A line for each row and loop. CPU ratios below 1 are better, requests/s ratios above 1."""
     header = ["row", "loop", "requests/s", "p50 µs", "p99 µs", "server CPU µs/request"]
-    others = ("uvloop", loops.AIOFASTNET, FLOOR)
+    others = ("uvloop", loops.AIOFASTNET, "hotloop", FLOOR)
     header += ["requests/s vs asyncio", *[f"CPU vs {other}" for other in (loops.CONTROL, *others)]]
     lines = []
     for row, by_loop in rounds.items():
