@@ -133,10 +133,12 @@ class ConnectionMethods(LoopBase):
         backlog: int = 100,
         ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
         ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
-        *context: Context | None,
+        context: Context | None = None,
     ) -> None:
         """Accept some of what waits, each connection in a task; rest where the system has run out of something."""
-        how = (sslcontext, server, backlog, ssl_handshake_timeout, ssl_shutdown_timeout, *context)
+        how: tuple[Any, ...] = (sslcontext, server, backlog, ssl_handshake_timeout, ssl_shutdown_timeout)
+        if sys.version_info >= (3, 15):
+            how = (*how, context)
         for _ in range(min(backlog, _ACCEPT_BUDGET)):
             try:
                 conn, address = self._accept_from(sock)
@@ -153,8 +155,8 @@ class ConnectionMethods(LoopBase):
                 logger.debug("%r got a new connection from %r: %r", server, address, conn)
             conn.setblocking(False)
             given: dict[str, Any] = {}
-            if context and context[0] is not None:
-                given["context"] = context[0].copy()
+            if context is not None:
+                given["context"] = context.copy()
             accepted = self._accept_connection2(
                 *(protocol_factory, conn, {"peername": address}, sslcontext, server),
                 *(ssl_handshake_timeout, ssl_shutdown_timeout),
