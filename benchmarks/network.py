@@ -107,7 +107,8 @@ def measure(row: Row, loop: str, duration: float) -> process.Load:
 def to_markdown(rounds: Rounds[process.Load]) -> str:
     """A line for each row and loop. CPU ratios below 1 are better, requests/s ratios above 1."""
     header = ["row", "loop", "requests/s", "p50 µs", "p99 µs", "server CPU µs/request"]
-    others = ("uvloop", loops.AIOFASTNET, "hotloop", FLOOR)
+    compared = ("uvloop", loops.AIOFASTNET, "hotloop", FLOOR)
+    others = [other for other in compared if any(other in by_loop for by_loop in rounds.values())]
     header += ["requests/s vs asyncio", *[f"CPU vs {other}" for other in (loops.CONTROL, *others)]]
     lines = []
     for row, by_loop in rounds.items():

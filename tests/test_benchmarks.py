@@ -153,7 +153,7 @@ def test_results_compare_with_the_control() -> None:
     last = network.to_markdown(rounds).splitlines()[-2]
     assert [cell.strip() for cell in last.strip("|").split("|")] == [
         *["row", "other", "300", "5", "9", "2.00"],
-        *["3.00 (3.00-3.00)", "0.25 (0.25-0.25)", "", "", "", "1.25 (1.25-1.25)"],
+        *["3.00 (3.00-3.00)", "0.25 (0.25-0.25)", "1.25 (1.25-1.25)"],
     ]
 
 
