@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 from payload import payload
+from printing import say
 
 
 async def loop(request: web.Request) -> web.Response:
@@ -20,7 +21,7 @@ stopping = web.AppKey("stopping", asyncio.Event)
 
 async def until_shutdown(request: web.Request) -> web.Response:
     """Answers only when the application is being shut down."""
-    print("the request runs", flush=True)
+    say("the request runs")
     await request.app[stopping].wait()
     return web.Response(body=payload(1 << 20))
 
@@ -28,7 +29,7 @@ async def until_shutdown(request: web.Request) -> web.Response:
 async def life(app: web.Application) -> AsyncIterator[None]:
     app[stopping] = asyncio.Event()
     yield
-    print("the application stops", flush=True)
+    say("the application stops")
 
 
 async def shutdown(app: web.Application) -> None:
@@ -43,7 +44,7 @@ def main() -> None:
     app.on_shutdown.append(shutdown)
     app.add_routes([web.get("/loop", loop), web.get("/until-shutdown", until_shutdown)])
     web.run_app(app, host="127.0.0.1", port=0, loop=getattr(importlib.import_module(module), attribute)())
-    print("run_app has returned", flush=True)
+    say("run_app has returned")
 
 
 if __name__ == "__main__":

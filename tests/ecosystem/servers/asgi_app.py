@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from payload import PIECE, payload
+from printing import say
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -36,7 +37,7 @@ async def lifespan(receive: Receive, send: Send) -> None:
     """Print when the application starts and stops, so that a test can see the stop was a graceful one."""
     while True:
         kind = (await receive())["type"]
-        print(kind)
+        say(kind)
         await send({"type": f"{kind}.complete"})
         if kind == "lifespan.shutdown":
             return
@@ -92,7 +93,7 @@ async def echo(scope: Any, query: dict[str, str], receive: Receive, send: Send) 
 async def upload(scope: Any, query: dict[str, str], receive: Receive, send: Send) -> None:
     """As `digest`, and it prints the moment when the first piece of the body is there."""
     first = await receive()
-    print("upload has begun")
+    say("upload has begun")
     rest = await read(receive) if first.get("more_body") else []
     await respond(send, str(len(first["body"]) + sum(map(len, rest))).encode())
 

@@ -14,6 +14,7 @@ from fastapi import BackgroundTasks, Depends, FastAPI, Request, UploadFile, WebS
 from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from payload import payload
+from printing import say
 from pydantic import BaseModel
 
 #: For each stream of events, by its tag: how many events its client has asked for, and whether it was closed.
@@ -26,9 +27,9 @@ caller: ContextVar[str] = ContextVar("caller")
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    print("the application starts")
+    say("the application starts")
     yield
-    print("the application stops")
+    say("the application stops")
 
 
 app = FastAPI(lifespan=lifespan)
