@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from harness import descriptors, run
 from hotloop import fs
 from hotloop._hotloop import FileRing
-from hotloop.fs import _backend
+from hotloop.fs import _backend, _threads
 
 #: The oracle.
 builtin: Any = open
@@ -59,14 +59,18 @@ thorough = settings(
 )
 
 
-@pytest.fixture(params=["io_uring", "threads"], autouse=True)
+@pytest.fixture(params=["io_uring", "threads", "memory"], autouse=True)
 def backend(request, monkeypatch):
-    """What does the operations: both, for every test."""
+    """What does the operations, for every test: the backends alone, and one behind what can be done at once."""
 
     def refused() -> Any:
         raise OSError("refused by the test")
 
-    if request.param == "threads":
+    if request.param != "memory":
+        monkeypatch.setattr(_threads, "open_cached", lambda path, flags: None)
+        monkeypatch.setattr(_threads, "read_cached", lambda fd, expected: None)
+
+    if request.param != "io_uring":
         monkeypatch.setattr(_backend, "new_ring", refused)
     else:
         try:
@@ -465,6 +469,44 @@ def test_a_task_that_reads_what_is_in_memory_lets_others_run(loop, tmp_path):
     run(loop, main())
 
 
+@pytest.mark.parametrize("backend", ["memory"], indirect=True)
+@pytest.mark.parametrize("mode", ["r", "rb"])
+def test_what_is_in_memory_takes_no_thread(loop, tmp_path, backend, mode, monkeypatch):
+    (tmp_path / "file").write_text("text")
+    submitted: list[Any] = []
+    submit = _threads.ThreadBackend.submit
+
+    def seen(self: Any, landed: Any, function: Any, *arguments: Any) -> Any:
+        submitted.append(function)
+        return submit(self, landed, function, *arguments)
+
+    monkeypatch.setattr(_threads.ThreadBackend, "submit", seen)
+
+    async def main() -> None:
+        async with fs.open(tmp_path / "file", mode) as file:
+            assert await file.read() in ("text", b"text")
+            assert await file.read() in ("", b"")
+        assert file.closed
+
+    before = descriptors()
+    run(loop, main())
+    assert descriptors() == before
+    # The second reading finds the end somewhere else than it was: that is for a thread.
+    assert submitted == [_threads.all_of]
+
+
+def test_a_file_that_grows_is_read_to_its_end(loop, tmp_path):
+    (tmp_path / "file").write_text("some")
+
+    async def main() -> None:
+        async with fs.open(tmp_path / "file") as file:
+            with builtin(tmp_path / "file", "a") as other:
+                other.write(" more")
+            assert await file.read() == "some more"
+
+    run(loop, main())
+
+
 def test_a_file_of_many_megabytes(loop, tmp_path):
     content = os.urandom(5_000_000)
 
@@ -618,7 +660,7 @@ def test_a_loop_may_be_closed_while_a_file_is_opened(new_loop, tmp_path, backend
 
     run(loop, main())
     loop.close()
-    if backend == "threads":
+    if backend != "io_uring":
         # Opens the other end; the first is closed in the thread that has opened it.
         os.close(os.open(fifo, os.O_WRONLY))
     else:
@@ -776,6 +818,32 @@ def test_a_forked_child_has_calls_of_its_own(loop, tmp_path):
             status = 0 if mine.run_until_complete(read()) == "text" else 2
         os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_fork_leaves_an_operation_of_the_parent_alone(loop):
+    """What the parent waits for comes to the parent, though the child has copies of all its descriptors."""
+    ends = os.pipe()
+
+    def fork() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if child == 0:
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    async def main() -> None:
+        reading = asyncio.ensure_future(fs.read(ends[0], 10))
+        await asyncio.sleep(0)
+        fork()
+        os.write(ends[1], b"text")
+        assert await reading == b"text"
+
+    try:
+        run(loop, main())
+    finally:
+        os.close(ends[0])
+        os.close(ends[1])
 
 
 def test_the_shape_is_that_of_aiofiles(loop, tmp_path):

@@ -24,6 +24,8 @@ __all__ = [
     "TlsTransport",
     "WritePipeTransport",
     "__version__",
+    "open_cached",
+    "read_cached",
 ]
 
 _Ts = TypeVarTuple("_Ts")
@@ -383,6 +385,19 @@ class TlsTransport(transports._FlowControlMixin):
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
 
+def open_cached(path: str | bytes, flags: int) -> tuple[int, int, int, bool] | None:
+    """Open a regular file that is there already, where that needs nothing but what the kernel has in memory.
+
+    Gives the descriptor, its `st_mode`, its size in bytes, and whether closing it waits for nobody as far as nothing
+    was written. None where it may wait or fails.
+    """
+
+def read_cached(fd: int, expected: int) -> bytes | None:
+    """Read a regular file from its position to its end, where the kernel has that in memory and it is `expected` bytes.
+
+    None where it is not, or fails; the position is where it was then.
+    """
+
 @final
 class FileRing:
     """Operations on files by io_uring. Raises OSError where that is refused.
@@ -398,7 +413,7 @@ class FileRing:
     def reap(self) -> None: ...
     def open(
         self,
-        future: asyncio.Future[tuple[int, int, int]],
+        future: asyncio.Future[tuple[int, int, int, bool]],
         landed: Callable[[Any, BaseException | None], object] | None,
         path: object,
         encoded: bytes,

@@ -1,11 +1,12 @@
 //! Operations on files by io_uring: `FileRing`, which resolves asyncio's futures.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStringExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use hotloop::driver::{self, FileDone, FileOp, kind_of};
+use hotloop::driver::{self, FileDone, FileOp, OpenedFile, kind_of};
 use pyo3::exceptions::PyOSError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -36,7 +37,7 @@ struct Waiting {
 
 /// What becomes of an operation's result.
 enum Wanted {
-    /// A descriptor, its `st_mode` and its size. Has the path, for errors.
+    /// A descriptor, its `st_mode`, its size and that closing it may wait. Has the path, for errors.
     Opened(Py<PyAny>),
     /// The bytes that were read.
     Bytes,
@@ -309,7 +310,7 @@ fn outcome(py: Python<'_>, op: FileOp, wanted: &Wanted, result: io::Result<u32>)
         (Wanted::Opened(_), _) => {
             let fd = count as RawFd;
             let (mode, size) = kind_of(fd).map_err(os_error)?;
-            (fd, mode, size).into_pyobject(py)?.into_any().unbind()
+            (fd, mode, size, false).into_pyobject(py)?.into_any().unbind()
         }
         (Wanted::Count, _) => count.into_pyobject(py)?.into_any().unbind(),
         (_, FileOp::Read { buffer, .. }) => PyBytes::new(py, &buffer).into_any().unbind(),
@@ -343,7 +344,31 @@ fn tell(py: Python<'_>, waiting: &Waiting, outcome: PyResult<Py<PyAny>>) {
     }
 }
 
-/// Adds the class to the module.
+/// Opens a regular file without waiting: its descriptor, its `st_mode`, its size, and whether closing it waits for nobody. None
+/// where that cannot be done at once, whyever.
+#[pyfunction]
+fn open_cached(path: &Bound<'_, PyAny>, flags: i32) -> PyResult<Option<(RawFd, u32, u64, bool)>> {
+    let path = match path.cast::<PyBytes>() {
+        Ok(path) => path.as_bytes().to_vec(),
+        Err(_) => path.extract::<OsString>()?.into_vec(),
+    };
+    let Ok(path) = CString::new(path) else {
+        return Ok(None);
+    };
+    let opened = driver::open_cached(&path, flags);
+    Ok(opened.map(|file: OpenedFile| (file.fd, file.mode, file.size, file.local)))
+}
+
+/// Reads a regular file from its position to its end without waiting. None where that is not `expected` bytes away, or cannot be
+/// done at once.
+#[pyfunction]
+fn read_cached(py: Python<'_>, fd: RawFd, expected: usize) -> Option<Bound<'_, PyBytes>> {
+    driver::read_cached(fd, expected).map(|read| PyBytes::new(py, &read))
+}
+
+/// Adds the class and the functions to the module.
 pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(open_cached, module)?)?;
+    module.add_function(wrap_pyfunction!(read_cached, module)?)?;
     module.add_class::<FileRing>()
 }

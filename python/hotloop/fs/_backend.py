@@ -23,6 +23,9 @@ class Backend(Protocol):
     def submit(self, landed: Landed | None, function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
         """Call a function that may block, in a thread."""
 
+    def open_now(self, path: str | bytes, flags: int) -> Opened | None:
+        """`open` where it is over at once, else None: nothing has begun then."""
+
     def open(self, landed: Landed | None, path: str | bytes, flags: int) -> asyncio.Future[Opened]:
         """`os.open` and `os.fstat`."""
 
@@ -31,6 +34,9 @@ class Backend(Protocol):
 
     def read(self, landed: Landed | None, fd: int, size: int) -> asyncio.Future[bytes]:
         """`os.read`."""
+
+    def read_now(self, fd: int, expected: int) -> bytes | None:
+        """`read_all` where it is over at once, else None: nothing was read then."""
 
     def read_all(self, landed: Landed | None, fd: int, expected: int) -> asyncio.Future[bytes | None]:
         """`os.read` up to the end, which is expected behind so many bytes, 0 for anywhere.

@@ -230,7 +230,7 @@ class BufferedFile(File[bytes], in_turn=IN_TURN):
             await self._give()
         turn = self._turn
         if size == ALL:
-            await turn.fly(turn.backend.read_all(turn.landed, turn.fd, turn.size), self._arrived_all)
+            await turn.read_all(self._arrived_all)
             return
         try:
             await turn.fly(turn.backend.read(turn.landed, turn.fd, size), raw.stage)

@@ -22,6 +22,7 @@ class Descriptor(Turn):
         "arrived",
         "can_read",
         "can_write",
+        "closes_now",
         "fd",
         "mode",
         "name",
@@ -30,7 +31,9 @@ class Descriptor(Turn):
         "words",
     )
 
-    def __init__(self, fd: int, name: Any, mode: str, owned: io.FileIO | bool, size: int) -> None:
+    def __init__(
+        self, fd: int, name: Any, mode: str, owned: io.FileIO | bool, size: int, closes_now: bool = False
+    ) -> None:
         super().__init__()
         #: Its number, -1 once it is closed or about to be.
         self.fd = fd
@@ -42,6 +45,8 @@ class Descriptor(Turn):
         self.can_write = mode != "r"
         #: Whether it is closed with the file, or what closes it then.
         self.owned = owned
+        #: Whether closing it waits for nobody.
+        self.closes_now = closes_now and not self.can_write
         #: The size of the file when it was opened, in bytes; 0 where that says nothing.
         self.size = size
         #: What has the properties of the descriptor and the words of errors, once somebody asks.
@@ -70,6 +75,10 @@ class Descriptor(Turn):
             self._backend = of(loop)
         return self._backend
 
+    def served_by(self, loop: asyncio.AbstractEventLoop, backend: Backend) -> None:
+        """The backend of the loop in which it was opened."""
+        self._loop, self._backend = loop, backend
+
     async def fly(self, future: asyncio.Future[Any], arrived: Callable[[Any], object]) -> None:
         """Wait for a call on the descriptor that has `landed` to tell, and pass on what it gives to `arrived`.
 
@@ -92,6 +101,15 @@ class Descriptor(Turn):
         self.flying = False
         arrived(result)
 
+    async def read_all(self, arrived: Callable[[bytes | None], object]) -> None:
+        """Read up to the end: at once where that waits for nothing, else as `fly` does."""
+        backend = self.backend
+        data = backend.read_now(self.fd, self.size)
+        if data is None:
+            await self.fly(backend.read_all(self.landed, self.fd, self.size), arrived)
+        else:
+            arrived(data)
+
     def landed(self, result: Any, error: BaseException | None) -> None:
         """The call that is under way is over, and nobody waits for it."""
         self.flying = False
@@ -103,6 +121,9 @@ class Descriptor(Turn):
         """Close it. From now on it is closed for everybody."""
         fd, self.fd = self.fd, -1
         if fd < 0 or self.owned is False:
+            return
+        if self.closes_now:
+            os.close(fd)
             return
         if self.owned is True:
             future = self.backend.close(self.landed, fd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import contextlib
 import errno
@@ -125,15 +126,20 @@ async def _open(
 
 async def open_path(path: str | bytes, mode: str, flags: int) -> tuple[Descriptor, int]:
     """A descriptor of a path, and what that leads to; one for a task that was cancelled is closed."""
-    future = _backend.running().open(unwanted, path, flags)
-    try:
-        fd, kind, size = await future
-    except BaseException:
-        if not future.done():
-            future.cancel()
-        elif not future.cancelled() and future.exception() is None:
-            unwanted(future.result(), None)
-        raise
+    loop = asyncio.get_running_loop()
+    backend = _backend.of(loop)
+    opened = backend.open_now(path, flags)
+    if opened is None:
+        future = backend.open(unwanted, path, flags)
+        try:
+            opened = await future
+        except BaseException:
+            if not future.done():
+                future.cancel()
+            elif not future.cancelled() and future.exception() is None:
+                unwanted(future.result(), None)
+            raise
+    fd, kind, size, closes_now = opened
     try:
         if S_ISDIR(kind):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
@@ -143,7 +149,9 @@ async def open_path(path: str | bytes, mode: str, flags: int) -> tuple[Descripto
     except BaseException:
         os.close(fd)
         raise
-    return Descriptor(fd, path, mode, True, size), kind
+    descriptor = Descriptor(fd, path, mode, True, size, closes_now)
+    descriptor.served_by(loop, backend)
+    return descriptor, kind
 
 
 async def open_otherwise(file: Any, mode: str, closefd: bool, opener: Opener | None) -> tuple[Descriptor, int]:

@@ -8,11 +8,7 @@ from typing import Any
 
 from .._hotloop import FileRing
 from ._calls import Landed
-from ._threads import Opened, ThreadBackend
-
-#: One of so many operations waits for the next turn even if it is over at once: a task that reads what is in memory
-#: would otherwise never let go of the loop.
-LET_GO = 32
+from ._threads import LET_GO, Opened, ThreadBackend
 
 
 class RingBackend(ThreadBackend):
@@ -22,8 +18,6 @@ class RingBackend(ThreadBackend):
         """Raises OSError where io_uring is refused."""
         super().__init__()
         self._ring = FileRing()
-        #: Operations that were begun.
-        self._begun = 0
 
     def fileno(self) -> int:
         """The descriptor that is readable while there is something for `reap`."""
@@ -35,8 +29,18 @@ class RingBackend(ThreadBackend):
 
     def _now(self) -> bool:
         """Whether an operation may be over when it was begun."""
-        self._begun += 1
-        return self._begun % LET_GO != 0
+        if self._at_once <= 0:
+            self._at_once = LET_GO
+            return False
+        self._at_once -= 1
+        return True
+
+    def open_now(self, path: str | bytes, flags: int) -> Opened | None:
+        # The turn in which one waits is that of the ring, which has none of its own otherwise.
+        return super().open_now(path, flags) if self._at_once > 0 else None
+
+    def read_now(self, fd: int, expected: int) -> bytes | None:
+        return super().read_now(fd, expected) if self._at_once > 0 else None
 
     def open(self, landed: Landed | None, path: str | bytes, flags: int) -> asyncio.Future[Opened]:
         encoded = os.fsencode(path)

@@ -157,7 +157,7 @@ class TextFile(File[str], in_turn=IN_TURN):
         turn.taken = True
         try:
             if self._whole is None:
-                await turn.fly(turn.backend.read_all(turn.landed, turn.fd, turn.size), self._arrived)
+                await turn.read_all(self._arrived)
             data, self._whole = self._whole, None
             if data and self._decoder is None and not self._newline and self._encoding.lower() in ASCII_BASED:
                 text = data.decode(self._encoding, self._errors)

@@ -6,14 +6,42 @@ import asyncio
 import io
 import os
 
+from .._hotloop import open_cached, read_cached
 from ._calls import Calls, Landed
 
-#: The number of a descriptor, and the `st_mode` and the size of what it refers to.
-Opened = tuple[int, int, int]
+#: The number of a descriptor, the `st_mode` and the size of what it refers to, and whether closing it waits for nobody
+#: as far as nothing was written.
+Opened = tuple[int, int, int, bool]
+
+#: One of so many operations waits for the next turn even if it could be over at once: a task that reads what is in
+#: memory would otherwise never let go of the loop.
+LET_GO = 32
+#: More bytes than these are not read at once: copying them takes half a millisecond or so, for which the loop would
+#: stand still.
+MOST_AT_ONCE = 1 << 20
 
 
 class ThreadBackend(Calls):
-    """Every operation is a blocking call on the default executor."""
+    """Every operation that may wait is a blocking call on the default executor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: How many operations may be over at once before one waits for the next turn.
+        self._at_once = LET_GO
+
+    def open_now(self, path: str | bytes, flags: int) -> Opened | None:
+        if self._at_once <= 0:
+            self._at_once = LET_GO
+            return None
+        self._at_once -= 1
+        return open_cached(path, flags)
+
+    def read_now(self, fd: int, expected: int) -> bytes | None:
+        if self._at_once <= 0:
+            self._at_once = LET_GO
+            return None
+        self._at_once -= 1
+        return read_cached(fd, expected) if 0 < expected <= MOST_AT_ONCE else None
 
     def open(self, landed: Landed | None, path: str | bytes, flags: int) -> asyncio.Future[Opened]:
         return self.submit(landed, opened, path, flags)
@@ -49,7 +77,7 @@ def opened(path: str | bytes, flags: int) -> Opened:
         raise
     try:
         kind = os.fstat(fd)
-        return fd, kind.st_mode, kind.st_size
+        return fd, kind.st_mode, kind.st_size, False
     except BaseException:
         os.close(fd)
         raise

@@ -52,7 +52,9 @@ pub type Selector = readiness::ReadinessDriver<Epoll>;
 #[cfg(io_uring)]
 mod io_uring;
 #[cfg(io_uring)]
-pub use io_uring::{FileDone, FileOp, FileRing, Refused, Settings, kind_of};
+pub use crate::sys::{OpenedFile, kind_of, open_cached, read_cached};
+#[cfg(io_uring)]
+pub use io_uring::{FileDone, FileOp, FileRing, Refused, Settings};
 #[cfg(io_uring)]
 /// The best completion driver of this platform.
 pub type Proactor = io_uring::Uring;

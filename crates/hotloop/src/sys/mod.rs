@@ -8,6 +8,8 @@
 )]
 
 mod datagram;
+#[cfg(io_uring)]
+mod file;
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -18,6 +20,10 @@ use std::time::Duration;
 
 pub use datagram::Batch;
 pub(crate) use datagram::{receive_datagrams, receive_from, send_datagrams};
+#[cfg(io_uring)]
+pub(crate) use file::is_plain;
+#[cfg(io_uring)]
+pub use file::{OpenedFile, kind_of, open_cached, read_cached};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags,

@@ -3,7 +3,7 @@
 //! Nothing here waits. Most operations on files whose pages are in memory are over when they were handed in; the kernel
 //! does the others in threads of its own, and the ring's descriptor becomes readable.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::io;
 use std::mem::{self, ManuallyDrop};
 use std::os::fd::{AsRawFd, RawFd};
@@ -14,6 +14,7 @@ use slab::Slab;
 
 use super::Refused;
 use super::fork::Birthmark;
+use crate::sys::{is_plain, kind_of};
 
 /// How many operations can be handed in at a time.
 const SUBMISSIONS: u32 = 64;
@@ -284,31 +285,6 @@ impl<T> Drop for FileRing<T> {
     }
 }
 
-/// What a descriptor refers to: its `st_mode`, and its size in bytes. Nobody else is asked, as a file server may be by
-/// `fstat`: what the kernel knows since the file was opened is told.
-///
-/// # Errors
-/// The kernel's.
-pub fn kind_of(fd: RawFd) -> io::Result<(u32, u64)> {
-    let mut found = mem::MaybeUninit::<libc::statx>::zeroed();
-    // SAFETY: the path is a string, and the kernel writes a `statx` where there is room for one.
-    let failed = unsafe {
-        libc::statx(
-            fd,
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC,
-            libc::STATX_TYPE | libc::STATX_MODE | libc::STATX_SIZE,
-            found.as_mut_ptr(),
-        )
-    };
-    if failed != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: it was written, and zeroes are a value of it anyway.
-    let found = unsafe { found.assume_init() };
-    Ok((u32::from(found.stx_mode), found.stx_size))
-}
-
 /// The flags for reading or writing: a ring waits for pipes and sockets that are told not to wait, unless it is told so
 /// each time.
 fn patience(fd: RawFd) -> i32 {
@@ -321,35 +297,6 @@ fn patience(fd: RawFd) -> i32 {
         Ok(libc::S_IFIFO | libc::S_IFSOCK) => libc::RWF_NOWAIT,
         _ => 0,
     }
-}
-
-/// Whether the kernel has a path in memory, and it leads to a file or a directory, or nowhere.
-///
-/// A ring first opens as if with `O_NONBLOCK`. That does not wait for the other end of a FIFO, and devices have ways of
-/// their own, so the kernel's threads open whatever is not known to be plain. Nor does this wait for anything.
-fn is_plain(path: &CStr) -> bool {
-    // SAFETY: zeroes are a value of it.
-    let mut how: libc::open_how = unsafe { mem::zeroed() };
-    how.flags = (libc::O_PATH | libc::O_CLOEXEC) as u64;
-    how.resolve = libc::RESOLVE_CACHED;
-    // SAFETY: the path is a string, and `how` is as long as is said.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_openat2,
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            &raw const how,
-            size_of_val(&how),
-        )
-    };
-    if fd < 0 {
-        return io::Error::last_os_error().raw_os_error() == Some(libc::ENOENT);
-    }
-    let fd = fd as RawFd;
-    let kind = kind_of(fd).map(|(mode, _)| mode & libc::S_IFMT);
-    // SAFETY: it was opened above.
-    unsafe { libc::close(fd) };
-    matches!(kind, Ok(libc::S_IFREG | libc::S_IFDIR))
 }
 
 /// The position that stands for a file's own.

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use io_uring::{opcode, types};
 
-pub use self::files::{FileDone, FileOp, FileRing, kind_of};
+pub use self::files::{FileDone, FileOp, FileRing};
 use self::fork::Generation;
 use self::polled::{Polled, Report};
 use self::receive::{Receivers, Surroundings};
