@@ -51,6 +51,33 @@ def ready_then_io_then_timers(loop, trace):
 
 
 @scenario
+def each_turn_asks_for_what_has_come_in(loop, trace):
+    """However busy the loop is, what is readable is heard of in the next turn: some loops look only now and then."""
+    near, far = unix_pair()
+    heard = []
+
+    def reader():
+        near.recv(1)
+        heard.append(1)
+
+    def step(number):
+        trace.append((number, len(heard)))
+        if number % 3 == 0:
+            far.send(b"x")
+        if number < 30:
+            loop.call_soon(step, number + 1)
+        else:
+            loop.stop()
+
+    loop.add_reader(near, reader)
+    loop.call_soon(step, 0)
+    loop.run_forever()
+    loop.remove_reader(near)
+    near.close()
+    far.close()
+
+
+@scenario
 def what_a_turn_schedules_runs_in_the_next(loop, trace):
     near, far = unix_pair()
 

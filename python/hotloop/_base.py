@@ -25,6 +25,7 @@ class LoopBase(_hotloop.Loop, asyncio.SelectorEventLoop):
         _selector: LoopSelector
         _transports: MutableMapping[int, asyncio.Transport]
         _csock: socket.socket
+        _ssock: socket.socket
         _watcher: Any
         _signal_handlers: dict[int, asyncio.Handle]
 

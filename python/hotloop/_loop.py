@@ -12,7 +12,7 @@ import threading
 from asyncio import base_events, constants
 from collections.abc import Callable, Iterator
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from ._connections import ConnectionMethods
 from ._processes import Children, has_own_watcher, is_by_descriptor, spawn
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EventLoop", "ProactorEventLoop", "SelectorEventLoop"]
 
+_Ts = TypeVarTuple("_Ts")
 _Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 
 # What the native answer for literals stands in for.
@@ -91,6 +92,23 @@ class EventLoop(SocketMethods, ConnectionMethods):
                 now = signal.set_wakeup_fd(-1)
                 if now != number:
                     signal.set_wakeup_fd(now)
+
+    def _make_self_pipe(self) -> None:
+        super()._make_self_pipe()  # type: ignore[misc]  # the stubs know only what is public
+        self._wakes_only(self._ssock.fileno())
+
+    def add_signal_handler(self, sig: int, callback: Callable[[*_Ts], object], *args: *_Ts) -> None:
+        """Call a function when a signal comes in."""
+        super().add_signal_handler(sig, callback, *args)
+        # From now on what the handler of signals writes is an event like any other, which each turn asks for.
+        self._wakes_only(None)
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Remove a handler; answer whether there was one."""
+        removed = super().remove_signal_handler(sig)
+        if not self._signal_handlers and not self.is_closed():
+            self._wakes_only(self._ssock.fileno())
+        return removed
 
     def close(self) -> None:
         """Close the loop, which must not be running."""

@@ -114,6 +114,11 @@ impl Driver for AnyDriver {
     }
 
     #[inline]
+    fn has_chores(&self) -> bool {
+        on_either!(self, driver => driver.has_chores())
+    }
+
+    #[inline]
     fn receive(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
         on_either!(self, driver => driver.receive(fd, buffer))
     }

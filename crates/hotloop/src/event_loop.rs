@@ -61,6 +61,8 @@ pub struct EventLoop<H: Host, D: Driver> {
     pub(crate) operations: Slab<Operation<H>>,
     /// The operations of `add_reader` and `add_writer`, by descriptor.
     pub(crate) watchers: Watchers,
+    /// The operation that is there only to end waits: written by `wakes_only`.
+    pub(crate) waking: Option<OpKey>,
     pub(crate) streams: Slab<StreamEntry<H>>,
     pub(crate) endpoints: Slab<EndpointEntry<H>>,
     /// Which stream or endpoint has which descriptor.
@@ -110,6 +112,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             inbox,
             operations: Slab::new(),
             watchers: Watchers::default(),
+            waking: None,
             streams: Slab::new(),
             endpoints: Slab::new(),
             owners: Owners::default(),
@@ -200,9 +203,18 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     /// let go of its own lock meanwhile.
     pub fn waiter(&mut self) -> Waiter<'_, H, D> {
         Waiter {
+            needs_poll: self.needs_poll(),
             driver: &mut self.driver,
             inbox: &self.inbox,
         }
+    }
+
+    /// Whether the kernel may have something for a turn that does not wait.
+    fn needs_poll(&self) -> bool {
+        let waking = self
+            .waking
+            .is_some_and(|OpKey(key)| self.operations.contains(key as usize));
+        self.operations.len() > usize::from(waking) || !self.posted.is_empty() || self.driver.has_chores()
     }
 
     /// Waits; see [`Waiter::wait`].
@@ -361,6 +373,8 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
 
 /// The waiting part of a loop.
 pub struct Waiter<'a, H: Host, D: Driver> {
+    /// Whether a wait without time can find something.
+    needs_poll: bool,
     driver: &'a mut D,
     inbox: &'a Inbox<H::Handle, D::Waker>,
 }
@@ -373,6 +387,9 @@ impl<H: Host, D: Driver> Waiter<'_, H, D> {
     /// The driver's.
     pub fn wait(self, timeout: Timeout) -> io::Result<Woken> {
         if timeout == Some(Duration::ZERO) {
+            if !self.needs_poll {
+                return Ok(Woken::Normally);
+            }
             return self.driver.wait(timeout);
         }
         let timeout = if self.inbox.fall_asleep() {

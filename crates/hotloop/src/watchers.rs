@@ -77,6 +77,13 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         self.end(key)
     }
 
+    /// Says of a watched descriptor that it becomes readable for no other purpose than to end a wait (a signal handler
+    /// writes there, for instance). A turn that does not wait need not ask for it: while it is the only one, such turns
+    /// do without the kernel. None: there is no such descriptor.
+    pub fn wakes_only(&mut self, fd: Option<RawFd>) {
+        self.waking = fd.and_then(|fd| *self.watchers.slot(fd, Direction::Read)?);
+    }
+
     /// The handle that watches a descriptor in one direction.
     pub fn watcher(&mut self, fd: RawFd, direction: Direction) -> Option<&H::Handle> {
         let key = (*self.watchers.slot(fd, direction)?)?;
@@ -138,6 +145,9 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     /// Marks an operation as ended, and answers what it watched for. Its key is free after its last completion.
     pub(crate) fn end(&mut self, key: OpKey) -> Option<H::Handle> {
         let operation = self.operations.get_mut(key.0 as usize)?;
+        if self.waking == Some(key) {
+            self.waking = None;
+        }
         match std::mem::replace(operation, Operation::Ended) {
             Operation::Watch(handle) | Operation::Accept(handle) => Some(handle),
             _ => None,

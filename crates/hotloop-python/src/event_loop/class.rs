@@ -44,6 +44,7 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(c"_watch_write", c"_watch_write($self, fd, handle, /)\n--\n\nHave a handle run while a descriptor is writable; answer the one it replaces.", watching::watch_write)
         .method(c"_unwatch_read", c"_unwatch_read($self, fd, /)\n--\n\nEnd _watch_read(); answer its handle or None.", watching::unwatch_read)
         .method(c"_unwatch_write", c"_unwatch_write($self, fd, /)\n--\n\nEnd _watch_write(); answer its handle or None.", watching::unwatch_write)
+        .method(c"_wakes_only", c"_wakes_only($self, fd, /)\n--\n\nSay that a watched descriptor is there only to end waits; None: that there is no such one.", watching::wakes_only)
         .method(c"_watchers", c"_watchers($self, fd, /)\n--\n\nThe handles that watch a descriptor: reader and writer, each a handle or None.", watching::watchers)
         .no_args(c"_watched", c"_watched($self, /)\n--\n\nThe numbers of all watched descriptors, as a list.", watching::watched)
         .method(c"_new_handle", c"_new_handle($self, callback, args, context=None, /)\n--\n\nA Handle of this loop for a callback and a tuple of arguments.", scheduling::new_handle)

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use super::Loop;
-use crate::answers::{argument, object_or_none};
+use crate::answers::{argument, none, object_or_none};
 use crate::errors::os_error;
 use crate::ffi::{Call, Object, This};
 
@@ -34,6 +34,12 @@ pub(super) fn unwatch_write<'py>(
     call: Call<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
     unwatch(this, &call, Direction::Write)
+}
+
+pub(super) fn wakes_only<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let fd: Option<RawFd> = argument(&call, 0, "_wakes_only")?.extract()?;
+    this.engine()?.wakes_only(fd);
+    none(this.py())
 }
 
 pub(super) fn watchers<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {

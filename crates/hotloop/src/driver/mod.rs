@@ -107,6 +107,10 @@ pub trait Driver {
     /// Whether there may be completions that nobody has taken.
     fn has_completions(&self) -> bool;
 
+    /// Whether a wait that takes no time is needed though no operation is under way: something is left to be told, done
+    /// or refused. Without operations and without chores it would find nothing, and is spared.
+    fn has_chores(&self) -> bool;
+
     /// Takes received bytes into `buffer`, for an [`Op::Receive`] that is `Ready`; 0 is the end of the stream. The
     /// bytes before that are initialised.
     ///

@@ -357,6 +357,11 @@ impl<P: Poller> Driver for ReadinessDriver<P> {
     }
 
     #[inline]
+    fn has_chores(&self) -> bool {
+        self.has_completions()
+    }
+
+    #[inline]
     fn receive(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
         sys::receive(fd, buffer)
     }

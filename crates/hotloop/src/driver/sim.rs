@@ -301,6 +301,10 @@ impl Driver for Sim {
         self.readiness.has_completions()
     }
 
+    fn has_chores(&self) -> bool {
+        self.has_completions() || self.posts.as_ref().is_some_and(|posts| !posts.is_empty())
+    }
+
     fn receive(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
         self.network
             .call(fd, Call::Receive, |socket| match socket.incoming.pop_front() {

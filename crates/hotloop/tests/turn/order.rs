@@ -102,6 +102,7 @@ fn timers_of_one_time_run_as_in_asyncio() -> io::Result<()> {
 #[test]
 fn a_timer_that_becomes_due_during_a_turn_waits_for_the_next() -> io::Result<()> {
     let mut program = Program::new();
+    program.await_nothing()?;
     program.event_loop.call_soon(1);
     program.call_at(1.0, 2);
     let clock = program.clock.clone();
@@ -179,6 +180,7 @@ fn callbacks_of_other_threads_keep_their_place_among_ours() -> io::Result<()> {
 #[test]
 fn what_another_thread_pushes_during_a_turn_waits_for_the_next() -> io::Result<()> {
     let mut program = Program::new();
+    program.await_nothing()?;
     let inbox = program.event_loop.inbox();
     program.event_loop.call_soon(1);
     assert_eq!(program.turn_with(|_, _| inbox.push(2))?, callbacks([1]));

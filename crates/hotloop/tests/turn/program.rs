@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use hotloop::clock::{Clock, Manual};
+use hotloop::driver::Direction;
 use hotloop::driver::sim::{Network, Sim};
 use hotloop::{DatagramEvent, EndpointKey, Event, EventLoop, Host, StreamEvent, StreamKey, Timeout};
 
@@ -116,6 +117,14 @@ impl Program {
     }
 
     /// Ends the turn under way and answers how long the next wait may last.
+    /// Awaits a descriptor on which nothing happens, so that turns that do not wait ask for it.
+    pub(crate) fn await_nothing(&mut self) -> io::Result<()> {
+        const NOTHING: RawFd = 99;
+        self.network.open(NOTHING, 0);
+        self.event_loop.watch(NOTHING, Direction::Read, u32::MAX)?;
+        Ok(())
+    }
+
     pub(crate) fn prepare(&mut self, stopping: bool) -> Timeout {
         let (clock, mut swept) = (self.clock.clone(), Vec::new());
         let timeout = self.event_loop.prepare_wait(|| clock.now(), stopping, &mut swept);

@@ -79,10 +79,46 @@ fn a_wait_lasts_a_day_at_most() -> io::Result<()> {
 fn a_time_that_is_past_or_no_number_is_due_without_a_wait() -> io::Result<()> {
     for when in [-1.0, -0.0, 0.0, f64::NEG_INFINITY, f64::NAN] {
         let mut program = Program::new();
+        program.await_nothing()?;
         program.call_at(when, 1);
         assert_eq!(program.turn()?, timers([1]), "{when}");
         assert_eq!(program.waits(), [Some(Duration::ZERO)], "{when}");
     }
+    Ok(())
+}
+
+#[test]
+fn a_turn_that_does_not_wait_asks_only_for_what_is_awaited() -> io::Result<()> {
+    let mut program = Program::new();
+    program.event_loop.call_soon(1);
+    assert_eq!(program.turn()?, callbacks([1]));
+    assert_eq!(program.waits(), [], "nothing is awaited");
+
+    program.network.open(1, 0);
+    program.event_loop.watch(1, Direction::Read, 10)?;
+    program.event_loop.wakes_only(Some(1));
+    program.network.feed(1, b"a");
+    program.event_loop.call_soon(2);
+    assert_eq!(program.turn()?, callbacks([2]));
+    assert_eq!(program.waits(), [], "what only ends waits is not asked for");
+    assert_eq!(program.turn()?, callbacks([10]), "but a wait hears of it");
+    assert_eq!(program.waits(), [None]);
+
+    // Together with others, and as one like others, it is.
+    program.event_loop.call_soon(3);
+    program.await_nothing()?;
+    assert_eq!(program.turn()?, callbacks([3, 10]));
+    program.event_loop.unwatch(99, Direction::Read);
+    program.event_loop.wakes_only(None);
+    program.event_loop.call_soon(4);
+    assert_eq!(program.turn()?, callbacks([4, 10]));
+    assert_eq!(program.waits()[1..], [Some(Duration::ZERO); 2]);
+
+    // Whoever takes its place is not it.
+    program.event_loop.wakes_only(Some(1));
+    program.event_loop.watch(1, Direction::Read, 11)?;
+    program.event_loop.call_soon(5);
+    assert_eq!(program.turn()?, callbacks([5, 11]));
     Ok(())
 }
 

@@ -434,6 +434,14 @@ impl Driver for Uring {
         !self.completed.is_empty()
     }
 
+    fn has_chores(&self) -> bool {
+        self.has_completions()
+            || self.inner.has_chores()
+            || self.posts.is_any_left()
+            || self.receivers.is_any_busy()
+            || self.born.is_past()
+    }
+
     #[inline]
     fn receive(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
         self.refuse_child()?;

@@ -132,6 +132,11 @@ impl Posts {
         self.begun > 0
     }
 
+    /// Whether there is something to hand in, to finish or to tell.
+    pub(super) fn is_any_left(&self) -> bool {
+        self.used > 0 || !self.unsent.is_empty()
+    }
+
     /// Ends the turn: everything that was handed in is over.
     pub(super) fn finish(&mut self) {
         for post in &mut self.posts[..self.used] {
