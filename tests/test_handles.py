@@ -127,6 +127,54 @@ def test_a_replaced_run_method_is_called(loop, schedule, monkeypatch):
     assert (ran, seen) == ([1, 2], [])
 
 
+def test_a_replaced_cancel_method_is_called(loop, schedule, monkeypatch):
+    """Tools that follow callbacks replace methods of `asyncio.Handle`."""
+    seen, ran = [], []
+    cancel = asyncio.events.Handle.cancel
+
+    def watched(handle):
+        seen.append(handle)
+        cancel(handle)
+
+    monkeypatch.setattr(asyncio.events.Handle, "cancel", watched)
+    handle = schedule(loop, ran.append, 1)
+    handle.cancel()
+    assert seen == [handle]
+    assert handle.cancelled()
+    monkeypatch.undo()
+    schedule(loop, ran.append, 2).cancel()
+    turns(loop, 2)
+    assert (ran, seen) == ([], [handle])
+
+
+def test_a_loop_is_told_of_a_cancelled_timer(loop, monkeypatch):
+    told = []
+    monkeypatch.setattr(loop, "_timer_handle_cancelled", told.append)
+    timer = loop.call_later(1e6, int)
+    timer.cancel()
+    timer.cancel()
+    assert told == [timer]
+
+
+def test_handles_that_are_used_again_are_like_new(loop):
+    """A cancelled, a referenced and a plain handle leave nothing behind for the next ones."""
+    number = contextvars.ContextVar("number")
+    kept = []
+    for value in range(20):
+        number.set(value)
+        loop.call_soon(int).cancel()
+        kept.append(loop.call_soon(int))
+        loop.call_soon(lambda: kept.append(number.get()))
+        turns(loop)
+    assert [item for item in kept if isinstance(item, int)] == list(range(20))
+    handles = [item for item in kept if not isinstance(item, int)]
+    assert len(set(map(id, handles))) == 20
+    fresh = loop.call_soon(int)
+    assert not fresh.cancelled()
+    assert (fresh._callback, fresh._args, fresh._loop) == (int, (), loop)
+    turns(loop)
+
+
 def test_get_context_is_the_context_of_the_run(loop, schedule):
     if not hasattr(asyncio.Handle, "get_context"):
         assert not hasattr(loop.call_soon(int), "get_context")

@@ -2,10 +2,11 @@
 
 import asyncio
 import socket
+import sys
 from asyncio import transports
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextvars import Context
-from typing import Any, ClassVar, Final, Literal, TypeVarTuple, final
+from typing import Any, ClassVar, Final, Literal, TypeVar, TypeVarTuple, final
 
 from _typeshed import ReadableBuffer, WriteableBuffer
 from typing_extensions import disjoint_base
@@ -27,7 +28,10 @@ __all__ = [
     "open_cached",
     "read_cached",
 ]
+if sys.version_info >= (3, 14):
+    __all__ += ["_ThreadSafeHandle"]
 
+_T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
 __version__: Final[str]
@@ -37,6 +41,12 @@ class Handle(asyncio.Handle): ...
 
 @disjoint_base
 class TimerHandle(asyncio.TimerHandle): ...
+
+if sys.version_info >= (3, 14):
+    @disjoint_base
+    class _ThreadSafeHandle(asyncio.Handle):
+        @property
+        def _lock(self) -> Any: ...
 
 @disjoint_base
 class Loop:
@@ -70,6 +80,9 @@ class Loop:
         context: Context | None = None,
     ) -> asyncio.TimerHandle: ...
     def create_future(self) -> asyncio.Future[Any]: ...
+    def create_task(
+        self, coro: Coroutine[Any, Any, _T] | Generator[Any, None, _T], **kwargs: Any
+    ) -> asyncio.Task[_T]: ...
     def time(self) -> float: ...
     def stop(self) -> None: ...
     def is_closed(self) -> bool: ...

@@ -44,6 +44,7 @@ fn turn(this: This<'_, '_, Loop>) -> PyResult<()> {
             Some(Event::Callback(handle)) => {
                 let outcome = run_handle(this, &handle, natively);
                 handles::done(&handle);
+                this.reuse(handle);
                 outcome?;
             }
             Some(Event::Timer(timer)) => {

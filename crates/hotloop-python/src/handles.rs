@@ -1,23 +1,23 @@
 //! `asyncio.Handle` and `asyncio.TimerHandle`, made natively.
 
+use std::num::NonZeroU32;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyType};
+use pyo3::types::{PyDict, PyString, PyType};
 
-use crate::ffi::{self, Flag, Object, Slot};
+use crate::ffi::{self, Flag, Object, PlainClass, Slot};
 
 /// The handle classes and where their instances keep what.
 #[derive(Debug)]
 pub(crate) struct Handles {
-    /// The native class below `asyncio.Handle`.
-    handle: Object,
-    /// The native class below `asyncio.TimerHandle`.
-    timer: Object,
-    /// Whether a handle's context is a snapshot, of which the callback gets a copy of its own.
-    handle_deferred: Flag,
-    /// The same of a timer handle.
-    timer_deferred: Flag,
+    /// Below `asyncio.Handle`.
+    handle: Kind,
+    /// Below `asyncio.TimerHandle`.
+    timer: Kind,
+    /// Below the class of handles that other threads may cancel, where this Python has one (3.14).
+    threadsafe: Option<Kind>,
     callback: Slot,
     arguments: Slot,
     cancelled: Slot,
@@ -27,13 +27,87 @@ pub(crate) struct Handles {
     context: Slot,
     when: Slot,
     scheduled: Slot,
-    /// `Handle._run` as asyncio defines it. Where a tool has replaced it, the replacement is called.
-    run: Object,
-    /// The class of handles that other threads may cancel, where this Python has one (3.14).
-    threadsafe: Option<Object>,
+    /// `_lock` of a handle that other threads may cancel.
+    lock: Option<Slot>,
     none: Object,
     false_: Object,
     true_: Object,
+}
+
+/// A native class of handles.
+#[derive(Debug)]
+struct Kind {
+    class: Object,
+    /// asyncio's class, of which it is one.
+    base: Object,
+    /// Whether an instance's context is a snapshot, of which the callback gets a copy of its own.
+    deferred: Flag,
+    /// `_run` as asyncio defines it. Where a tool has replaced it, the replacement is called.
+    run: Object,
+    /// `cancel` as asyncio defines it, likewise: of the base, and of the class above that, whose it calls.
+    cancels: Vec<(Object, Object)>,
+    /// The version of the class at which these two were last found in their places; 0 for none.
+    checked: AtomicU32,
+}
+
+impl Kind {
+    /// Makes the class `name` below `base`.
+    fn new(
+        module: &Bound<'_, PyModule>,
+        base: &Bound<'_, PyType>,
+        name: &'static std::ffi::CStr,
+        class: PlainClass,
+    ) -> PyResult<Self> {
+        let class = class.property(c"_context", own_context, set_context);
+        let (class, deferred) = class.build(base, name)?;
+        module.add(class.name()?, &class)?;
+        Ok(Self {
+            class: class.into_any().into(),
+            run: base.getattr("_run")?.into(),
+            cancels: base
+                .mro()
+                .iter()
+                .filter(|above| above.hasattr("cancel").unwrap_or(false))
+                .map(|above| Ok((Object::from(&above), above.getattr("cancel")?.into())))
+                .collect::<PyResult<_>>()?,
+            base: base.as_any().into(),
+            deferred,
+            checked: AtomicU32::new(0),
+        })
+    }
+
+    #[inline]
+    fn is_of(&self, handle: &Object) -> bool {
+        ffi::same_type(handle, &self.class)
+    }
+
+    /// Whether `_run` and `cancel` are what asyncio defines, so that native code may do what they do.
+    #[inline]
+    fn is_original(&self, py: Python<'_>) -> bool {
+        let version = ffi::version_of(&self.class).map_or(0, NonZeroU32::get);
+        (version != 0 && version == self.checked.load(Ordering::Relaxed)) || self.check(py)
+    }
+
+    #[cold]
+    fn check(&self, py: Python<'_>) -> bool {
+        let finds = |class: &Object, name: &Bound<'_, PyString>, original: &Object| {
+            class
+                .bind(py)
+                .getattr(name)
+                .is_ok_and(|found| original.is(&found))
+        };
+        // `cancel` is looked for where asyncio has it: the native class has one of its own.
+        let name = pyo3::intern!(py, "cancel");
+        let original = finds(&self.class, pyo3::intern!(py, "_run"), &self.run)
+            && self
+                .cancels
+                .iter()
+                .all(|(class, original)| finds(class, name, original));
+        let version = ffi::version_of(&self.class).filter(|_| original);
+        self.checked
+            .store(version.map_or(0, NonZeroU32::get), Ordering::Relaxed);
+        original
+    }
 }
 
 /// Made with the module; classes live as long as the process.
@@ -67,28 +141,35 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let events = py.import("asyncio.events")?;
     let base = events.getattr("Handle")?.cast_into::<PyType>()?;
     let timer_base = events.getattr("TimerHandle")?.cast_into::<PyType>()?;
-    let (handle, handle_deferred) = ffi::plain_class(
-        &base,
-        c"hotloop._hotloop.Handle",
-        c"_context",
-        own_context,
-        set_context,
-    )?;
-    let (timer, timer_deferred) = ffi::plain_class(
-        &timer_base,
-        c"hotloop._hotloop.TimerHandle",
-        c"_context",
-        own_context,
-        set_context,
-    )?;
-    module.add("Handle", &handle)?;
-    module.add("TimerHandle", &timer)?;
+    let threadsafe_base = match events.getattr_opt("_ThreadSafeHandle")? {
+        Some(class) => Some(class.cast_into::<PyType>()?),
+        None => None,
+    };
+    let handle = PlainClass::default().no_args(c"cancel", CANCEL, cancel);
+    let handle = Kind::new(module, &base, c"hotloop._hotloop.Handle", handle)?;
+    let timer = PlainClass::default().no_args(c"cancel", CANCEL, cancel_timer);
+    let timer = Kind::new(module, &timer_base, c"hotloop._hotloop.TimerHandle", timer)?;
+    let threadsafe = match &threadsafe_base {
+        Some(base) => {
+            let class = PlainClass::default().property(c"_lock", lock, set_lock);
+            Some(Kind::new(
+                module,
+                base,
+                c"hotloop._hotloop._ThreadSafeHandle",
+                class,
+            )?)
+        }
+        None => None,
+    };
     let slot = |name| Slot::find(&base, name);
     let handles = Handles {
-        handle: handle.into_any().into(),
-        timer: timer.into_any().into(),
-        handle_deferred,
-        timer_deferred,
+        handle,
+        timer,
+        lock: match &threadsafe_base {
+            Some(base) => Some(Slot::find(base, "_lock")?),
+            None => None,
+        },
+        threadsafe,
         callback: slot("_callback")?,
         arguments: slot("_args")?,
         cancelled: slot("_cancelled")?,
@@ -98,8 +179,6 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         context: slot("_context")?,
         when: Slot::find(&timer_base, "_when")?,
         scheduled: Slot::find(&timer_base, "_scheduled")?,
-        run: base.getattr("_run")?.into(),
-        threadsafe: events.getattr("_ThreadSafeHandle").ok().map(Object::from),
         none: py.None().into_bound(py).into(),
         false_: false.into_pyobject(py)?.to_owned().into_any().into(),
         true_: true.into_pyobject(py)?.to_owned().into_any().into(),
@@ -136,17 +215,65 @@ pub(crate) fn new(
     debug: bool,
 ) -> PyResult<Object> {
     let handles = handles();
-    let handle = ffi::alloc_plain(py, &handles.handle)?;
+    let handle = ffi::alloc_plain(py, &handles.handle.class)?;
     fill(
         py, handles, &handle, event_loop, function, arguments, context, debug,
     )?;
     Ok(handle)
 }
 
+/// As [`new`], in the place of a handle that was [emptied](empty).
+///
+/// # Errors
+/// In debug mode, whatever taking the traceback raises.
+#[inline]
+pub(crate) fn new_in(
+    py: Python<'_>,
+    place: Object,
+    event_loop: &Bound<'_, PyAny>,
+    function: Object,
+    arguments: Object,
+    context: Context,
+    debug: bool,
+) -> PyResult<Object> {
+    fill(
+        py,
+        handles(),
+        &place,
+        event_loop,
+        function,
+        arguments,
+        context,
+        debug,
+    )?;
+    Ok(place)
+}
+
+/// Empties a handle whose callback was run, for [`new_in`]. None if it is not of the usual class, or somebody else can
+/// get at it; it is dropped then.
+#[inline]
+pub(crate) fn empty(handle: Object) -> Option<Object> {
+    let handles = handles();
+    if !handles.handle.is_of(&handle) || !ffi::is_unshared(&handle) {
+        return None;
+    }
+    handles.handle.deferred.set(&handle, false);
+    // Dropping these may run Python code, which cannot get at the handle.
+    for slot in [
+        handles.callback,
+        handles.arguments,
+        handles.context,
+        handles.event_loop,
+    ] {
+        slot.take(&handle);
+    }
+    Some(handle)
+}
+
 /// A new handle for a call from any thread.
 ///
-/// Since Python 3.14 cancelling such a handle waits for its callback, with a lock that asyncio's own class holds: then
-/// it is one of those.
+/// Since Python 3.14 cancelling such a handle waits for its callback, by a lock: then it is of asyncio's class for these,
+/// and gets the lock when somebody asks for it. One that nobody else can get at is run without.
 ///
 /// # Errors
 /// As for [`new`].
@@ -158,26 +285,15 @@ pub(crate) fn new_threadsafe(
     context: Context,
     debug: bool,
 ) -> PyResult<Object> {
-    let Some(class) = &handles().threadsafe else {
+    let handles = handles();
+    let Some(kind) = &handles.threadsafe else {
         return new(py, event_loop, function, arguments, context, debug);
     };
-    let context = match context {
-        Context::Given(context) => context,
-        Context::Snapshot(context) => ffi::copy_of(py, &context)?,
-    };
-    let context = context.into_bound(py);
-    let arguments = (
-        function.into_bound(py),
-        arguments.into_bound(py),
-        event_loop,
-        context,
-    );
-    let handle = class.bind(py).call1(arguments)?;
-    if debug {
-        // Its constructor is a frame of its own, which is no part of where the caller stands.
-        handle.getattr("_source_traceback")?.call_method0("pop")?;
-    }
-    Ok(handle.into())
+    let handle = ffi::alloc_plain(py, &kind.class)?;
+    fill(
+        py, handles, &handle, event_loop, function, arguments, context, debug,
+    )?;
+    Ok(handle)
 }
 
 /// A new timer handle, marked as scheduled, due at `when`.
@@ -195,7 +311,7 @@ pub(crate) fn new_timer(
     debug: bool,
 ) -> PyResult<Object> {
     let handles = handles();
-    let timer = ffi::alloc_plain(py, &handles.timer)?;
+    let timer = ffi::alloc_plain(py, &handles.timer.class)?;
     handles.when.set(&timer, when);
     handles.scheduled.set(&timer, handles.true_.clone());
     fill(
@@ -224,7 +340,9 @@ fn fill(
     let context = match context {
         Context::Given(context) => context,
         Context::Snapshot(context) => {
-            deferred(handles, handle).set(handle, true);
+            if let Some(kind) = kind(handles, handle) {
+                kind.deferred.set(handle, true);
+            }
             context
         }
     };
@@ -251,7 +369,7 @@ fn source_traceback(py: Python<'_>) -> PyResult<Object> {
 #[inline]
 pub(crate) fn is_cancelled(handle: &Object) -> bool {
     let handles = handles();
-    if is_native(handles, handle) {
+    if kind(handles, handle).is_some() {
         return handles.cancelled.is_true(handle);
     }
     Python::attach(|py| {
@@ -277,18 +395,25 @@ pub(crate) fn is_scheduled(timer: &Bound<'_, PyAny>) -> PyResult<bool> {
 #[inline]
 pub(crate) fn unschedule(py: Python<'_>, timer: &Object) -> PyResult<()> {
     let handles = handles();
-    if ffi::same_type(timer, &handles.timer) {
+    if handles.timer.is_of(timer) {
         handles.scheduled.set(timer, handles.false_.clone());
         return Ok(());
     }
     timer.bind(py).setattr(pyo3::intern!(py, "_scheduled"), false)
 }
 
-/// The callback of a native handle; `None` if the handle is of another class, or was cancelled meanwhile.
+/// The callback of a native handle; `None` if the handle is of another class, was cancelled meanwhile, or is one whose
+/// lock another thread may want: its own `_run` takes that.
 #[inline]
 pub(crate) fn callback(py: Python<'_>, handle: &Object) -> Option<Callback> {
     let handles = handles();
-    if !is_native(handles, handle) {
+    let kind = kind(handles, handle)?;
+    if handles
+        .threadsafe
+        .as_ref()
+        .is_some_and(|threadsafe| std::ptr::eq(threadsafe, kind))
+        && !ffi::is_unshared(handle)
+    {
         return None;
     }
     Some(Callback {
@@ -298,16 +423,16 @@ pub(crate) fn callback(py: Python<'_>, handle: &Object) -> Option<Callback> {
     })
 }
 
-/// Whether `Handle._run` is what asyncio defines, so that native handles may be run without it.
+/// Whether the methods of handles are what asyncio defines, so that native handles may be run without them.
+#[inline]
 pub(crate) fn run_is_original(py: Python<'_>) -> bool {
     let handles = handles();
-    let run = |class: &Object| {
-        class
-            .bind(py)
-            .getattr(pyo3::intern!(py, "_run"))
-            .is_ok_and(|run| handles.run.is(&run))
-    };
-    run(&handles.handle) && run(&handles.timer)
+    handles.handle.is_original(py)
+        && handles.timer.is_original(py)
+        && handles
+            .threadsafe
+            .as_ref()
+            .is_none_or(|kind| kind.is_original(py))
 }
 
 /// Reports an exception of a handle's callback, as `Handle._run` does.
@@ -330,18 +455,15 @@ pub(crate) fn report(
     Ok(())
 }
 
+/// The kind of a native handle.
 #[inline]
-fn is_native(handles: &Handles, handle: &Object) -> bool {
-    ffi::same_type(handle, &handles.handle) || ffi::same_type(handle, &handles.timer)
-}
-
-/// The flag of a native handle that says whether its context is a snapshot.
-#[inline]
-fn deferred(handles: &Handles, handle: &Object) -> Flag {
-    if ffi::same_type(handle, &handles.timer) {
-        handles.timer_deferred
+fn kind<'a>(handles: &'a Handles, handle: &Object) -> Option<&'a Kind> {
+    if handles.handle.is_of(handle) {
+        Some(&handles.handle)
+    } else if handles.timer.is_of(handle) {
+        Some(&handles.timer)
     } else {
-        handles.handle_deferred
+        handles.threadsafe.as_ref().filter(|kind| kind.is_of(handle))
     }
 }
 
@@ -350,7 +472,7 @@ fn deferred(handles: &Handles, handle: &Object) -> Flag {
 fn run_context(py: Python<'_>, handles: &Handles, handle: &Object) -> Option<Object> {
     let context = handles.context.get(handle)?;
     // Two references: the slot's and this one.
-    if deferred(handles, handle).get(handle) && context.refcount() > 2 {
+    if kind(handles, handle)?.deferred.get(handle) && context.refcount() > 2 {
         return ffi::copy_of(py, &context).ok();
     }
     Some(context)
@@ -361,7 +483,7 @@ fn own_context(py: Python<'_>, handle: &Object) -> PyResult<Object> {
     let handles = handles();
     let missing = || pyo3::exceptions::PyAttributeError::new_err("_context");
     let context = handles.context.get(handle).ok_or_else(missing)?;
-    if !is_native(handles, handle) || !deferred(handles, handle).get(handle) {
+    if !kind(handles, handle).is_some_and(|kind| kind.deferred.get(handle)) {
         return Ok(context);
     }
     let own = ffi::copy_of(py, &context)?;
@@ -371,10 +493,76 @@ fn own_context(py: Python<'_>, handle: &Object) -> PyResult<Object> {
 
 fn set_context(_py: Python<'_>, handle: &Object, context: Object) {
     let handles = handles();
-    if is_native(handles, handle) {
-        deferred(handles, handle).set(handle, false);
+    if let Some(kind) = kind(handles, handle) {
+        kind.deferred.set(handle, false);
     }
     handles.context.set(handle, context);
+}
+
+const CANCEL: &std::ffi::CStr =
+    c"cancel($self, /)\n--\n\nCancel the callback. Nothing happens where that was done before.";
+
+/// `Handle.cancel`.
+fn cancel(py: Python<'_>, handle: &Object) -> PyResult<Object> {
+    let handles = handles();
+    cancel_of(py, handles, &handles.handle, handle)
+}
+
+/// `TimerHandle.cancel`.
+fn cancel_timer(py: Python<'_>, timer: &Object) -> PyResult<Object> {
+    let handles = handles();
+    cancel_of(py, handles, &handles.timer, timer)
+}
+
+/// What asyncio's `cancel` does.
+fn cancel_of(py: Python<'_>, handles: &Handles, kind: &Kind, handle: &Object) -> PyResult<Object> {
+    let event_loop = handles
+        .event_loop
+        .get(handle)
+        .filter(|_| kind.is_of(handle) && kind.is_original(py));
+    let Some(event_loop) = event_loop else {
+        // Of a class below, or somebody has put another method in its place.
+        let method = kind.base.bind(py).getattr(pyo3::intern!(py, "cancel"))?;
+        return Ok(ffi::call_one(&method, &handle.bind(py))?.into());
+    };
+    if handles.cancelled.is_true(handle) {
+        return Ok(handles.none.clone());
+    }
+    let event_loop = event_loop.bind(py);
+    if std::ptr::eq(kind, &raw const handles.timer) {
+        let name = pyo3::intern!(py, "_timer_handle_cancelled");
+        ffi::call_method(&event_loop, name, [&handle.bind(py)])?;
+    }
+    handles.cancelled.set(handle, handles.true_.clone());
+    if ffi::call_method(&event_loop, pyo3::intern!(py, "get_debug"), [])?.is_truthy()? {
+        handles
+            .repr
+            .set(handle, handle.bind(py).repr()?.into_any().into());
+    }
+    handles.callback.set(handle, handles.none.clone());
+    handles.arguments.set(handle, handles.none.clone());
+    Ok(handles.none.clone())
+}
+
+/// `_lock` of a handle that other threads may cancel: made when somebody asks for it.
+fn lock(py: Python<'_>, handle: &Object) -> PyResult<Object> {
+    let missing = || pyo3::exceptions::PyAttributeError::new_err("_lock");
+    let slot = handles().lock.ok_or_else(missing)?;
+    if let Some(lock) = slot.get(handle) {
+        return Ok(lock);
+    }
+    let made = py.import("threading")?.getattr("RLock")?.call0()?;
+    // Making it may have let another thread in, which has made one.
+    if slot.get(handle).is_none() {
+        slot.set(handle, made.into());
+    }
+    slot.get(handle).ok_or_else(missing)
+}
+
+fn set_lock(_py: Python<'_>, handle: &Object, lock: Object) {
+    if let Some(slot) = handles().lock {
+        slot.set(handle, lock);
+    }
 }
 
 /// Lets the collector see a handle that the loop has done with, if somebody else keeps it.

@@ -6,6 +6,10 @@ use pyo3::types::PyString;
 
 /// `asyncio.futures`.
 pub(crate) static FUTURES: Module = Module::new("asyncio.futures");
+/// `asyncio.tasks`.
+pub(crate) static TASKS: Module = Module::new("asyncio.tasks");
+/// `asyncio.base_events`.
+pub(crate) static BASE_EVENTS: Module = Module::new("asyncio.base_events");
 /// `asyncio.protocols`.
 pub(crate) static PROTOCOLS: Module = Module::new("asyncio.protocols");
 

@@ -204,6 +204,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     pub fn waiter(&mut self) -> Waiter<'_, H, D> {
         Waiter {
             needs_poll: self.needs_poll(),
+            is_idle: self.is_idle(),
             driver: &mut self.driver,
             inbox: &self.inbox,
         }
@@ -375,6 +376,8 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
 pub struct Waiter<'a, H: Host, D: Driver> {
     /// Whether a wait without time can find something.
     needs_poll: bool,
+    /// Whether nothing was scheduled since [`EventLoop::prepare_wait`] has said that there is time to wait.
+    is_idle: bool,
     driver: &'a mut D,
     inbox: &'a Inbox<H::Handle, D::Waker>,
 }
@@ -392,7 +395,7 @@ impl<H: Host, D: Driver> Waiter<'_, H, D> {
             }
             return self.driver.wait(timeout);
         }
-        let timeout = if self.inbox.fall_asleep() {
+        let timeout = if self.is_idle && self.inbox.fall_asleep() {
             timeout
         } else {
             Some(Duration::ZERO)

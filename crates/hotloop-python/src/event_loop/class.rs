@@ -6,8 +6,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyString, PyType};
 
 use super::{
-    CLASS, Loop, begin_running, construct, create_future, end_running, get_debug, is_closed, release,
-    run_once, scheduling, stop, watching, write_to_self,
+    CLASS, Loop, begin_running, construct, create_future, create_task, end_running, get_debug, is_closed,
+    release, run_once, scheduling, stop, watching, write_to_self,
 };
 use crate::answers::{bool_object, object_or_none};
 use crate::ffi::{ClassBuilder, Object, This};
@@ -69,6 +69,7 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(c"_connect", c"_connect($self, host, port, /)\n--\n\nBegin to connect to an address: a transport without a protocol and a future or None, or None.", connecting::connect)
         .method(c"_connect_unix", c"_connect_unix($self, path, /)\n--\n\nBegin to connect to a Unix socket, as _connect().", connecting::connect_unix)
         .no_args(c"create_future", c"create_future($self, /)\n--\n\nA future of this loop.", create_future)
+        .method(c"create_task", c"create_task($self, /, coro, **kwargs)\n--\n\nSchedule a coroutine, as a task.", create_task)
         .no_args(c"_release", c"_release($self, /)\n--\n\nLet go of the kernel and of everything scheduled, for good.", release)
         .method(c"_open_stream", c"_open_stream($self, sock, protocol, waiter, extra, server, context=None, /)\n--\n\nA transport over a connected socket.", transports::open_stream)
         .method(c"_open_datagrams", c"_open_datagrams($self, sock, protocol, address, waiter, extra, /)\n--\n\nA transport over a datagram socket.", transports::open_datagrams)

@@ -22,16 +22,19 @@ use crate::answers::{bool_object, none};
 use crate::dispatch;
 use crate::driver::AnyDriver;
 use crate::errors::os_error;
-use crate::ffi::{self, Class, Instance, Layout, Object, This, Visit};
+use crate::ffi::{self, Call, Class, Instance, Layout, Name, Object, This, Visit};
 use crate::handles;
 use crate::host::{Engine, Inbox};
-use crate::modules::FUTURES;
+use crate::modules::{BASE_EVENTS, FUTURES, TASKS};
 use crate::tls::{self, Tls};
 use crate::transports::Transport;
 
 /// Reads go through a buffer of this size, in bytes: asyncio's own limit for one read (`max_size`), so a protocol sees
 /// pieces of the sizes it is used to. Only the pages that reads have touched cost memory.
 const SCRATCH: usize = 256 * 1024;
+
+/// So many handles are kept for later callbacks: those of a busy turn.
+const EMPTIED: usize = 256;
 
 /// The native part of a loop.
 pub(crate) struct Loop {
@@ -62,6 +65,8 @@ pub(crate) struct Loop {
     /// What the callbacks scheduled in this turn without a context of their own take a copy of. Renewed when the
     /// current variables have changed, and dropped with the turn, so that it keeps no value alive.
     snapshot: RefCell<Option<Object>>,
+    /// Handles whose callbacks have run, emptied, for the next ones.
+    emptied: RefCell<Vec<Object>>,
     /// `_current_handle`: what runs now, in debug mode.
     current: RefCell<Option<Object>>,
     /// TLS connections that have gathered bytes in this turn, for its end to encrypt.
@@ -183,6 +188,7 @@ impl Loop {
             .as_mut()
             .map(|engine| (engine.take_scheduled(), engine.take_io()));
         self.drop_snapshot();
+        drop(self.emptied.take());
         drop(self.inbox.take());
         drop(engine);
         if let Some(((ready, timers), _)) = &scheduled {
@@ -217,6 +223,22 @@ impl Loop {
     pub(crate) fn set_current(&self, handle: Option<Object>) {
         let old = self.current.replace(handle);
         drop(old);
+    }
+
+    /// A handle to be filled anew, if one is left over.
+    #[inline]
+    fn take_emptied(&self) -> Option<Object> {
+        self.emptied.borrow_mut().pop()
+    }
+
+    /// Keeps a handle for the next callback, if its own has run and nobody else holds it.
+    #[inline]
+    pub(crate) fn reuse(&self, handle: Object) {
+        if self.emptied.borrow().len() < EMPTIED
+            && let Some(handle) = handles::empty(handle)
+        {
+            self.emptied.borrow_mut().push(handle);
+        }
     }
 
     /// Drops what callbacks of the turn have shared.
@@ -353,6 +375,7 @@ fn construct(class: &Bound<'_, PyType>) -> PyResult<Loop> {
         own_time: RefCell::default(),
         resolution: Cell::new(1e-9),
         snapshot: RefCell::default(),
+        emptied: RefCell::default(),
         current: RefCell::default(),
         gathered: RefCell::default(),
     })
@@ -374,8 +397,28 @@ fn get_debug<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
 fn create_future<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     let class = FUTURES.get(py, pyo3::intern!(py, "Future"))?;
-    ffi::call_with_keyword(&class, pyo3::intern!(py, "loop"), this.object())
+    ffi::call_with_keyword(&class, &LOOP, this.object())
 }
+
+/// What asyncio's method does where no task factory is set and nothing is traced; else that method.
+fn create_task<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    let factory = this.object().getattr(pyo3::intern!(py, "_task_factory"))?;
+    if this.debug.get()
+        || this.closed.get()
+        || !factory.is_none()
+        || call.len() != 1
+        || !call.has_only(&["name", "context"])
+    {
+        let class = BASE_EVENTS.get(py, pyo3::intern!(py, "BaseEventLoop"))?;
+        let method = class.getattr(pyo3::intern!(py, "create_task"))?;
+        return call.forward(&method.call_method1(pyo3::intern!(py, "__get__"), (this.object(),))?);
+    }
+    let class = TASKS.get(py, pyo3::intern!(py, "Task"))?;
+    call.forward_with(&class, &LOOP, this.object())
+}
+
+static LOOP: Name = Name::new("loop");
 
 fn release<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
     this.release();

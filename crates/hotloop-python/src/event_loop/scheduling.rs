@@ -61,22 +61,27 @@ impl<'py> This<'_, 'py, Loop> {
         context: Context,
     ) -> PyResult<Object> {
         let py = self.py();
-        let handle = handles::new(
-            py,
-            self.object(),
-            function.into(),
-            arguments,
-            context,
-            self.debug.get(),
-        )?;
-        ffi::untrack(&handle);
+        let (function, debug) = (function.into(), self.debug.get());
+        let handle = match self.take_emptied() {
+            Some(place) => handles::new_in(py, place, self.object(), function, arguments, context, debug)?,
+            None => handles::new(py, self.object(), function, arguments, context, debug)?,
+        };
+        self.enqueue(&handle);
+        Ok(handle)
+    }
+
+    /// Puts a handle into the queue of ready callbacks.
+    #[inline]
+    fn enqueue(self, handle: &Object) {
         match self.engine() {
-            Ok(mut engine) => engine.call_soon(handle.clone()),
-            // The loop waits in the kernel and this is another thread. Stock asyncio appends to its queue too, where
-            // the callback runs once something else wakes the loop; here it wakes it.
+            Ok(mut engine) => {
+                ffi::untrack(handle);
+                engine.call_soon(handle.clone());
+            }
+            // The loop waits in the kernel and this is another thread. Stock asyncio's `call_soon` appends to its queue
+            // too, where the callback runs once something else wakes the loop; here it wakes it.
             Err(_) => self.push(handle.clone()),
         }
-        Ok(handle)
     }
 
     /// Schedules a callback for a time of the loop's clock, and answers its handle.
@@ -131,11 +136,7 @@ pub(super) fn call_soon_threadsafe<'py>(
     let context = context(&call, "BaseEventLoop.call_soon_threadsafe", &["callback"])?;
     this.check_closed()?;
     check_in_debug(this, &callback, "call_soon_threadsafe", false)?;
-    let context = match context {
-        Some(context) => context,
-        None => ffi::copy_context(py)?,
-    };
-    let context = Context::Given(context);
+    let context = this.context(py, context)?;
     let handle = handles::new_threadsafe(
         py,
         this.object(),
@@ -144,7 +145,7 @@ pub(super) fn call_soon_threadsafe<'py>(
         context,
         this.debug.get(),
     )?;
-    this.push(handle.clone());
+    this.enqueue(&handle);
     Ok(handle.into_bound(py))
 }
 

@@ -3,6 +3,7 @@
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyTuple};
 
 use super::Object;
@@ -61,6 +62,15 @@ impl<'a, 'py> Call<'a, 'py> {
         self.arguments.len() > self.positional
     }
 
+    /// Whether every keyword argument has one of these names.
+    #[inline]
+    pub(crate) fn has_only(&self, names: &[&str]) -> bool {
+        !self.has_keywords()
+            || self
+                .keywords()
+                .all(|(given, _)| names.iter().any(|name| given == *name))
+    }
+
     /// A positional argument.
     #[inline]
     pub(crate) fn get(&self, index: usize) -> Option<Borrowed<'a, 'py, PyAny>> {
@@ -112,6 +122,9 @@ impl<'a, 'py> Call<'a, 'py> {
         if !self.has_keywords() {
             return Ok(None);
         }
+        if let Some(value) = self.only_keyword(name) {
+            return Ok(Some(value).filter(|value| !value.is_none()));
+        }
         self.check_keywords(function, positional, name)?;
         Ok(self.by_name(name).filter(|value| !value.is_none()))
     }
@@ -148,6 +161,54 @@ impl<'a, 'py> Call<'a, 'py> {
                 "{function}() missing 1 required positional argument: '{name}'"
             ))
         })
+    }
+
+    /// The value of the only keyword argument, if it has this name: the usual case, without a detour.
+    #[inline]
+    fn only_keyword(&self, name: &str) -> Option<Borrowed<'a, 'py, PyAny>> {
+        if self.arguments.len() != self.positional + 1 {
+            return None;
+        }
+        // SAFETY: there is a keyword argument, so there is a tuple of names, and its one item is a string.
+        let given = unsafe { Borrowed::from_ptr(self.py, ffi::PyTuple_GET_ITEM(self.names, 0)) };
+        let is_it = given
+            .cast::<PyString>()
+            .is_ok_and(|given| given.to_str().is_ok_and(|given| given == name));
+        // SAFETY: the caller keeps its arguments alive during the call.
+        is_it.then(|| unsafe { Borrowed::from_ptr(self.py, self.arguments[self.positional]) })
+    }
+
+    /// Calls `callee` with the same arguments and one more, by name.
+    ///
+    /// # Errors
+    /// What the call raises.
+    pub(crate) fn forward_with(
+        &self,
+        callee: &Bound<'py, PyAny>,
+        name: &Name,
+        value: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (joined, arguments): (Bound<'py, PyTuple>, Vec<*mut ffi::PyObject>);
+        let single = name.tuple(self.py)?;
+        let one = [
+            self.arguments.first().copied().unwrap_or_default(),
+            value.as_ptr(),
+        ];
+        // Of one argument and no keyword, nothing needs to be put together.
+        let (names, values) = if self.arguments.len() == 1 && self.positional == 1 {
+            (single, &one[..])
+        } else {
+            let given = self.keywords().map(|(name, _)| name.into_any());
+            joined = PyTuple::new(self.py, given.chain(single.iter()).collect::<Vec<_>>())?;
+            arguments = self.arguments.iter().copied().chain([value.as_ptr()]).collect();
+            (&joined, &arguments[..])
+        };
+        // SAFETY: as many values behind the positional ones as there are names, all alive during the call.
+        unsafe {
+            let result =
+                ffi::PyObject_Vectorcall(callee.as_ptr(), values.as_ptr(), self.positional, names.as_ptr());
+            Bound::from_owned_ptr_or_err(self.py, result)
+        }
     }
 
     fn keywords(&self) -> impl Iterator<Item = (Bound<'py, PyString>, *mut ffi::PyObject)> {
@@ -309,15 +370,34 @@ pub(crate) fn call_method<'py, const N: usize>(
 #[inline]
 pub(crate) fn call_with_keyword<'py>(
     callee: &Bound<'py, PyAny>,
-    name: &Bound<'py, PyString>,
+    name: &Name,
     value: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let names = PyTuple::new(callee.py(), [name])?;
+    let names = name.tuple(callee.py())?;
     let stack = [value.as_ptr()];
     // SAFETY: one value for one name, all alive during the call.
     unsafe {
         let result = ffi::PyObject_Vectorcall(callee.as_ptr(), stack.as_ptr(), 0, names.as_ptr());
         Bound::from_owned_ptr_or_err(callee.py(), result)
+    }
+}
+
+/// The name of a keyword argument, as a call wants it: a tuple that is made once.
+pub(crate) struct Name {
+    name: &'static str,
+    tuple: PyOnceLock<Py<PyTuple>>,
+}
+
+impl Name {
+    pub(crate) const fn new(name: &'static str) -> Self {
+        let tuple = PyOnceLock::new();
+        Self { name, tuple }
+    }
+
+    #[inline]
+    fn tuple<'a, 'py>(&'a self, py: Python<'py>) -> PyResult<&'a Bound<'py, PyTuple>> {
+        let made = || Ok::<_, PyErr>(PyTuple::new(py, [PyString::intern(py, self.name)])?.unbind());
+        Ok(self.tuple.get_or_try_init(py, made)?.bind(py))
     }
 }
 

@@ -18,12 +18,12 @@ mod window;
 
 pub(crate) use buffer::{Bytes, ReadBuffer, WriteBuffer, append, bytes_from, filled};
 pub(crate) use call::{
-    Call, call_method, call_no_args, call_one, call_tuple, call_two, call_with_keyword, is_method_of,
+    Call, Name, call_method, call_no_args, call_one, call_tuple, call_two, call_with_keyword, is_method_of,
     no_arguments,
 };
 pub(crate) use class::{
-    Class, ClassBuilder, Finalize, Flag, Instance, Layout, This, Visit, alloc_plain, plain_class,
-    track_if_shared, untrack,
+    Class, ClassBuilder, Finalize, Flag, Instance, Layout, PlainClass, This, Visit, alloc_plain, is_unshared,
+    track_if_shared, untrack, version_of,
 };
 pub(crate) use context::{copy_context, copy_of, enter, exit, gil_is_held, same_variables};
 pub(crate) use object::Object;

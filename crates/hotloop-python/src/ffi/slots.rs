@@ -74,6 +74,16 @@ impl Slot {
         }
     }
 
+    /// Empties the slot of `instance`.
+    #[inline]
+    pub(crate) fn take(self, instance: &Object) {
+        // SAFETY: as in `set`.
+        unsafe {
+            let old = std::mem::replace(&mut *self.place(instance), std::ptr::null_mut());
+            ffi::Py_XDECREF(old);
+        }
+    }
+
     #[inline]
     fn place(self, instance: &Object) -> *mut *mut ffi::PyObject {
         // SAFETY: inside the instance, see `get`.

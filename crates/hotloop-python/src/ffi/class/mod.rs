@@ -20,7 +20,7 @@ use super::{Call, Slot};
 pub(crate) use collector::{Visit, track_if_shared, untrack};
 pub(super) use entry::guard;
 pub(crate) use instance::{Instance, This};
-pub(crate) use plain::{Flag, alloc_plain, plain_class};
+pub(crate) use plain::{Flag, PlainClass, alloc_plain, is_unshared, version_of};
 
 /// A Rust value that lives inside a Python object.
 ///

@@ -1,6 +1,7 @@
 //! Native classes without a value of ours: their instances keep their state in the slots of their base.
 
 use std::ffi::{CStr, c_int, c_void};
+use std::num::NonZeroU32;
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
@@ -11,67 +12,97 @@ use super::entry::{conjure, guard};
 use super::{leak, make_type, slot};
 use crate::ffi::Object;
 
-/// A class below `base` with nothing of its own but a name: its instances keep their state in the base's slots.
-///
-/// # Errors
-/// What CPython raises if the class cannot be.
-pub(crate) fn plain_class<'py, G, S>(
-    base: &Bound<'py, PyType>,
-    name: &'static CStr,
-    property: &'static CStr,
-    _get: G,
-    _set: S,
-) -> PyResult<(Bound<'py, PyType>, Flag)>
-where
-    G: for<'a> Fn(Python<'a>, &Object) -> PyResult<Object> + Copy + 'static,
-    S: for<'a> Fn(Python<'a>, &Object, Object) + Copy + 'static,
-{
-    const {
-        assert!(
-            size_of::<G>() == 0 && size_of::<S>() == 0,
-            "an accessor is a plain function"
-        )
-    };
-    // SAFETY: the base is alive.
-    let (size, traverse, clear) = unsafe {
-        let base = &*base.as_type_ptr();
-        (base.tp_basicsize, base.tp_traverse, base.tp_clear)
-    };
-    // A class with a spec must say how it is traversed; one written in Python is by its list of slots, of which there
-    // are no more below it.
-    let slots = [
-        traverse.map(|traverse| slot(ffi::Py_tp_traverse, traverse as *mut c_void)),
-        clear.map(|clear| slot(ffi::Py_tp_clear, clear as *mut c_void)),
-    ];
-    let property = ffi::PyGetSetDef {
-        name: property.as_ptr(),
-        get: Some(plain_get::<G>),
-        set: Some(plain_set::<S>),
-        ..Default::default()
-    };
-    let properties = slot(
-        ffi::Py_tp_getset,
-        leak(vec![property, ffi::PyGetSetDef::default()]).cast(),
-    );
-    let class = make_type(
-        base,
-        name,
-        // Room for the flag, and for the alignment of what a class below may add.
-        size + 8,
-        ffi::Py_TPFLAGS_BASETYPE,
-        slots.into_iter().flatten().chain([properties]).collect(),
-    )?;
-    Ok((class, Flag { offset: size }))
+/// Puts together a class with nothing of its own but a name, some accessors and methods, and a flag: its instances keep
+/// their state in the slots of their base.
+#[derive(Default)]
+pub(crate) struct PlainClass {
+    methods: Vec<ffi::PyMethodDef>,
+    properties: Vec<ffi::PyGetSetDef>,
 }
 
-/// A new instance of a class without a value of ours: one made by [`plain_class`].
+impl PlainClass {
+    /// Adds an attribute in front of the base's. Both functions must be plain ones.
+    pub(crate) fn property<G, S>(mut self, name: &'static CStr, _get: G, _set: S) -> Self
+    where
+        G: for<'a> Fn(Python<'a>, &Object) -> PyResult<Object> + Copy + 'static,
+        S: for<'a> Fn(Python<'a>, &Object, Object) + Copy + 'static,
+    {
+        const {
+            assert!(
+                size_of::<G>() == 0 && size_of::<S>() == 0,
+                "an accessor is a plain function"
+            )
+        };
+        self.properties.push(ffi::PyGetSetDef {
+            name: name.as_ptr(),
+            get: Some(plain_get::<G>),
+            set: Some(plain_set::<S>),
+            ..Default::default()
+        });
+        self
+    }
+
+    /// Adds a method without arguments in front of the base's. The function must be a plain one.
+    pub(crate) fn no_args<F>(mut self, name: &'static CStr, doc: &'static CStr, _function: F) -> Self
+    where
+        F: for<'a> Fn(Python<'a>, &Object) -> PyResult<Object> + Copy + 'static,
+    {
+        const { assert!(size_of::<F>() == 0, "a method is a plain function") };
+        self.methods.push(ffi::PyMethodDef {
+            ml_name: name.as_ptr(),
+            ml_meth: ffi::PyMethodDefPointer {
+                PyCFunction: plain_method::<F>,
+            },
+            ml_flags: ffi::METH_NOARGS,
+            ml_doc: doc.as_ptr(),
+        });
+        self
+    }
+
+    /// Makes the class below `base`.
+    ///
+    /// # Errors
+    /// What CPython raises if the class cannot be.
+    pub(crate) fn build<'py>(
+        mut self,
+        base: &Bound<'py, PyType>,
+        name: &'static CStr,
+    ) -> PyResult<(Bound<'py, PyType>, Flag)> {
+        // SAFETY: the base is alive.
+        let (size, traverse, clear) = unsafe {
+            let base = &*base.as_type_ptr();
+            (base.tp_basicsize, base.tp_traverse, base.tp_clear)
+        };
+        self.properties.push(ffi::PyGetSetDef::default());
+        self.methods.push(ffi::PyMethodDef::zeroed());
+        // A class with a spec must say how it is traversed; one written in Python is by its list of slots, of which there
+        // are no more below it.
+        let slots = [
+            traverse.map(|traverse| slot(ffi::Py_tp_traverse, traverse as *mut c_void)),
+            clear.map(|clear| slot(ffi::Py_tp_clear, clear as *mut c_void)),
+            Some(slot(ffi::Py_tp_getset, leak(self.properties).cast())),
+            Some(slot(ffi::Py_tp_methods, leak(self.methods).cast())),
+        ];
+        let class = make_type(
+            base,
+            name,
+            // Room for the flag, and for the alignment of what a class below may add.
+            size + 8,
+            ffi::Py_TPFLAGS_BASETYPE,
+            slots.into_iter().flatten().collect(),
+        )?;
+        Ok((class, Flag { offset: size }))
+    }
+}
+
+/// A new instance of a class without a value of ours: one made by [`PlainClass`].
 ///
 /// # Errors
 /// Out of memory.
 #[inline]
 pub(crate) fn alloc_plain(py: Python<'_>, class: &Object) -> PyResult<Object> {
     let class = class.pointer().cast::<ffi::PyTypeObject>();
-    // SAFETY: a heap type made by `plain_class`; its fields are all object slots, for which zero is "empty".
+    // SAFETY: a heap type made by `PlainClass`; its fields are all object slots, for which zero is "empty".
     unsafe {
         let object = ffi::PyType_GenericAlloc(class, 0);
         if object.is_null() {
@@ -102,6 +133,41 @@ impl Flag {
         // SAFETY: as in `get`.
         unsafe { *instance.pointer().byte_offset(self.offset).cast::<u8>() = value.into() }
     }
+}
+
+/// Whether nobody but the caller can get at an object: it holds the only reference, and there is no weak one.
+#[inline]
+pub(crate) fn is_unshared(object: &Object) -> bool {
+    // SAFETY: the object is alive. Where its class has weak references, their list is at that offset.
+    unsafe {
+        let pointer = object.pointer();
+        let weakrefs = (*ffi::Py_TYPE(pointer)).tp_weaklistoffset;
+        ffi::Py_REFCNT(pointer) == 1
+            && (weakrefs == 0 || (*pointer.byte_offset(weakrefs).cast::<*mut ffi::PyObject>()).is_null())
+    }
+}
+
+/// Which version of its attributes a class is at: it changes whenever an attribute of the class or of one above it does.
+/// None while that is not counted, until an attribute is looked up.
+#[inline]
+pub(crate) fn version_of(class: &Object) -> Option<NonZeroU32> {
+    // SAFETY: every caller passes a class, which is alive.
+    let version = unsafe { (*class.pointer().cast::<ffi::PyTypeObject>()).tp_version_tag };
+    NonZeroU32::new(version)
+}
+
+unsafe extern "C" fn plain_method<F>(
+    this: *mut ffi::PyObject,
+    _nothing: *mut ffi::PyObject,
+) -> *mut ffi::PyObject
+where
+    F: for<'a> Fn(Python<'a>, &Object) -> PyResult<Object> + Copy + 'static,
+{
+    guard(std::ptr::null_mut(), |py| {
+        // SAFETY: CPython calls a method with a living instance of its class.
+        let (object, function) = unsafe { (Borrowed::from_ptr(py, this), conjure::<F>()) };
+        Ok(function(py, &object.into())?.into_bound(py).into_ptr())
+    })
 }
 
 unsafe extern "C" fn plain_get<G>(this: *mut ffi::PyObject, _closure: *mut c_void) -> *mut ffi::PyObject
