@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import _hotloop
+from ._registry import TransportsView
 from ._selector import LoopSelector
 
 __all__ = ["LoopBase"]
@@ -23,7 +24,10 @@ class LoopBase(_hotloop.Loop, asyncio.SelectorEventLoop):
     if TYPE_CHECKING:
         # What asyncio's classes have without telling the type checker.
         _selector: LoopSelector
-        _transports: MutableMapping[int, asyncio.Transport]
+
+        @property
+        def _transports(self) -> TransportsView: ...
+
         _csock: socket.socket
         _ssock: socket.socket
         _watcher: Any

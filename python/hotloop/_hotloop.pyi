@@ -4,7 +4,7 @@ import asyncio
 import socket
 import sys
 from asyncio import transports
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable, MutableMapping
 from contextvars import Context
 from typing import Any, ClassVar, Final, Literal, TypeVar, TypeVarTuple, final
 
@@ -135,6 +135,11 @@ class Loop:
         self, host: object, port: object, family: object, type: object, proto: object, flags: object, /
     ) -> list[tuple[int, int, int, str, Any]] | None: ...
     # Transports
+    _foreign_transports: MutableMapping[int, asyncio.BaseTransport] | None
+    def _transport(self, fd: int, /) -> asyncio.BaseTransport | None: ...
+    def _live_transports(self) -> list[tuple[int, asyncio.BaseTransport]]: ...
+    def _keep_transport(self, fd: int, transport: object, /) -> bool: ...
+    def _forget_transport(self, fd: int, /) -> bool: ...
     def _open_stream(
         self,
         sock: socket.socket,

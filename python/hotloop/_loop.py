@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 from ._connections import ConnectionMethods
 from ._processes import Children, has_own_watcher, is_by_descriptor, spawn
 from ._queues import ReadyView, ScheduledView
+from ._registry import TransportsView
 from ._selector import LoopSelector
 from ._sockets import SocketMethods
 from ._tls import TlsProtocol, move_buffered
@@ -137,6 +138,16 @@ class EventLoop(SocketMethods, ConnectionMethods):
     def _scheduled(self, timers: Any) -> None:
         if len(timers):
             raise AttributeError("timers are scheduled with call_at()")
+
+    @property
+    def _transports(self) -> TransportsView:
+        return TransportsView(self)
+
+    @_transports.setter
+    def _transports(self, transports: Any) -> None:
+        # asyncio's constructor puts an empty dictionary here; the native one is in its place already.
+        for fd, transport in dict(transports).items():
+            TransportsView(self)[fd] = transport
 
     # Watching descriptors. The public methods are asyncio's: they check, then come here.
 

@@ -7,7 +7,7 @@ use pyo3::types::{PyFloat, PyString, PyType};
 
 use super::{
     CLASS, Loop, begin_running, construct, create_future, create_task, end_running, get_debug, is_closed,
-    release, run_once, scheduling, stop, watching, write_to_self,
+    registry, release, run_once, scheduling, stop, watching, write_to_self,
 };
 use crate::answers::{bool_object, object_or_none};
 use crate::ffi::{ClassBuilder, Object, This};
@@ -71,6 +71,10 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .no_args(c"create_future", c"create_future($self, /)\n--\n\nA future of this loop.", create_future)
         .method(c"create_task", c"create_task($self, /, coro, **kwargs)\n--\n\nSchedule a coroutine, as a task.", create_task)
         .no_args(c"_release", c"_release($self, /)\n--\n\nLet go of the kernel and of everything scheduled, for good.", release)
+        .method(c"_transport", c"_transport($self, fd, /)\n--\n\nThe native transport of a descriptor, or None.", registry::transport)
+        .no_args(c"_live_transports", c"_live_transports($self, /)\n--\n\nThe native transports and their descriptors, as a list of pairs.", registry::live_transports)
+        .method(c"_keep_transport", c"_keep_transport($self, fd, transport, /)\n--\n\nNote whose a descriptor is; answer whether the transport is a native one.", registry::keep_transport)
+        .method(c"_forget_transport", c"_forget_transport($self, fd, /)\n--\n\nForget whose a descriptor is; answer whether it was known.", registry::forget_transport)
         .method(c"_open_stream", c"_open_stream($self, sock, protocol, waiter, extra, server, context=None, /)\n--\n\nA transport over a connected socket.", transports::open_stream)
         .method(c"_open_datagrams", c"_open_datagrams($self, sock, protocol, address, waiter, extra, /)\n--\n\nA transport over a datagram socket.", transports::open_datagrams)
         .method(c"_open_read_pipe", c"_open_read_pipe($self, pipe, protocol, waiter, extra, /)\n--\n\nA transport over what a pipe gives.", transports::open_read_pipe)
@@ -83,6 +87,7 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
             drop(old);
             Ok(())
         })
+        .property(c"_foreign_transports", c"Transports that are not native, by descriptor, or None.", registry::foreign, registry::set_foreign)
         .property(c"_clock_resolution", c"In seconds: a timer due within it is due now.", |this| Ok(PyFloat::new(this.py(), this.resolution.get()).into_any()), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| {
             this.resolution.set(value.extract()?);
             Ok(())

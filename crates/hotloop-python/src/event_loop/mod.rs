@@ -2,6 +2,7 @@
 
 mod class;
 mod guard;
+mod registry;
 mod scheduling;
 mod watching;
 
@@ -22,7 +23,7 @@ use crate::answers::{bool_object, none};
 use crate::dispatch;
 use crate::driver::AnyDriver;
 use crate::errors::os_error;
-use crate::ffi::{self, Call, Class, Instance, Layout, Name, Object, This, Visit};
+use crate::ffi::{self, Call, Class, Instance, Layout, Name, Object, Registry, This, Visit};
 use crate::handles;
 use crate::host::{Engine, Inbox};
 use crate::modules::{BASE_EVENTS, FUTURES, TASKS};
@@ -67,6 +68,10 @@ pub(crate) struct Loop {
     snapshot: RefCell<Option<Object>>,
     /// Handles whose callbacks have run, emptied, for the next ones.
     emptied: RefCell<Vec<Object>>,
+    /// The native transports of sockets by descriptor.
+    pub(crate) transports: Registry,
+    /// `_foreign_transports`: a mapping of other transports by descriptor, where there are any.
+    foreign: RefCell<Option<Object>>,
     /// `_current_handle`: what runs now, in debug mode.
     current: RefCell<Option<Object>>,
     /// TLS connections that have gathered bytes in this turn, for its end to encrypt.
@@ -97,6 +102,9 @@ impl Class for Loop {
         if let Ok(snapshot) = self.snapshot.try_borrow() {
             visit.objects(&*snapshot);
         }
+        if let Ok(foreign) = self.foreign.try_borrow() {
+            visit.objects(&*foreign);
+        }
         if let (Ok(time), Ok(current)) = (self.own_time.try_borrow(), self.current.try_borrow()) {
             visit.objects(time.iter().chain(current.iter()));
         }
@@ -109,6 +117,7 @@ impl Class for Loop {
         self.release();
         self.own_time.take();
         self.current.take();
+        self.foreign.take();
         self.gathered.take();
     }
 }
@@ -376,6 +385,8 @@ fn construct(class: &Bound<'_, PyType>) -> PyResult<Loop> {
         resolution: Cell::new(1e-9),
         snapshot: RefCell::default(),
         emptied: RefCell::default(),
+        transports: Registry::default(),
+        foreign: RefCell::default(),
         current: RefCell::default(),
         gathered: RefCell::default(),
     })

@@ -13,6 +13,7 @@ mod call;
 mod class;
 mod context;
 mod object;
+mod registry;
 mod slots;
 mod window;
 
@@ -27,5 +28,6 @@ pub(crate) use class::{
 };
 pub(crate) use context::{copy_context, copy_of, enter, exit, gil_is_held, same_variables};
 pub(crate) use object::Object;
+pub(crate) use registry::{Entry, Registry};
 pub(crate) use slots::{Slot, same_type};
 pub(crate) use window::Window;

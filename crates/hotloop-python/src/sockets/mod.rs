@@ -284,14 +284,7 @@ fn wait<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     // A transport's socket is the transport's alone.
-    if !this
-        .object()
-        .getattr(pyo3::intern!(py, "_transports"))?
-        .is_empty()?
-    {
-        this.object()
-            .call_method1(pyo3::intern!(py, "_ensure_fd_no_transport"), (fd,))?;
-    }
+    this.ensure_no_transport(fd)?;
     this.check_closed()?;
     let future = ffi::call_method(this.object(), pyo3::intern!(py, "create_future"), [])?;
     let class = CLASS

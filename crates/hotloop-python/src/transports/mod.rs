@@ -76,6 +76,19 @@ impl Transport {
     }
 }
 
+/// Notes in a loop whose a descriptor is; answers whether the object is a native transport of a socket.
+pub(crate) fn register(event_loop: This<'_, '_, Loop>, fd: u32, transport: &Object) -> bool {
+    let py = event_loop.py();
+    if let Some(transport) = SocketTransport::of(transport) {
+        transport.with(py, |this| this.register(event_loop, fd));
+    } else if let Some(transport) = DatagramTransport::of(transport) {
+        transport.with(py, |this| this.register(event_loop, fd));
+    } else {
+        return false;
+    }
+    true
+}
+
 /// Makes the classes and adds them to the module.
 ///
 /// # Errors

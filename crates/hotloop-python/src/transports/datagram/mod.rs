@@ -94,6 +94,13 @@ impl Finalize for DatagramTransport {
     }
 }
 
+impl DatagramTransport {
+    /// The transport that an object is, if it is one.
+    pub(super) fn of(object: &Object) -> Option<Instance<Self>> {
+        Instance::from_class(object, CLASS.get())
+    }
+}
+
 impl Linked for DatagramTransport {
     type Key = EndpointKey;
 

@@ -18,7 +18,7 @@ use super::Transport;
 use super::protocol::Protocol;
 use crate::dispatch::{in_context, is_fatal};
 use crate::event_loop::Loop;
-use crate::ffi::{self, Class, Instance, Object, This, Visit};
+use crate::ffi::{self, Class, Entry, Instance, Object, This, Visit};
 use crate::host::Engine;
 use crate::modules::FUTURES;
 
@@ -30,6 +30,8 @@ pub(crate) struct Link<K = StreamKey> {
     pub(super) key: Cell<Option<K>>,
     /// The number of the descriptor.
     pub(super) fd: RawFd,
+    /// Its place among the transports of the loop.
+    pub(super) entry: Cell<Option<Entry>>,
     /// What is told; `None` before it is known, and after `connection_lost`.
     pub(super) protocol: RefCell<Option<Protocol>>,
     /// What reading runs in: the context in which reading was last begun.
@@ -51,6 +53,7 @@ impl<K: Key> Link<K> {
             event_loop: RefCell::new(Some(Instance::of(event_loop))),
             key: Cell::new(None),
             fd,
+            entry: Cell::default(),
             protocol: RefCell::default(),
             read_context: RefCell::default(),
             write_context: RefCell::default(),
@@ -77,6 +80,7 @@ impl<K: Key> Link<K> {
         }
         self.protocol.take();
         self.event_loop.take();
+        self.entry.take();
     }
 }
 
@@ -171,6 +175,11 @@ impl<'py, T: Linked> This<'_, 'py, T> {
             Ok(engine.as_deref_mut().map(|engine| act(engine, key)))
         })?;
         Ok(done.flatten())
+    }
+
+    /// Notes in the loop that a descriptor is this transport's.
+    pub(super) fn register(self, event_loop: This<'_, 'py, Loop>, fd: u32) {
+        event_loop.transports.enter(fd, self, &self.link().entry);
     }
 
     /// The loop; `None` after `connection_lost`.

@@ -152,12 +152,7 @@ impl<'py> It<'_, 'py> {
         protocol: &Bound<'py, PyAny>,
         server: Option<Object>,
     ) -> PyResult<()> {
-        if event_loop.engine()?.has_stream(self.link.fd) {
-            let py = self.py();
-            event_loop
-                .object()
-                .call_method1(pyo3::intern!(py, "_ensure_fd_no_transport"), (self.link.fd,))?;
-        }
+        event_loop.ensure_no_transport(self.link.fd)?;
         self.ends.borrow_mut().0 = driver::local_address(self.link.fd).ok();
         self.begin(event_loop, protocol, server)
     }
@@ -175,16 +170,12 @@ impl<'py> It<'_, 'py> {
         protocol: &Bound<'py, PyAny>,
         server: Option<Object>,
     ) -> PyResult<()> {
-        let py = self.py();
         self.set_protocol(protocol)?;
         if let Some(server) = server {
             self.attach(&server)?;
             self.server.replace(Some(server));
         }
-        event_loop
-            .object()
-            .getattr(pyo3::intern!(py, "_transports"))?
-            .set_item(self.link.fd, self.object())?;
+        self.register(event_loop, self.link.fd.unsigned_abs());
         if matches!(self.ends.borrow().0, Some(SocketAddress::Internet(_))) {
             // A stream over IP that is not TCP (SCTP, MPTCP on old kernels) has no such option, nor the need.
             drop(driver::set_nodelay(self.link.fd));
