@@ -336,7 +336,7 @@ class EventLoop(SocketMethods, ConnectionMethods):
 
     def _is_unaltered(self, names: frozenset[str]) -> bool:
         """Whether nobody has put something of his own in the place of these methods, or of the socket class."""
-        if self._debug or base_events.socket.socket is not _socket or not names.isdisjoint(vars(self)):  # type: ignore[attr-defined]
+        if self._debug or base_events.socket.socket is not _socket or not vars(self).keys().isdisjoint(names):  # type: ignore[attr-defined]
             return False
         kind = type(self)
         return kind in (SelectorEventLoop, ProactorEventLoop) or all(

@@ -75,7 +75,14 @@ pub(crate) fn connecting(
 ) -> PyResult<Instance<SocketTransport>> {
     let number = fd.as_raw_fd();
     let kind = SocketKind::of(address);
-    new(event_loop, Owner::Transport(fd), number, kind, None)
+    let transport = new(event_loop, Owner::Transport(fd), number, kind, None)?;
+    if let SocketAddress::Internet(internet) = address
+        && !internet.ip().is_unspecified()
+    {
+        // What the kernel would call the far end.
+        transport.get(event_loop.py()).ends.borrow_mut().1 = Some(address.clone());
+    }
+    Ok(transport)
 }
 
 /// `SocketTransport._begin_connected(protocol, waiter)`: begins with a connection that was made. The waiter is resolved
@@ -88,7 +95,11 @@ pub(super) fn begin_connected<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> Py
     let at = |index| argument(&call, index, "_begin_connected");
     let (protocol, waiter) = (at(0)?, at(1)?);
     if let Some(event_loop) = this.event_loop() {
-        this.ends.borrow_mut().1 = driver::peer_address(this.link.fd).ok();
+        let mut ends = this.ends.borrow_mut();
+        if ends.1.is_none() {
+            ends.1 = driver::peer_address(this.link.fd).ok();
+        }
+        drop(ends);
         event_loop.with(py, |event_loop| {
             this.serve(event_loop, &protocol, None)?;
             this.wake(event_loop, &waiter)
