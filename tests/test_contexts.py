@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import gc
 import weakref
 
-from harness import turns
+from harness import Recorder, attach, close, run, turns, unix_pair
 
 var: contextvars.ContextVar[object] = contextvars.ContextVar("var", default="unset")
 
@@ -135,3 +136,52 @@ def test_a_closed_loop_that_a_context_refers_to_is_collected(loop):
     del other
     gc.collect()
     assert alive() is None
+
+
+def test_connections_do_not_see_each_others_variables(loop):
+    """Each connection reads in a context of its own, which it keeps from one read to the next."""
+    seen = []
+
+    class Noting(Recorder):
+        def data_received(self, data):
+            super().data_received(data)
+            seen.append((self, var.get()))
+            var.set(self)
+
+    connections = []
+    for _ in range(3):
+        near, far = unix_pair()
+        connections.append((*attach(loop, near, Noting), far))
+    for times in (1, 2):
+        for _, protocol, far in connections:
+            far.send(b"x")
+            run(loop, protocol.wait_received(times))
+    protocols = [protocol for _, protocol, _ in connections]
+    assert seen == [(protocol, "unset") for protocol in protocols] + [(protocol, protocol) for protocol in protocols]
+    for transport, _, far in connections:
+        close(loop, transport)
+        far.close()
+
+
+def test_values_of_readers_go_with_their_connections(loop):
+    """What a variable held when a connection began to read is let go of with the connection, not with the loop."""
+
+    class Value:
+        pass
+
+    value = Value()
+    gone = weakref.ref(value)
+    near, far = unix_pair()
+
+    async def connect(value):
+        var.set(value)
+        transport, _ = await loop.create_connection(asyncio.Protocol, sock=near)
+        return transport
+
+    transport = run(loop, connect(value))
+    del value
+    close(loop, transport)
+    del transport
+    gc.collect()
+    assert gone() is None
+    far.close()

@@ -66,6 +66,9 @@ pub(crate) struct Loop {
     /// What the callbacks scheduled in this turn without a context of their own take a copy of. Renewed when the
     /// current variables have changed, and dropped with the turn, so that it keeps no value alive.
     snapshot: RefCell<Option<Object>>,
+    /// What transports that began to read with the same variables share, until something comes in for them. Dropped when
+    /// none of them is left.
+    readers: RefCell<Option<Object>>,
     /// Handles whose callbacks have run, emptied, for the next ones.
     emptied: RefCell<Vec<Object>>,
     /// The native transports of sockets by descriptor.
@@ -99,8 +102,9 @@ impl Class for Loop {
             visit.objects(engine.watching());
             visit.objects(engine.streaming().map(Transport::object));
         }
-        if let Ok(snapshot) = self.snapshot.try_borrow() {
+        if let (Ok(snapshot), Ok(readers)) = (self.snapshot.try_borrow(), self.readers.try_borrow()) {
             visit.objects(&*snapshot);
+            visit.objects(&*readers);
         }
         if let Ok(foreign) = self.foreign.try_borrow() {
             visit.objects(&*foreign);
@@ -197,6 +201,7 @@ impl Loop {
             .as_mut()
             .map(|engine| (engine.take_scheduled(), engine.take_io()));
         self.drop_snapshot();
+        drop(self.readers.take());
         drop(self.emptied.take());
         drop(self.inbox.take());
         drop(engine);
@@ -255,6 +260,34 @@ impl Loop {
     pub(crate) fn drop_snapshot(&self) {
         let old = self.snapshot.take();
         drop(old);
+        let is_last = self
+            .readers
+            .borrow()
+            .as_ref()
+            .is_some_and(|readers| readers.refcount() == 1);
+        if is_last {
+            let old = self.readers.take();
+            drop(old);
+        }
+    }
+
+    /// A context with the variables of the current one, for a transport that begins to read. Others may have it too; it is
+    /// to be copied before it is entered.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub(crate) fn context_of_readers(&self, py: Python<'_>) -> PyResult<Object> {
+        let copy = ffi::copy_context(py)?;
+        let mut readers = self.readers.borrow_mut();
+        if let Some(readers) = &*readers
+            && ffi::same_variables(py, readers, &copy)
+        {
+            return Ok(readers.clone());
+        }
+        let old = readers.replace(copy.clone());
+        drop(readers);
+        drop(old);
+        Ok(copy)
     }
 
     /// Takes the scratch buffer for one read. Give it back with [`Self::return_scratch`].
@@ -384,6 +417,7 @@ fn construct(class: &Bound<'_, PyType>) -> PyResult<Loop> {
         own_time: RefCell::default(),
         resolution: Cell::new(1e-9),
         snapshot: RefCell::default(),
+        readers: RefCell::default(),
         emptied: RefCell::default(),
         transports: Registry::default(),
         foreign: RefCell::default(),

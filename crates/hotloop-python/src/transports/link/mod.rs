@@ -36,6 +36,9 @@ pub(crate) struct Link<K = StreamKey> {
     pub(super) protocol: RefCell<Option<Protocol>>,
     /// What reading runs in: the context in which reading was last begun.
     pub(super) read_context: RefCell<Option<Object>>,
+    /// Whether others share that context, so that it is copied before it is entered for the first time: connections that
+    /// only wait need none of their own.
+    pub(super) shares_context: Cell<bool>,
     /// What the news of sending run in: the context of the write that found no room.
     pub(super) write_context: RefCell<Option<Object>>,
     /// How often the connection was lost or written to thereafter (asyncio's `_conn_lost` of sockets).
@@ -56,6 +59,7 @@ impl<K: Key> Link<K> {
             entry: Cell::default(),
             protocol: RefCell::default(),
             read_context: RefCell::default(),
+            shares_context: Cell::new(false),
             write_context: RefCell::default(),
             lost: Cell::new(0),
             closing: Cell::new(false),
@@ -123,12 +127,21 @@ pub(super) fn on_event<T: Linked>(
 ) -> PyResult<()> {
     let py = this.py();
     let receiving = T::Key::is_of_receiving(&news);
+    let link = this.link();
     let context = if receiving {
-        &this.link().read_context
+        &link.read_context
     } else {
-        &this.link().write_context
+        &link.write_context
     };
-    let context = context.borrow().clone();
+    let mut context = context.borrow().clone();
+    if receiving
+        && link.shares_context.get()
+        && let Some(shared) = &mut context
+    {
+        *shared = ffi::copy_of(py, shared)?;
+        link.shares_context.set(false);
+        drop(link.read_context.replace(context.clone()));
+    }
     let act = || T::run(this, event_loop, news);
     let outcome = match context {
         Some(context) => in_context(py, &context, act),

@@ -28,7 +28,13 @@ impl<'py, T: Linked> This<'_, 'py, T> {
         let Some(key) = self.link().key.get() else {
             return Ok(());
         };
-        let old = self.link().read_context.replace(Some(self.current_context()?));
+        let given = self.link().context.clone();
+        self.link().shares_context.set(given.is_none());
+        let context = match given {
+            Some(given) => Some(given),
+            None => self.with_loop(|event_loop| event_loop.context_of_readers(self.py()))?,
+        };
+        let old = self.link().read_context.replace(context);
         drop(old);
         self.with_loop(|event_loop| {
             let host = T::hosted(Instance::of(self));
