@@ -22,9 +22,12 @@ test: lint
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # What `test` tries with a few random cases, with many and other ones: a few minutes behind the build. A failure tells its seed.
+# The programs of tests/fuzz: SEEDS of them, from a seed drawn at random; SEEDS=all goes on until something is found.
+SEEDS ?= 20000
 fuzz: build
 	PROPTEST_CASES=20000 cargo test -p hotloop --release -- --nocapture
 	HOTLOOP_FAULT_SEED="$$(shuf -i 1-1000000 -n 4 | xargs)" $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 tests/test_faults.py
+	$(BIN)/python tests/fuzz $(if $(filter all,$(SEEDS)),,--seeds $(SEEDS))
 
 # CPython's own asyncio tests, those of $(PYTHON), on the selector loop or on LOOP=proactor; with a version, in an
 # interpreter of its own.

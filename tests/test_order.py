@@ -201,6 +201,30 @@ def an_interrupt_keeps_what_was_not_yet_called(loop, trace):
 
 
 @scenario
+def timers_of_a_turn_that_was_interrupted_come_before_what_it_had_scheduled(loop, trace):
+    def interrupt(name):
+        trace.append(name)
+        loop.call_soon(trace.append, f"scheduled by {name}")
+        loop.call_at(loop.time() - 1, trace.append, f"timer of {name}")
+        raise KeyboardInterrupt
+
+    def schedule(name):
+        trace.append(name)
+        loop.call_soon(trace.append, f"scheduled by {name}")
+
+    for name in ("first", "second"):
+        loop.call_soon(interrupt, name)
+        loop.call_at(loop.time() - 1, schedule, f"{name} timer")
+        loop.call_at(loop.time() - 1, interrupt, f"{name} interrupting timer")
+    loop.call_soon(schedule, "last")
+    for _ in range(5):
+        with contextlib.suppress(KeyboardInterrupt):
+            turns(loop, 1)
+        trace.append("left")
+    turns(loop, 2)
+
+
+@scenario
 def call_soon_and_call_soon_threadsafe_interleave(loop, trace):
     def callback(name):
         trace.append(name)

@@ -53,6 +53,8 @@ pub struct EventLoop<H: Host, D: Driver> {
     pub(crate) ready: Ready<H::Handle>,
     /// Timers of this turn, in the order in which they run. Filled by `begin_turn`.
     due: VecDeque<H::Timer>,
+    /// What this turn has of turns that the host broke off. Written by `begin_turn`, used up by `next_event`.
+    broken_off: BrokenOff,
     /// Timers of later turns.
     timers: Timers<H::Timer>,
     /// Callbacks from other threads.
@@ -86,6 +88,28 @@ pub struct EventLoop<H: Host, D: Driver> {
     pub(crate) turns: u64,
 }
 
+/// Where the turns before were broken off: each has left callbacks and then timers, in front of those of the next.
+#[derive(Default)]
+struct BrokenOff {
+    /// How many timers of the oldest turn are left, or of the one that is being made up for.
+    timers: usize,
+    /// How many callbacks and timers each of the turns behind it has. The last one is no broken one.
+    later: VecDeque<(usize, usize)>,
+}
+
+impl BrokenOff {
+    /// Adds a turn behind `late` timers: `callbacks` are all that are scheduled behind the oldest turn's, `timers` all
+    /// that are due.
+    fn add_turn(&mut self, late: usize, callbacks: usize, timers: usize) {
+        if self.later.is_empty() {
+            self.timers = late;
+        }
+        let counted: usize = self.later.iter().map(|turn| turn.0).sum();
+        self.later
+            .push_back((callbacks.saturating_sub(counted), timers - late));
+    }
+}
+
 /// Whom the completions of an operation concern.
 pub(crate) enum Operation<H: Host> {
     Watch(H::Handle),
@@ -108,6 +132,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             driver,
             ready: Ready::default(),
             due: VecDeque::new(),
+            broken_off: BrokenOff::default(),
             timers: Timers::default(),
             inbox,
             operations: Slab::new(),
@@ -227,16 +252,25 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     }
 
     /// Begins a turn: what is ready now, and the timers due before `end` (seconds of the host's clock), belong to it.
+    ///
+    /// Where the host broke off the turn before, what is left of its callbacks and timers comes first.
     pub fn begin_turn(&mut self, end: impl FnOnce() -> f64) {
         self.take_unsent();
         self.take_inbox();
+        let late = self.due.len();
         if !self.timers.is_empty() {
             let end = end();
             while let Some(timer) = self.timers.pop_due(end) {
                 self.due.push_back(timer);
             }
         }
-        self.ready.begin_turn();
+        if late == 0 {
+            self.broken_off = BrokenOff::default();
+            self.ready.begin_turn();
+        } else {
+            let scheduled = self.ready.len() - self.ready.in_turn();
+            self.broken_off.add_turn(late, scheduled, self.due.len());
+        }
         self.turns += 1;
         self.turn = self.turns;
     }
@@ -249,6 +283,9 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         }
         if let Some(event) = self.next_io() {
             return Some(event);
+        }
+        if !self.broken_off.later.is_empty() {
+            return self.next_broken_off();
         }
         self.due.pop_front().map(Event::Timer)
     }
@@ -301,6 +338,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         self.take_inbox();
         let mut timers = self.timers.take();
         timers.extend(self.due.drain(..));
+        self.broken_off = BrokenOff::default();
         (self.ready.take(), timers)
     }
 
@@ -317,6 +355,20 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     /// The due time of the next timer, in seconds of the host's clock.
     pub(crate) fn next_timer(&self) -> Option<f64> {
         self.timers.next_when()
+    }
+
+    /// The next event where callbacks of a turn come behind timers of an earlier one.
+    #[cold]
+    fn next_broken_off(&mut self) -> Option<Event<H>> {
+        if self.broken_off.timers > 0 {
+            self.broken_off.timers -= 1;
+            return self.due.pop_front().map(Event::Timer);
+        }
+        if let Some((callbacks, timers)) = self.broken_off.later.pop_front() {
+            self.ready.extend_turn(callbacks);
+            self.broken_off.timers = timers;
+        }
+        self.next_event()
     }
 
     fn next_io(&mut self) -> Option<Event<H>> {

@@ -43,6 +43,16 @@ impl<T> Ready<T> {
         self.this_turn = self.queue.len();
     }
 
+    /// How many items of the turn under way are left.
+    pub(crate) fn in_turn(&self) -> usize {
+        self.this_turn
+    }
+
+    /// Has the next `count` items belong to the turn under way too.
+    pub(crate) fn extend_turn(&mut self, count: usize) {
+        self.this_turn = (self.this_turn + count).min(self.queue.len());
+    }
+
     /// The next item of the turn under way.
     #[inline]
     pub fn pop(&mut self) -> Option<T> {

@@ -1,0 +1,42 @@
+"""Stock loops with a defect each, which the fuzzer must find."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+
+class Swapping(asyncio.SelectorEventLoop):
+    """Now and then runs two callbacks in the wrong order."""
+
+    _turns = 0
+
+    def _run_once(self) -> None:
+        self._turns += 1
+        ready: Any = self._ready
+        if self._turns % 3 == 0 and len(ready) > 1:
+            ready[0], ready[1] = ready[1], ready[0]
+        super()._run_once()
+
+
+class LosingCancellations(asyncio.SelectorEventLoop):
+    """Now and then has a task that was cancelled go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        count = 0
+
+        class Task(asyncio.Task[Any]):
+            def cancel(self, msg: Any = None) -> bool:
+                nonlocal count
+                count += 1
+                return not self.done() if count % 3 == 0 else super().cancel(msg)
+
+        self.set_task_factory(lambda loop, coroutine, **options: Task(coroutine, loop=loop, **options))
+
+
+class ForgettingTimers(asyncio.SelectorEventLoop):
+    """Runs overdue timers in the order in which they were made."""
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        return super().call_at(max(when, self.time()), callback, *args, context=context)

@@ -1,0 +1,22 @@
+"""Which program a seed stands for."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from node import Program
+from scheduling import scheduling
+
+#: The kinds of programs by name, and how often each is drawn.
+KINDS: dict[str, tuple[Callable[[random.Random], Program], int]] = {
+    "scheduling": (scheduling, 12),
+}
+
+
+def program_of(seed: int, kinds: list[str] | None = None) -> Program:
+    """The program of that seed, of one of the kinds named, or of any."""
+    rng = random.Random(seed)
+    names = kinds or list(KINDS)
+    (name,) = rng.choices(names, [KINDS[name][1] for name in names])
+    return KINDS[name][0](rng)
