@@ -14,6 +14,7 @@ from typing import Any
 
 from . import _hotloop
 from ._base import LoopBase
+from ._registry import ServerClients
 from ._tls import TlsProtocol
 
 __all__ = ["ConnectionMethods"]
@@ -105,6 +106,7 @@ class ConnectionMethods(LoopBase):
         # A server may be closed while its socket rests for lack of descriptors.
         if sock.fileno() == -1:
             return
+        ServerClients.take_over(self, server)
         how: tuple[Any, ...] = (sslcontext, server, backlog, ssl_handshake_timeout, ssl_shutdown_timeout)
         if sys.version_info >= (3, 15):
             how = (*how, context)

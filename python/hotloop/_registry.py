@@ -1,11 +1,13 @@
-"""``loop._transports``, for inherited code and for tools that look there."""
+"""``loop._transports`` and ``Server._clients``, for inherited code and for tools that look there."""
 
 from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, MutableSet
 from typing import TYPE_CHECKING, Any
+
+from ._hotloop import SocketTransport
 
 if TYPE_CHECKING:
     from ._hotloop import Loop
@@ -44,6 +46,59 @@ class TransportsView(MutableMapping[int, Any]):
 
     def __len__(self) -> int:
         return len(self._loop._live_transports()) + len(self._loop._foreign_transports or ())
+
+
+class ServerClients(MutableSet[Any]):
+    """The transports of a server, none of which it keeps alive: ``Server._clients`` since Python 3.13.
+
+    Of native ones it only counts how many there are. Each knows its server, and tells it when it goes.
+    """
+
+    def __init__(self, loop: Loop, server: asyncio.AbstractServer) -> None:
+        self._loop = loop
+        # Which refers to this.
+        self._server = weakref.ref(server)
+        #: How many native transports there are.
+        self._count = 0
+        self._foreign: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    @classmethod
+    def take_over(cls, loop: Loop, server: Any) -> None:
+        """Have a server that has no transports yet keep them so, if it is asyncio's own and keeps them weakly."""
+        if type(server) is asyncio.Server and type(getattr(server, "_clients", None)) is weakref.WeakSet:  # noqa: SIM102
+            if not server._clients:  # type: ignore[attr-defined]
+                server._clients = cls(loop, server)  # type: ignore[attr-defined]
+
+    def add(self, transport: Any) -> None:
+        """Note a transport that the server has accepted."""
+        if type(transport) is SocketTransport:
+            self._count += 1
+        else:
+            self._foreign.add(transport)
+
+    def discard(self, transport: Any) -> None:
+        """Note that a transport is gone."""
+        if type(transport) is SocketTransport:
+            self._count -= 1
+        else:
+            self._foreign.discard(transport)
+
+    def copy(self) -> set[Any]:
+        """The transports, kept alive."""
+        return set(self)
+
+    def __contains__(self, transport: object) -> bool:
+        return transport in self.copy()
+
+    def __iter__(self) -> Iterator[Any]:
+        server = self._server()
+        native = [
+            transport for _, transport in self._loop._live_transports() if getattr(transport, "_server", None) is server
+        ]
+        return iter([*native, *self._foreign])
+
+    def __len__(self) -> int:
+        return self._count + len(self._foreign)
 
 
 def _is_number(fd: Any) -> bool:

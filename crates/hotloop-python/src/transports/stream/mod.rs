@@ -80,6 +80,12 @@ impl Finalize for SocketTransport {
         if !is_closed && this.link.key.get().is_some() {
             this.warn_unclosed();
         }
+        // As asyncio's transports do since Python 3.13; before, a server waited for ever for what was never closed.
+        if cfg!(Py_3_13)
+            && let Err(error) = this.detach()
+        {
+            error.write_unraisable(this.py(), Some(this.object()));
+        }
     }
 }
 
