@@ -452,6 +452,33 @@ def test_a_server_closed_while_it_rests_stays_closed(loop, serve, unhandled):
         timer.cancel()
 
 
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="servers know their transports since Python 3.13")
+def test_a_server_knows_its_transports_and_keeps_none_alive(loop, serve):
+    server, made = serve()
+    clients = [connect(server) for _ in range(3)]
+    for client in clients:
+        exchange(loop, client)
+    transports = {protocol.transport for protocol in made}
+    assert set(server._clients) == transports
+    assert len(server._clients) == 3
+    assert made[0].transport in server._clients
+    close(loop, made[0].transport)
+    assert set(server._clients.copy()) == transports - {made[0].transport}
+    # One that is abandoned no longer counts, and nobody waits for it.
+    transports.clear()
+    made[1].transport.pause_reading()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        made[1].transport = None
+        gc.collect()
+    assert len(server._clients) == 1
+    server.close()
+    server.close_clients()
+    run(loop, server.wait_closed())
+    for client in clients:
+        client.close()
+
+
 def test_connect_accepted_socket(loop, no_leaks):
     near, far = tcp_pair()
     transport, protocol = run(loop, loop.connect_accepted_socket(Recorder, near))
