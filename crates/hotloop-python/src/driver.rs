@@ -119,6 +119,11 @@ impl Driver for AnyDriver {
     }
 
     #[inline]
+    fn has_told_all(&self) -> bool {
+        on_either!(self, driver => driver.has_told_all())
+    }
+
+    #[inline]
     fn receive(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
         on_either!(self, driver => driver.receive(fd, buffer))
     }
