@@ -271,3 +271,59 @@ async def spawn_process(world: World, *arguments: str) -> Any:
     """A child with pipes."""
     pipe = subprocess.PIPE
     return await asyncio.create_subprocess_exec(*arguments, stdin=pipe, stdout=pipe, stderr=pipe)
+
+
+class Endpoint(asyncio.DatagramProtocol):
+    """An end of an exchange of datagrams."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world, self.name = world, name + "-protocol"
+        self.heard: asyncio.Queue[bytes] = asyncio.Queue()
+        self.lost: asyncio.Future[None] = world.loop.create_future()
+        self.peer: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, datagram: bytes, address: Any) -> None:
+        self.world.log(self.name, "received", digest(datagram), address == self.peer)
+        self.heard.put_nowait(datagram)
+
+    def error_received(self, error: Exception) -> None:
+        self.world.log(self.name, "error_received", repr(error))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.world.log(self.name, "connection_lost", type(error).__name__)
+        self.lost.set_result(None)
+
+    def send(self, datagram: bytes) -> None:
+        self.transport.sendto(datagram, self.peer)
+
+    async def hear(self) -> bytes:
+        return await self.heard.get()
+
+    async def close(self) -> None:
+        self.transport.close()
+        await self.lost
+
+
+async def exchange(world: World, wire: str, one: Any, other: Any) -> None:
+    """Make two endpoints that know each other, and have each say its part."""
+    loop = world.loop
+    names = ("one", "other")
+    family = socket.AF_UNIX if wire == "unix" else socket.AF_INET
+    socks = [socket.socket(family, socket.SOCK_DGRAM) for _ in names]
+    for sock, name in zip(socks, names, strict=True):
+        sock.bind(f"\0fuzz-{id(world)}-{name}" if wire == "unix" else ("127.0.0.1", 0))
+        sock.setblocking(False)
+    if wire == "connected":
+        socks[0].connect(socks[1].getsockname())
+        socks[1].connect(socks[0].getsockname())
+    peers = [socks[1].getsockname(), socks[0].getsockname()]
+    ends = []
+    for sock, name, peer in zip(socks, names, peers, strict=True):
+        _, end = await loop.create_datagram_endpoint(lambda name=name: Endpoint(world, name), sock=sock)
+        end.peer = peer
+        ends.append(end)
+    for name, end, part in zip(names, ends, (one, other), strict=True):
+        world.spawn(name, part(end, name))
