@@ -217,3 +217,8 @@ def test_verdict(runner: Any, registered: str | None, outcome: str, on_stock: st
     entry = registry.Entry(registered, ("m.*",), "why") if registered else None
     control = pool.Result(on_stock, "") if on_stock else None
     assert report.judge(pool.Result(outcome, "detail"), entry, control).verdict == verdict
+
+
+def test_the_page_has_the_registries_as_they_are(runner: Any) -> None:
+    page = runner("page")
+    assert page.PAGE.read_text().endswith(page.registries()), "python tests/conformance/page.py writes it anew"
