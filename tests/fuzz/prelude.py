@@ -274,7 +274,8 @@ def run_program(program: Callable[[World], None], loop_class: Any, *, time: str)
         loop.close()
         asyncio.set_event_loop(None)
     if time == "real":
-        trace.sort(key=lambda line: line.partition(" ")[0])
+        # What the exception handler is told comes from many actors.
+        trace.sort(key=lambda line: line if line.startswith("handler:") else line.partition(" ")[0])
     return trace
 
 

@@ -101,8 +101,7 @@ def _in_thread(rng: random.Random, name: str) -> str:
             f"for number in range({rng.randint(1, 30)}):\n    {later.format('number')}",
             f"cancelled = {later.format('-1')}\nw.loop.call_soon_threadsafe(w.log, '{name}', 'other')",
             f'w.log("{name}", "result", asyncio.run_coroutine_threadsafe(asyncio.sleep(0, 7), w.loop).result(20))',
-            # The exception handler is one actor, so that one thread only may have it called.
-            f'w.loop.call_soon_threadsafe(w.{"raiser" if name == "thread0" else "say"}, "{name}-raiser")',
+            f'w.loop.call_soon_threadsafe(w.raiser, "{name}-raiser")',
             f"future = asyncio.run_coroutine_threadsafe(asyncio.sleep(1000), w.loop)\n"
             f'w.log("{name}-future", "cancel", future.cancel(), future.cancelled())',
         ]
