@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use hotloop::driver::readiness::ReadinessDriver;
 use hotloop::driver::{
-    Accepted, Address, Batch, Completion, Driver, Epoll, Op, OpKey, Outgoing, Poll, Proactor, Select,
-    Selector, Unsent, Woken,
+    Accepted, Address, Batch, Completion, Delegated, Driver, Epoll, Op, OpKey, Outgoing, Poll, Proactor,
+    Select, Selector, Unsent, Woken,
 };
 
 /// One of the drivers of this platform, chosen when a loop is made.
@@ -25,6 +25,8 @@ pub(crate) enum AnyDriver {
     Poll(Box<ReadinessDriver<Poll>>),
     /// Readiness by select, where that is asked for.
     Select(Box<ReadinessDriver<Select>>),
+    /// Readiness that a selector object in Python finds.
+    Delegated(Box<ReadinessDriver<Delegated>>),
 }
 
 /// Does the same with whichever driver it is.
@@ -35,6 +37,7 @@ macro_rules! on_any {
             AnyDriver::Proactor($driver) => $call,
             AnyDriver::Poll($driver) => $call,
             AnyDriver::Select($driver) => $call,
+            AnyDriver::Delegated($driver) => $call,
         }
     };
 }
@@ -50,8 +53,17 @@ impl AnyDriver {
             "io_uring" => Self::Proactor(Box::new(Proactor::new()?)),
             "poll" => Self::Poll(Box::new(ReadinessDriver::new(Poll::new()?))),
             "select" => Self::Select(Box::new(ReadinessDriver::new(Select::new()?))),
+            "selector" => Self::Delegated(Box::new(ReadinessDriver::new(Delegated::new()?))),
             _ => return Ok(None),
         }))
+    }
+
+    /// The notes for the selector object, where one finds what is ready.
+    pub(crate) fn delegated(&mut self) -> Option<&mut Delegated> {
+        match self {
+            Self::Delegated(driver) => Some(driver.poller_mut()),
+            _ => None,
+        }
     }
 
     /// What the kernel calls the facility underneath.
@@ -61,6 +73,7 @@ impl AnyDriver {
             Self::Proactor(_) => "io_uring",
             Self::Poll(_) => "poll",
             Self::Select(_) => "select",
+            Self::Delegated(_) => "selector",
         }
     }
 }

@@ -47,6 +47,10 @@ mod epoll;
 #[cfg(epoll)]
 pub use epoll::Epoll;
 #[cfg(epoll)]
+mod delegated;
+#[cfg(epoll)]
+pub use delegated::{Change, Delegated};
+#[cfg(epoll)]
 mod eventfd;
 #[cfg(epoll)]
 mod poll;
