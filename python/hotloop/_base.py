@@ -31,6 +31,7 @@ class LoopBase(_hotloop.Loop, asyncio.SelectorEventLoop):
         _csock: socket.socket
 
         def _process_events(self, event_list: list[tuple[selectors.SelectorKey, int]]) -> None: ...
+
         _ssock: socket.socket
         _watcher: Any
         _signal_handlers: dict[int, asyncio.Handle]
