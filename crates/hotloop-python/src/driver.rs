@@ -6,47 +6,64 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hotloop::driver::readiness::ReadinessDriver;
 use hotloop::driver::{
-    Accepted, Address, Batch, Completion, Driver, Epoll, Op, OpKey, Outgoing, Proactor, Selector, Unsent,
-    Woken,
+    Accepted, Address, Batch, Completion, Delegated, Driver, Epoll, Op, OpKey, Outgoing, Poll, Proactor,
+    Select, Selector, Unsent, Woken,
 };
 
 /// One of the drivers of this platform, chosen when a loop is made.
 ///
-/// One engine for all of them, not one each: the transports of both loops are then the same classes, and which driver
+/// One engine for all of them, not one each: the transports of all loops are then the same classes, and which driver
 /// it is costs a branch that goes the same way for the whole life of a loop.
 pub(crate) enum AnyDriver {
     /// Readiness, of `SelectorEventLoop`.
     Selector(Selector),
     /// Completion, of `ProactorEventLoop`.
     Proactor(Box<Proactor>),
+    /// Readiness by poll, where that is asked for.
+    Poll(Box<ReadinessDriver<Poll>>),
+    /// Readiness by select, where that is asked for.
+    Select(Box<ReadinessDriver<Select>>),
+    /// Readiness that a selector object in Python finds.
+    Delegated(Box<ReadinessDriver<Delegated>>),
 }
 
 /// Does the same with whichever driver it is.
-macro_rules! on_either {
+macro_rules! on_any {
     ($any:expr, $driver:ident => $call:expr) => {
         match $any {
             AnyDriver::Selector($driver) => $call,
             AnyDriver::Proactor($driver) => $call,
+            AnyDriver::Poll($driver) => $call,
+            AnyDriver::Select($driver) => $call,
+            AnyDriver::Delegated($driver) => $call,
         }
     };
 }
 
 impl AnyDriver {
-    /// The driver of `SelectorEventLoop`.
+    /// A driver by the name of its facility; `None` if there is none of that name.
     ///
     /// # Errors
-    /// The kernel's: no descriptor left, most likely.
-    pub(crate) fn selector() -> io::Result<Self> {
-        Ok(Self::Selector(Selector::new(Epoll::new()?)))
+    /// The kernel's: no descriptor left, or why it refuses io_uring.
+    pub(crate) fn by_name(name: &str) -> io::Result<Option<Self>> {
+        Ok(Some(match name {
+            "epoll" => Self::Selector(Selector::new(Epoll::new()?)),
+            "io_uring" => Self::Proactor(Box::new(Proactor::new()?)),
+            "poll" => Self::Poll(Box::new(ReadinessDriver::new(Poll::new()?))),
+            "select" => Self::Select(Box::new(ReadinessDriver::new(Select::new()?))),
+            "selector" => Self::Delegated(Box::new(ReadinessDriver::new(Delegated::new()?))),
+            _ => return Ok(None),
+        }))
     }
 
-    /// The driver of `ProactorEventLoop`.
-    ///
-    /// # Errors
-    /// Why the kernel refuses io_uring.
-    pub(crate) fn proactor() -> io::Result<Self> {
-        Ok(Self::Proactor(Box::new(Proactor::new()?)))
+    /// The notes for the selector object, where one finds what is ready.
+    pub(crate) fn delegated(&mut self) -> Option<&mut Delegated> {
+        match self {
+            Self::Delegated(driver) => Some(driver.poller_mut()),
+            _ => None,
+        }
     }
 
     /// What the kernel calls the facility underneath.
@@ -54,6 +71,9 @@ impl AnyDriver {
         match self {
             Self::Selector(_) => "epoll",
             Self::Proactor(_) => "io_uring",
+            Self::Poll(_) => "poll",
+            Self::Select(_) => "select",
+            Self::Delegated(_) => "selector",
         }
     }
 }
@@ -62,104 +82,104 @@ impl Driver for AnyDriver {
     type Waker = <Selector as Driver>::Waker;
 
     fn waker(&self) -> Arc<Self::Waker> {
-        on_either!(self, driver => driver.waker())
+        on_any!(self, driver => driver.waker())
     }
 
     #[inline]
     fn submit(&mut self, key: OpKey, fd: RawFd, op: Op) -> io::Result<()> {
-        on_either!(self, driver => driver.submit(key, fd, op))
+        on_any!(self, driver => driver.submit(key, fd, op))
     }
 
     #[inline]
     fn cancel(&mut self, key: OpKey, fd: RawFd, op: Op) {
-        on_either!(self, driver => driver.cancel(key, fd, op));
+        on_any!(self, driver => driver.cancel(key, fd, op));
     }
 
     #[inline]
     fn replace(&mut self, key: OpKey, fd: RawFd, op: Op) -> io::Result<()> {
-        on_either!(self, driver => driver.replace(key, fd, op))
+        on_any!(self, driver => driver.replace(key, fd, op))
     }
 
     fn release(&mut self, fd: RawFd) {
-        on_either!(self, driver => driver.release(fd));
+        on_any!(self, driver => driver.release(fd));
     }
 
     #[inline]
     fn post(&mut self, fd: RawFd, bytes: &[u8]) -> bool {
-        on_either!(self, driver => driver.post(fd, bytes))
+        on_any!(self, driver => driver.post(fd, bytes))
     }
 
     fn settle(&mut self, fd: RawFd) {
-        on_either!(self, driver => driver.settle(fd));
+        on_any!(self, driver => driver.settle(fd));
     }
 
     #[inline]
     fn next_unsent(&mut self) -> Option<Unsent> {
-        on_either!(self, driver => driver.next_unsent())
+        on_any!(self, driver => driver.next_unsent())
     }
 
     #[inline]
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Woken> {
-        on_either!(self, driver => driver.wait(timeout))
+        on_any!(self, driver => driver.wait(timeout))
     }
 
     #[inline]
     fn next_completion(&mut self) -> Option<Completion> {
-        on_either!(self, driver => driver.next_completion())
+        on_any!(self, driver => driver.next_completion())
     }
 
     #[inline]
     fn has_completions(&self) -> bool {
-        on_either!(self, driver => driver.has_completions())
+        on_any!(self, driver => driver.has_completions())
     }
 
     #[inline]
     fn has_chores(&self) -> bool {
-        on_either!(self, driver => driver.has_chores())
+        on_any!(self, driver => driver.has_chores())
     }
 
     #[inline]
     fn receive(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-        on_either!(self, driver => driver.receive(fd, buffer))
+        on_any!(self, driver => driver.receive(fd, buffer))
     }
 
     #[inline]
     fn send(&mut self, fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        on_either!(self, driver => driver.send(fd, buffers))
+        on_any!(self, driver => driver.send(fd, buffers))
     }
 
     #[inline]
     fn read(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-        on_either!(self, driver => driver.read(fd, buffer))
+        on_any!(self, driver => driver.read(fd, buffer))
     }
 
     #[inline]
     fn write(&mut self, fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        on_either!(self, driver => driver.write(fd, buffers))
+        on_any!(self, driver => driver.write(fd, buffers))
     }
 
     #[inline]
     fn receive_datagrams(&mut self, fd: RawFd, batch: &mut Batch, limit: usize) -> io::Result<()> {
-        on_either!(self, driver => driver.receive_datagrams(fd, batch, limit))
+        on_any!(self, driver => driver.receive_datagrams(fd, batch, limit))
     }
 
     #[inline]
     fn receive_from(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<(usize, Address)> {
-        on_either!(self, driver => driver.receive_from(fd, buffer))
+        on_any!(self, driver => driver.receive_from(fd, buffer))
     }
 
     #[inline]
     fn send_datagrams(&mut self, fd: RawFd, datagrams: &[Outgoing<'_>]) -> io::Result<usize> {
-        on_either!(self, driver => driver.send_datagrams(fd, datagrams))
+        on_any!(self, driver => driver.send_datagrams(fd, datagrams))
     }
 
     #[inline]
     fn shutdown_write(&mut self, fd: RawFd) -> io::Result<()> {
-        on_either!(self, driver => driver.shutdown_write(fd))
+        on_any!(self, driver => driver.shutdown_write(fd))
     }
 
     #[inline]
     fn accept(&mut self, fd: RawFd) -> io::Result<Accepted> {
-        on_either!(self, driver => driver.accept(fd))
+        on_any!(self, driver => driver.accept(fd))
     }
 }

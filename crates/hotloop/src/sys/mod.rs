@@ -10,6 +10,7 @@
 mod datagram;
 #[cfg(io_uring)]
 mod file;
+mod select;
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -29,6 +30,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags,
     SocketType, ipproto,
 };
+pub(crate) use select::{FdSet, select};
 
 use crate::driver::{Accepted, SocketAddress};
 
@@ -57,6 +59,15 @@ pub(crate) fn borrow(fd: RawFd) -> io::Result<BorrowedFd<'static>> {
     }
     // SAFETY: the number is not -1. Should it be closed, the system call that it is lent to answers EBADF.
     Ok(unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// Asks the kernel whether a number is a descriptor.
+///
+/// # Errors
+/// EBADF if it is none.
+pub(crate) fn check_open(fd: RawFd) -> io::Result<()> {
+    rustix::io::fcntl_getfd(borrow(fd)?)?;
+    Ok(())
 }
 
 /// Receives what is there, at most `buffer.len()` bytes; 0 is the end of the stream. Never waits on a non-blocking
