@@ -14,7 +14,7 @@ import threading
 import warnings
 from asyncio import get_running_loop
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from ._loop import EventLoop, ProactorEventLoop, SelectorEventLoop
 
@@ -58,7 +58,8 @@ def new_event_loop(driver: Literal["selector", "proactor", "auto"] | None = None
     if driver is None and _policy is not None and not _asking.policy:
         _asking.policy = True
         try:
-            return _policy.new_event_loop()  # type: ignore[no-any-return]
+            # Whoever sets a policy knows what it makes.
+            return cast("EventLoop", _policy.new_event_loop())
         finally:
             _asking.policy = False
     return _make_loop(driver)
@@ -97,20 +98,12 @@ def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
 
 
 if TYPE_CHECKING:
-
-    class AbstractEventLoopPolicy:
-        """What a policy has. It is asyncio's class of that name."""
-
-        def get_event_loop(self) -> AbstractEventLoop:
-            """Answer the loop of this thread; raise ``RuntimeError`` where there is none."""
-
-        def set_event_loop(self, loop: AbstractEventLoop | None) -> None:
-            """Set the loop of this thread; ``None``: there is none."""
-
-        def new_event_loop(self) -> AbstractEventLoop:
-            """Make a loop."""
-
-    _Base = AbstractEventLoopPolicy
+    if sys.version_info >= (3, 14):
+        from asyncio.events import _AbstractEventLoopPolicy as AbstractEventLoopPolicy
+        from asyncio.unix_events import _DefaultEventLoopPolicy as _Base
+    else:
+        from asyncio import AbstractEventLoopPolicy
+        from asyncio import DefaultEventLoopPolicy as _Base
 else:
     with warnings.catch_warnings():
         # Since 3.14 their names are deprecated. Whoever uses these hears of it from asyncio when he gives it a policy.
