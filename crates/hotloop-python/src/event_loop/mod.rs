@@ -21,7 +21,6 @@ pub(crate) use self::class::add_to;
 pub(crate) use self::guard::EngineGuard;
 use crate::answers::{bool_object, none};
 use crate::dispatch;
-use crate::driver::AnyDriver;
 use crate::errors::os_error;
 use crate::ffi::{self, Call, Class, Instance, Layout, Name, Object, Registry, This, Visit};
 use crate::handles;
@@ -29,6 +28,7 @@ use crate::host::{Engine, Inbox};
 use crate::modules::{BASE_EVENTS, FUTURES, TASKS};
 use crate::tls::{self, Tls};
 use crate::transports::Transport;
+use hotloop::driver::AnyDriver;
 
 /// Reads go through a buffer of this size, in bytes: asyncio's own limit for one read (`max_size`), so a protocol sees
 /// pieces of the sizes it is used to. Only the pages that reads have touched cost memory.

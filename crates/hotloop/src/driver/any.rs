@@ -1,4 +1,4 @@
-//! The drivers that a Python loop may run on.
+//! The drivers that a loop may run on, behind one type.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hotloop::driver::{
+use super::{
     Accepted, Address, Batch, Completion, Driver, Epoll, Op, OpKey, Outgoing, Proactor, Selector, Unsent,
     Woken,
 };
@@ -15,7 +15,7 @@ use hotloop::driver::{
 ///
 /// One engine for all of them, not one each: the transports of both loops are then the same classes, and which driver
 /// it is costs a branch that goes the same way for the whole life of a loop.
-pub(crate) enum AnyDriver {
+pub enum AnyDriver {
     /// Readiness, of `SelectorEventLoop`.
     Selector(Selector),
     /// Completion, of `ProactorEventLoop`.
@@ -37,7 +37,7 @@ impl AnyDriver {
     ///
     /// # Errors
     /// The kernel's: no descriptor left, most likely.
-    pub(crate) fn selector() -> io::Result<Self> {
+    pub fn selector() -> io::Result<Self> {
         Ok(Self::Selector(Selector::new(Epoll::new()?)))
     }
 
@@ -45,12 +45,12 @@ impl AnyDriver {
     ///
     /// # Errors
     /// Why the kernel refuses io_uring.
-    pub(crate) fn proactor() -> io::Result<Self> {
+    pub fn proactor() -> io::Result<Self> {
         Ok(Self::Proactor(Box::new(Proactor::new()?)))
     }
 
     /// What the kernel calls the facility underneath.
-    pub(crate) fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Selector(_) => "epoll",
             Self::Proactor(_) => "io_uring",
