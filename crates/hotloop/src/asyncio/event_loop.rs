@@ -73,7 +73,8 @@ pub(crate) struct LoopState {
     pub(crate) executor: RefCell<Option<Executor>>,
 }
 
-type ExceptionHandler = dyn Fn(&BaseEventLoop, &Report);
+/// Told of errors that nobody else can be told of.
+pub type ExceptionHandler = dyn Fn(&BaseEventLoop, &Report);
 
 /// A closure of the loop's thread.
 pub(crate) enum Local {
@@ -297,7 +298,6 @@ impl BaseEventLoop {
     pub fn call_soon(&self, callback: impl FnOnce() + 'static) -> Result<Handle, Error> {
         let mut engine = self.0.engine.borrow_mut();
         let Some(engine) = engine.as_mut() else {
-            drop(engine);
             return Err(Error::Closed);
         };
         let key = self
@@ -418,7 +418,7 @@ impl BaseEventLoop {
     }
 
     /// Sets what is told of errors that nobody else can be told of; `None` is the default, which prints them.
-    pub fn set_exception_handler(&self, handler: Option<Rc<dyn Fn(&BaseEventLoop, &Report)>>) {
+    pub fn set_exception_handler(&self, handler: Option<Rc<ExceptionHandler>>) {
         let old = self.0.exception_handler.replace(handler);
         drop(old);
     }

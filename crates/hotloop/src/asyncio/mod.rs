@@ -29,7 +29,9 @@ mod task;
 mod transport;
 
 pub use error::{Error, Panic};
-pub use event_loop::{BaseEventLoop, ProactorEventLoop, Report, SelectorEventLoop, get_running_loop};
+pub use event_loop::{
+    BaseEventLoop, ExceptionHandler, ProactorEventLoop, Report, SelectorEventLoop, get_running_loop,
+};
 pub use executor::{Executor, Job};
 pub use future::Future;
 pub use handle::{Handle, Stopper, ThreadsafeHandle, TimerHandle};

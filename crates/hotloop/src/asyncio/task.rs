@@ -43,9 +43,12 @@ pub(crate) struct TaskCell {
     future: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>,
     waker: Arc<TaskWaker>,
     /// Called once, with why it ended if it did not end by itself.
-    end: Box<dyn Fn(&BaseEventLoop, Option<Error>)>,
+    end: Box<End>,
     cancel_requested: Cell<bool>,
 }
+
+/// Ends a task: by an error, or as it has ended itself.
+type End = dyn Fn(&BaseEventLoop, Option<Error>);
 
 /// Wakes a task: from the loop's own thread by its queue, from others by its inbox.
 pub(crate) struct TaskWaker {
