@@ -144,3 +144,149 @@ def test_the_policy_makes_hotloops_loops(no_leaks):
         assert policy.get_event_loop() is loop
         policy.set_event_loop(None)
         loop.close()
+
+
+# hotloop's own policy, under asyncio's names
+
+
+def compare(script):
+    """What a script prints with `names` standing for asyncio, and then for hotloop."""
+    lines = "warnings.simplefilter('ignore')\n" + textwrap.dedent(script)
+    stock = run_script("names = asyncio\n" + lines)
+    assert run_script("names = hotloop\n" + lines) == stock
+    return stock
+
+
+def test_the_functions_do_what_those_of_asyncio_do():
+    output = compare(
+        """
+        import threading
+
+        def attempt(call, *args):
+            try:
+                return call(*args)
+            except Exception as error:
+                return type(error).__name__, str(error)
+
+        print(attempt(names.get_running_loop))
+        print(attempt(names.set_event_loop_policy, 5))
+        print(attempt(names.set_event_loop, 5))
+        loop = names.new_event_loop()
+        names.set_event_loop(loop)
+        print(names.get_event_loop() is loop, names.get_event_loop_policy().get_event_loop() is loop)
+
+        def elsewhere():
+            print(attempt(names.get_event_loop)[0])
+            own = names.new_event_loop()
+            names.set_event_loop(own)
+            print(names.get_event_loop() is own)
+            own.close()
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        print(names.get_event_loop() is loop)
+
+        async def running():
+            return names.get_event_loop() is names.get_running_loop() is loop
+
+        print(loop.run_until_complete(running()))
+        names.set_event_loop(None)
+        print(attempt(names.get_event_loop)[0])
+        loop.close()
+        policy = names.get_event_loop_policy()
+        print(policy is names.get_event_loop_policy(), type(policy).__mro__[-1])
+        names.set_event_loop_policy(None)
+        print(isinstance(names.get_event_loop_policy(), names.AbstractEventLoopPolicy))
+        for name in ("get_event_loop", "new_event_loop"):
+            print(attempt(getattr(names.AbstractEventLoopPolicy(), name))[0])
+        """
+    )
+    assert output.count("RuntimeError") == 3
+
+
+def test_a_policy_of_ones_own_makes_the_loops():
+    assert (
+        compare(
+            """
+            class Policy(names.DefaultEventLoopPolicy):
+                made = 0
+
+                def new_event_loop(self):
+                    type(self).made += 1
+                    return super().new_event_loop()
+
+            names.set_event_loop_policy(Policy())
+            names.new_event_loop().close()
+            print(type(names.get_event_loop_policy()).__name__, Policy.made)
+            """
+        )
+        == "Policy 1\n"
+    )
+
+
+def test_a_policy_may_ask_for_hotloop_s_loops_by_name():
+    output = run_script(
+        """
+        warnings.simplefilter("ignore")
+
+        class Policy(asyncio.DefaultEventLoopPolicy):
+            def new_event_loop(self):
+                print("asked")
+                return hotloop.new_event_loop()
+
+        hotloop.set_event_loop_policy(Policy())
+        hotloop.new_event_loop().close()
+        hotloop.new_event_loop("selector").close()
+        """
+    )
+    assert output == "asked\n"
+
+
+def test_hotloop_s_policy_leaves_asyncio_s_alone():
+    output = run_script(
+        """
+        warnings.simplefilter("ignore")
+        loop = hotloop.new_event_loop()
+        hotloop.set_event_loop(loop)
+        asyncio.set_event_loop(None)
+        print(hotloop.get_event_loop() is loop)
+        print(isinstance(asyncio.get_event_loop_policy(), hotloop.DefaultEventLoopPolicy))
+        hotloop.install()
+        print(asyncio.get_event_loop_policy() is hotloop.get_event_loop_policy(), asyncio.get_event_loop() is loop)
+        loop.close()
+        """
+    )
+    assert output == "True\nFalse\nTrue True\n"
+
+
+def test_no_function_of_hotloop_s_policy_is_deprecated():
+    """The warnings of asyncio's names are for those who use asyncio's names."""
+    run_script(
+        """
+        warnings.simplefilter("error")
+        policy = hotloop.get_event_loop_policy()
+        hotloop.set_event_loop_policy(None)
+        hotloop.set_event_loop_policy(policy)
+        loop = hotloop.new_event_loop()
+        hotloop.set_event_loop(loop)
+        assert hotloop.get_event_loop() is loop
+        hotloop.set_event_loop(None)
+        loop.close()
+        """
+    )
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio warns from 3.12 on")
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="asyncio makes no loop unasked from 3.14 on")
+@pytest.mark.parametrize("names", ["asyncio", "hotloop"])
+def test_a_loop_made_unasked_is_a_warning_at_the_caller(names):
+    output = run_script(
+        f"""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            {names}.get_event_loop().close()
+        print([(str(warning.message), warning.filename) for warning in caught])
+        """
+    )
+    assert output == "[('There is no current event loop', '<string>')]\n"

@@ -11,15 +11,35 @@ Importing this package changes nothing.
 
 from ._hotloop import __version__
 from ._loop import ProactorEventLoop, SelectorEventLoop
-from ._policy import EventLoopPolicy, install, new_event_loop, run, uninstall
+from ._policy import (
+    AbstractEventLoopPolicy,
+    DefaultEventLoopPolicy,
+    EventLoopPolicy,
+    get_event_loop,
+    get_event_loop_policy,
+    get_running_loop,
+    install,
+    new_event_loop,
+    run,
+    set_event_loop,
+    set_event_loop_policy,
+    uninstall,
+)
 
 __all__ = [
+    "AbstractEventLoopPolicy",
+    "DefaultEventLoopPolicy",
     "EventLoopPolicy",
     "ProactorEventLoop",
     "SelectorEventLoop",
     "__version__",
+    "get_event_loop",
+    "get_event_loop_policy",
+    "get_running_loop",
     "install",
     "new_event_loop",
     "run",
+    "set_event_loop",
+    "set_event_loop_policy",
     "uninstall",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import selectors
 import socket
 import sys
 from collections.abc import Callable
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from . import _hotloop
 from ._registry import TransportsView
-from ._selector import LoopSelector
 
 __all__ = ["LoopBase"]
 
@@ -23,12 +23,15 @@ class LoopBase(_hotloop.Loop, asyncio.SelectorEventLoop):
 
     if TYPE_CHECKING:
         # What asyncio's classes have without telling the type checker.
-        _selector: LoopSelector
+        _selector: selectors.BaseSelector
 
         @property
         def _transports(self) -> TransportsView: ...
 
         _csock: socket.socket
+
+        def _process_events(self, event_list: list[tuple[selectors.SelectorKey, int]]) -> None: ...
+
         _ssock: socket.socket
         _watcher: Any
         _signal_handlers: dict[int, asyncio.Handle]

@@ -18,7 +18,7 @@ from ._connections import ConnectionMethods
 from ._processes import Children, has_own_watcher, is_by_descriptor, spawn
 from ._queues import ReadyView, ScheduledView
 from ._registry import TransportsView
-from ._selector import LoopSelector
+from ._selector import LoopSelector, driver_for, show, show_no_more
 from ._sockets import SocketMethods
 from ._tls import TlsProtocol, move_buffered
 from ._transports import (
@@ -47,8 +47,11 @@ _socket = socket.socket
 class EventLoop(SocketMethods, ConnectionMethods):
     """What both loops are, but for the driver underneath. Make one of the two classes below."""
 
-    def __init__(self) -> None:
-        super().__init__(LoopSelector(self))
+    # Whether the selector does the waiting, in Python.
+    _delegates = False
+
+    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
+        super().__init__(LoopSelector(self) if selector is None else selector)
         self._children = Children(self)
         # From Python 3.14 on asyncio's own way of spawning looks there, and has chosen threads where the kernel gives
         # no descriptors of children.
@@ -113,8 +116,11 @@ class EventLoop(SocketMethods, ConnectionMethods):
 
     def close(self) -> None:
         """Close the loop, which must not be running."""
+        selector = self._selector
         super().close()
         if self.is_closed():
+            if selector is not None:
+                show_no_more(selector)
             self._children.close()
             self._release()
 
@@ -157,6 +163,8 @@ class EventLoop(SocketMethods, ConnectionMethods):
         self._check_closed()
         handle = self._new_handle(callback, args, context)
         replaced = self._watch_read(_number(fd), handle)
+        if self._delegates:
+            self._tell_selector(fd)
         if replaced is not None:
             replaced.cancel()
         return handle
@@ -165,6 +173,8 @@ class EventLoop(SocketMethods, ConnectionMethods):
         if self.is_closed():
             return False
         removed = self._unwatch_read(_number(fd, self))
+        if self._delegates:
+            self._tell_selector()
         return _cancel(removed)
 
     def _add_writer(
@@ -173,6 +183,8 @@ class EventLoop(SocketMethods, ConnectionMethods):
         self._check_closed()
         handle = self._new_handle(callback, args, context)
         replaced = self._watch_write(_number(fd), handle)
+        if self._delegates:
+            self._tell_selector(fd)
         if replaced is not None:
             replaced.cancel()
         return handle
@@ -181,7 +193,45 @@ class EventLoop(SocketMethods, ConnectionMethods):
         if self.is_closed():
             return False
         removed = self._unwatch_write(_number(fd, self))
+        if self._delegates:
+            self._tell_selector()
         return _cancel(removed)
+
+    # A selector that does the waiting
+
+    def _tell_selector(self, fileobj: Any = None) -> None:
+        """Tell the selector what to watch. A file object is one that the caller has just begun to watch.
+
+        :raises Exception: what the selector raises for that one; it is not watched then.
+        """
+        number = None if fileobj is None else _number(fileobj)
+        for fd, before, events in self._take_changes():
+            watched: Any = fileobj if fd == number and events else fd
+            try:
+                if not events:
+                    self._selector.unregister(watched)
+                elif not before:
+                    self._selector.register(watched, events, self._watchers(fd))
+                else:
+                    self._selector.modify(watched, events, self._watchers(fd))
+            except Exception as error:
+                if events:
+                    self._refused(fd)
+                if fd == number:
+                    self._unwatch_read(fd)
+                    self._unwatch_write(fd)
+                    raise
+                self.call_exception_handler({"message": "Exception in selector", "exception": error})
+                # Who waits there is to find out by himself what is wrong.
+                self._found(fd, events)
+
+    def _select(self, timeout: float | None) -> None:
+        """Wait with the selector."""
+        self._tell_selector()
+        for key, events in self._selector.select(timeout):
+            if not self._found(key.fd, events):
+                # Registered by somebody who knows how asyncio does it.
+                self._process_events([(key, events)])
 
     # Names
 
@@ -347,15 +397,26 @@ class EventLoop(SocketMethods, ConnectionMethods):
 class SelectorEventLoop(EventLoop):
     """An event loop on readiness notification: ``asyncio.SelectorEventLoop``, natively.
 
-    :param selector: a selector of the ``selectors`` module; the loop runs on the best facility of the platform and
-        closes the one it is given.
+    :param selector: which facility of the kernel the loop uses, as a selector of the ``selectors`` module: natively.
+        Any other object with the interface of a selector, one of a subclass too, is driven as it is, and so is one
+        that has something registered. Without one it is the best facility of the platform. The loop closes the
+        selector when it is closed.
     :raises OSError: where no descriptor is left.
     """
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
-        if selector is not None:
-            selector.close()
-        super().__init__()
+        if selector is None:
+            super().__init__()
+            return
+        driver = driver_for(selector)
+        if driver != self.driver:
+            self._use_driver(driver)
+        self._delegates = driver == "selector"
+        if self._delegates:
+            selector.register(self._waker_fd(), selectors.EVENT_READ, (None, None))
+        else:
+            show(selector, LoopSelector(self))
+        super().__init__(selector)
 
 
 class ProactorEventLoop(EventLoop):
@@ -368,6 +429,9 @@ class ProactorEventLoop(EventLoop):
     """
 
     _by_completion = True
+
+    def __init__(self) -> None:
+        super().__init__()
 
 
 def _cancel(removed: asyncio.Handle | None) -> bool:

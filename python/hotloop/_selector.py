@@ -1,7 +1,12 @@
-"""``loop._selector``: what asyncio's inherited code, and tools that look into loops, expect to find there."""
+"""``loop._selector``: what asyncio's inherited code, and tools that look into loops, expect to find there.
+
+A selector of the ``selectors`` module that somebody gives to a loop names a kernel facility: the loop uses that one
+natively, and the selector shows what the loop watches. Any other object does the waiting itself.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -38,8 +43,13 @@ class LoopSelector(selectors.BaseSelector):
         return key
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Nothing: the loop waits by itself, natively."""
-        raise NotImplementedError("the loop waits natively; run the loop instead")
+        """Which of the watched descriptors are ready. The loop itself does not ask here: it waits natively."""
+        with selectors.DefaultSelector() as selector:
+            for key in self.get_map().values():
+                # One that was closed meanwhile is never ready.
+                with contextlib.suppress(OSError):
+                    selector.register(key.fd, key.events, key.data)
+            return selector.select(timeout)
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
         """The watched descriptors."""
@@ -74,3 +84,40 @@ class _Map(Mapping[Any, selectors.SelectorKey]):
 
     def __len__(self) -> int:
         return len(self._loop._watched())
+
+
+# What a selector is asked by a loop.
+_METHODS = ("register", "unregister", "modify", "select", "get_key", "get_map")
+
+# The selectors of the standard library that this platform has, the names of the drivers that do the same, and the
+# methods that they must still have for that.
+_NATIVE = {
+    kind: (driver, {name: getattr(kind, name) for name in _METHODS})
+    for kind, driver in (
+        (getattr(selectors, name, None), driver)
+        for name, driver in (("EpollSelector", "epoll"), ("PollSelector", "poll"), ("SelectSelector", "select"))
+    )
+    if kind is not None
+}
+
+
+def driver_for(selector: selectors.BaseSelector) -> str:
+    """The name of the driver that does what a selector does; "selector" where only it can."""
+    driver, methods = _NATIVE.get(type(selector), ("selector", {}))
+    is_altered = any(getattr(type(selector), name) is not method for name, method in methods.items())
+    # One that is in use already, or in which somebody has put something of his own, is more than a name.
+    if is_altered or not vars(selector).keys().isdisjoint(_METHODS) or selector.get_map():
+        return "selector"
+    return driver
+
+
+def show(selector: selectors.BaseSelector, view: LoopSelector) -> None:
+    """Have a selector, which nobody waits with, show what a loop watches."""
+    for name in _METHODS:
+        setattr(selector, name, getattr(view, name))
+
+
+def show_no_more(selector: selectors.BaseSelector) -> None:
+    """Undo ``show``."""
+    for name in _METHODS:
+        vars(selector).pop(name, None)

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use std::time::Duration;
 
 use crate::errors::os_error;
-use crate::event_loop::Loop;
+use crate::event_loop::{Loop, delegated};
 use crate::ffi::{self, Object, This};
 use crate::transports::Transport;
 use crate::{handles, listeners, sockets};
@@ -92,6 +92,9 @@ fn prepare(this: This<'_, '_, Loop>) -> PyResult<Timeout> {
 /// Waits, without the interpreter lock if it may block: for a poll the lock is kept, or the loop would stand in line
 /// for it behind every thread that computes.
 fn wait(this: This<'_, '_, Loop>, timeout: Timeout) -> PyResult<Woken> {
+    if this.delegates() {
+        return delegated::wait(this, timeout);
+    }
     let mut engine = this.engine()?;
     let waiter = engine.waiter();
     let woken = match timeout {

@@ -284,6 +284,17 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         self.waiter().wait(timeout)
     }
 
+    /// Says that the host is about to wait by itself, for a driver that leaves that to it. Answers false if it must not,
+    /// since there is something to do. To be followed by [`wake_up`](Self::wake_up).
+    pub fn fall_asleep(&mut self) -> bool {
+        self.is_idle() && self.inbox.fall_asleep()
+    }
+
+    /// Says that the host no longer waits by itself.
+    pub fn wake_up(&mut self) {
+        self.inbox.wake_up();
+    }
+
     /// Begins a turn: what is ready now, and the timers due before `end` (seconds of the host's clock), belong to it.
     ///
     /// Where the host broke off the turn before, what is left of its callbacks and timers comes first.

@@ -79,17 +79,14 @@ macro_rules! hold_in_a_kernel {
             $world:
             kernel:
                 a_closed_descriptor_is_refused
-                a_regular_file_is_refused
                 a_huge_descriptor_is_refused_without_a_table_of_its_size
-                a_hang_up_is_both_readable_and_writable
                 an_error_is_both_readable_and_writable
                 a_reset_connection_is_an_error_of_receive
                 a_send_to_a_peer_that_is_gone_is_an_error_and_no_signal
                 a_pipe_is_read_and_written_as_a_file
                 a_write_that_nobody_reads_is_an_error
                 an_accept_gives_each_connection_once
-                an_accept_goes_on_beside_a_writer_and_after_a_reader
-                many_ready_descriptors_are_all_reported;
+                an_accept_goes_on_beside_a_writer_and_after_a_reader;
             datagrams:
                 a_refused_datagram_is_an_error_of_a_later_call
                 a_datagram_that_fails_stops_those_behind_it
@@ -101,6 +98,33 @@ macro_rules! hold_in_a_kernel {
     };
 }
 
+/// What epoll says of descriptors and poll and select do not: whose registrations live on in a duplicate, and which
+/// files are always ready.
+macro_rules! hold_with_registrations {
+    ($world:ty) => {
+        hold! {
+            $world:
+            kernel:
+                a_regular_file_is_refused;
+            stale:
+                a_duplicate_of_a_closed_descriptor_is_not_reported_for_ever;
+        }
+    };
+}
+
+/// What poll and select say otherwise than epoll.
+macro_rules! hold_without_registrations {
+    ($world:ty) => {
+        hold! {
+            $world:
+            kernel:
+                a_regular_file_is_always_ready;
+            stale:
+                a_duplicate_of_a_closed_descriptor_is_not_heard_of;
+        }
+    };
+}
+
 /// The laws of descriptors that are closed behind the driver's back.
 macro_rules! hold_with_stale_numbers {
     ($world:ty) => {
@@ -108,7 +132,6 @@ macro_rules! hold_with_stale_numbers {
             $world:
             stale:
                 a_cancel_after_the_close_ends_the_operation
-                a_duplicate_of_a_closed_descriptor_is_not_reported_for_ever
                 a_stale_registration_leaves_the_others_alone
                 a_reused_number_is_submitted_anew
                 a_reused_number_is_replaced_anew
@@ -118,27 +141,71 @@ macro_rules! hold_with_stale_numbers {
     };
 }
 
+/// What all but select do: tell a writer that the other end of a pipe is gone, and watch any number.
+macro_rules! hold_but_for_select {
+    ($world:ty) => {
+        hold! {
+            $world:
+            kernel:
+                a_hang_up_is_both_readable_and_writable
+                many_ready_descriptors_are_all_reported;
+        }
+    };
+}
+
 mod selector {
     hold_everywhere!(crate::world::Kernel<crate::world::Readiness>);
     hold_in_a_kernel!(crate::world::Kernel<crate::world::Readiness>);
+    hold_but_for_select!(crate::world::Kernel<crate::world::Readiness>);
+    hold_with_registrations!(crate::world::Kernel<crate::world::Readiness>);
     hold_with_stale_numbers!(crate::world::Kernel<crate::world::Readiness>);
+}
+
+mod poll {
+    hold_everywhere!(crate::world::Kernel<crate::world::Polled>);
+    hold_in_a_kernel!(crate::world::Kernel<crate::world::Polled>);
+    hold_but_for_select!(crate::world::Kernel<crate::world::Polled>);
+    hold_without_registrations!(crate::world::Kernel<crate::world::Polled>);
+    hold_with_stale_numbers!(crate::world::Kernel<crate::world::Polled>);
+}
+
+mod select {
+    hold_everywhere!(crate::world::Kernel<crate::world::Selected>);
+    hold_in_a_kernel!(crate::world::Kernel<crate::world::Selected>);
+    hold_without_registrations!(crate::world::Kernel<crate::world::Selected>);
+    hold_with_stale_numbers!(crate::world::Kernel<crate::world::Selected>);
+    hold! {
+        crate::world::Kernel<crate::world::Selected>:
+        kernel:
+            a_number_beyond_the_sets_is_refused;
+    }
 }
 
 mod proactor {
     hold_everywhere!(crate::world::Kernel<crate::world::Completing>);
     hold_in_a_kernel!(crate::world::Kernel<crate::world::Completing>);
+    hold_but_for_select!(crate::world::Kernel<crate::world::Completing>);
+    hold_with_registrations!(crate::world::Kernel<crate::world::Completing>);
     hold_with_stale_numbers!(crate::world::Kernel<crate::world::Completing>);
 }
 
 mod polling_proactor {
     hold_everywhere!(crate::world::Kernel<crate::world::Polling>);
     hold_in_a_kernel!(crate::world::Kernel<crate::world::Polling>);
+    hold_but_for_select!(crate::world::Kernel<crate::world::Polling>);
+    hold_with_registrations!(crate::world::Kernel<crate::world::Polling>);
     hold_with_stale_numbers!(crate::world::Kernel<crate::world::Polling>);
 }
 
 mod eager_proactor {
     hold_everywhere!(crate::world::Kernel<crate::world::Eager>);
     hold_in_a_kernel!(crate::world::Kernel<crate::world::Eager>);
+    hold_but_for_select!(crate::world::Kernel<crate::world::Eager>);
+    hold! {
+        crate::world::Kernel<crate::world::Eager>:
+        kernel:
+            a_regular_file_is_refused;
+    }
 }
 
 mod sim {

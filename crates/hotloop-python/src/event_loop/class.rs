@@ -6,8 +6,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyString, PyType};
 
 use super::{
-    CLASS, Loop, begin_running, construct, create_future, create_task, end_running, get_debug, is_closed,
-    registry, release, run_once, scheduling, stop, watching, write_to_self,
+    CLASS, Loop, begin_running, construct, create_future, create_task, delegated, end_running, get_debug,
+    is_closed, registry, release, run_once, scheduling, stop, watching, write_to_self,
 };
 use crate::answers::{bool_object, object_or_none};
 use crate::ffi::{ClassBuilder, Object, This};
@@ -47,6 +47,11 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(c"_wakes_only", c"_wakes_only($self, fd, /)\n--\n\nSay that a watched descriptor is there only to end waits; None: that there is no such one.", watching::wakes_only)
         .method(c"_watchers", c"_watchers($self, fd, /)\n--\n\nThe handles that watch a descriptor: reader and writer, each a handle or None.", watching::watchers)
         .no_args(c"_watched", c"_watched($self, /)\n--\n\nThe numbers of all watched descriptors, as a list.", watching::watched)
+        .method(c"_use_driver", c"_use_driver($self, name, /)\n--\n\nPut the loop on the driver of that name, before it has anything to do.", delegated::use_driver)
+        .no_args(c"_waker_fd", c"_waker_fd($self, /)\n--\n\nThe descriptor that a selector object waits for on behalf of other threads.", delegated::waker_fd)
+        .no_args(c"_take_changes", c"_take_changes($self, /)\n--\n\nWhat a selector object is to be told, as a list: descriptor, events known, events wanted.", delegated::take_changes)
+        .method(c"_refused", c"_refused($self, fd, /)\n--\n\nSay that a selector object does not know a descriptor.", delegated::refused)
+        .method(c"_found", c"_found($self, fd, events, /)\n--\n\nSay which events a selector object has found.", delegated::found)
         .method(c"_new_handle", c"_new_handle($self, callback, args, context=None, /)\n--\n\nA Handle of this loop for a callback and a tuple of arguments.", scheduling::new_handle)
         .no_args(c"_ready_handles", c"_ready_handles($self, /)\n--\n\nThe ready callbacks, as a list.", scheduling::ready_handles)
         .no_args(c"_scheduled_handles", c"_scheduled_handles($self, /)\n--\n\nThe timers, as a list in heap order.", scheduling::scheduled_handles)
@@ -97,7 +102,7 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
             drop(old);
             Ok(())
         })
-        .getter(c"driver", c"The name of the kernel facility that the loop runs on.", |this| Ok(PyString::new(this.py(), this.facility).into_any()))
+        .getter(c"driver", c"The name of the kernel facility that the loop runs on.", |this| Ok(PyString::new(this.py(), this.facility.get()).into_any()))
         .build(&base, &[], false)?;
     module.add("Loop", &class)?;
     CLASS.get_or_init(|| class.into_any().into());

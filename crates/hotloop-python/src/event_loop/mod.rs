@@ -1,6 +1,7 @@
 //! `Loop`: the native base of the loop classes.
 
 mod class;
+pub(crate) mod delegated;
 mod guard;
 mod registry;
 mod scheduling;
@@ -12,7 +13,7 @@ use std::mem::MaybeUninit;
 use std::sync::{Arc, OnceLock};
 
 use hotloop::clock::{Clock, Monotonic};
-use hotloop::driver::Batch;
+use hotloop::driver::{AnyDriver, Batch};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
@@ -21,7 +22,6 @@ pub(crate) use self::class::add_to;
 pub(crate) use self::guard::EngineGuard;
 use crate::answers::{bool_object, none};
 use crate::dispatch;
-use crate::driver::AnyDriver;
 use crate::errors::os_error;
 use crate::ffi::{self, Call, Class, Instance, Layout, Name, Object, Registry, This, Visit};
 use crate::handles;
@@ -40,7 +40,9 @@ const EMPTIED: usize = 256;
 /// The native part of a loop.
 pub(crate) struct Loop {
     /// `driver`: the name of the kernel facility underneath. It outlives the engine.
-    facility: &'static str,
+    facility: Cell<&'static str>,
+    /// Whether a selector object in Python does the waiting.
+    delegates: Cell<bool>,
     /// `None` once the loop is closed.
     engine: RefCell<Option<Engine>>,
     /// The way into the engine for other threads; gone with it.
@@ -209,6 +211,12 @@ impl Loop {
             ready.iter().chain(timers).for_each(handles::done);
         }
         drop(scheduled);
+    }
+
+    /// Whether a selector object in Python does the waiting.
+    #[inline]
+    pub(crate) fn delegates(&self) -> bool {
+        self.delegates.get()
     }
 
     /// Whether `_run_once` goes on until the loop is stopped.
@@ -395,16 +403,15 @@ fn construct(class: &Bound<'_, PyType>) -> PyResult<Loop> {
     let by_completion = class
         .getattr_opt(pyo3::intern!(class.py(), "_by_completion"))?
         .is_some_and(|flag| flag.is_truthy().unwrap_or(false));
-    let driver = if by_completion {
-        AnyDriver::proactor()
-    } else {
-        AnyDriver::selector()
-    };
-    let driver = driver.map_err(os_error)?;
-    let facility = driver.name();
+    let driver = AnyDriver::by_name(if by_completion { "io_uring" } else { "epoll" });
+    let driver = driver
+        .map_err(os_error)?
+        .ok_or_else(|| PyRuntimeError::new_err("no driver"))?;
+    let facility = Cell::new(driver.name());
     let engine = Engine::new(driver);
     Ok(Loop {
         facility,
+        delegates: Cell::new(false),
         inbox: RefCell::new(Some(engine.inbox())),
         engine: RefCell::new(Some(engine)),
         scratch: RefCell::default(),

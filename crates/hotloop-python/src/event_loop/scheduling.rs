@@ -77,6 +77,11 @@ impl<'py> This<'_, 'py, Loop> {
             Ok(mut engine) => {
                 ffi::untrack(handle);
                 engine.call_soon(handle.clone());
+                drop(engine);
+                // While a selector object waits, the engine is not borrowed.
+                if self.delegates() {
+                    self.wake();
+                }
             }
             // The loop waits in the kernel and this is another thread. Stock asyncio's `call_soon` appends to its queue
             // too, where the callback runs once something else wakes the loop; here it wakes it.

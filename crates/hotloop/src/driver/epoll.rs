@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::epoll;
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
+use super::eventfd::Eventfd;
 use super::readiness::Poller;
-use super::{Interest, Readiness, Waker, Woken};
+use super::{Interest, Readiness, Woken};
 use crate::sys;
 
 /// How many events one wait takes at most. More stay in the kernel, which hands them out in turn.
@@ -38,10 +38,7 @@ impl Epoll {
     /// # Errors
     /// The kernel's: no descriptor left, most likely.
     pub fn new() -> io::Result<Self> {
-        let waker = Arc::new(Eventfd(eventfd(
-            0,
-            EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
-        )?));
+        let waker = Arc::new(Eventfd::new()?);
         let epoll = create(&waker)?;
         Ok(Self {
             epoll,
@@ -116,25 +113,11 @@ impl Poller for Epoll {
     }
 }
 
-/// An eventfd that ends a wait.
-///
-/// It is watched edge-triggered and never read: each write is an edge of its own, and its 64-bit counter does not
-/// fill up in the lifetime of a machine. So a wake-up costs one system call, not three.
-#[derive(Debug)]
-pub struct Eventfd(OwnedFd);
-
-impl Waker for Eventfd {
-    fn wake(&self) {
-        // The one possible failure is a full counter, which is a wake-up pending already.
-        if rustix::io::retry_on_intr(|| rustix::io::write(&self.0, &1u64.to_ne_bytes())).is_err() {}
-    }
-}
-
 /// An epoll instance that watches its waker.
 fn create(waker: &Eventfd) -> io::Result<OwnedFd> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
-    epoll::add(&epoll, &waker.0, epoll::EventData::new_u64(WAKER), flags)?;
+    epoll::add(&epoll, waker, epoll::EventData::new_u64(WAKER), flags)?;
     Ok(epoll)
 }
 

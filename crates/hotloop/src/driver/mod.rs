@@ -21,8 +21,9 @@
 //! 8. What was [posted](Driver::post) is sent by the next wait, before anything is waited for, or comes back
 //!    [unsent](Driver::next_unsent) after it.
 //! 9. Of several loops that accept on one listening socket, in processes of their own or not, a connection wakes one,
-//!    and each has its turn.
+//!    and each has its turn; poll and select cannot tell them apart and wake all.
 
+mod any;
 mod datagram;
 mod op;
 pub mod readiness;
@@ -35,6 +36,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use any::AnyDriver;
 pub(crate) use datagram::run_length;
 pub use datagram::{Address, Batch, MAX_ADDRESS, MAX_BATCH, MAX_SENT, Outgoing, Parts};
 pub use op::{
@@ -46,6 +48,20 @@ pub use op::{
 mod epoll;
 #[cfg(epoll)]
 pub use epoll::Epoll;
+#[cfg(epoll)]
+mod delegated;
+#[cfg(epoll)]
+pub use delegated::{Change, Delegated};
+#[cfg(epoll)]
+mod eventfd;
+#[cfg(epoll)]
+mod poll;
+#[cfg(epoll)]
+pub use poll::Poll;
+#[cfg(epoll)]
+mod select;
+#[cfg(epoll)]
+pub use select::{OutOfRange, Select};
 #[cfg(epoll)]
 /// The best readiness driver of this platform.
 pub type Selector = readiness::ReadinessDriver<Epoll>;

@@ -126,6 +126,11 @@ impl<P: Poller> ReadinessDriver<P> {
         &self.poller
     }
 
+    /// The poller underneath, to tell it something. The registrations in it are the driver's.
+    pub fn poller_mut(&mut self) -> &mut P {
+        &mut self.poller
+    }
+
     /// The operation that waits on a descriptor in one direction.
     pub(super) fn waiting(&mut self, fd: RawFd, direction: Direction) -> Option<OpKey> {
         *self.descriptor(fd)?.slot(direction)

@@ -10,6 +10,7 @@
 mod datagram;
 #[cfg(io_uring)]
 mod file;
+mod select;
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -30,6 +31,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags,
     SocketType, ipproto,
 };
+pub(crate) use select::{FdSet, select};
 
 use crate::driver::{Accepted, SocketAddress};
 
@@ -48,6 +50,17 @@ pub(crate) fn monotonic_nanoseconds() -> i64 {
     now.tv_sec * 1_000_000_000 + now.tv_nsec
 }
 
+/// Has a buffer of bytes filled by what else fills memory that has no bytes yet.
+///
+/// Only for what puts bytes there, as every driver does: nothing may take those away that are there already.
+#[inline]
+pub(crate) fn fill<R>(buffer: &mut [u8], by: impl FnOnce(&mut [MaybeUninit<u8>]) -> R) -> R {
+    let bytes: *mut [u8] = buffer;
+    // SAFETY: the layouts are the same and the bytes are borrowed for as long. They stay initialised, since drivers
+    // write nothing else than bytes.
+    by(unsafe { &mut *(bytes as *mut [MaybeUninit<u8>]) })
+}
+
 /// Lends a descriptor number to one system call.
 ///
 /// # Errors
@@ -58,6 +71,15 @@ pub(crate) fn borrow(fd: RawFd) -> io::Result<BorrowedFd<'static>> {
     }
     // SAFETY: the number is not -1. Should it be closed, the system call that it is lent to answers EBADF.
     Ok(unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// Asks the kernel whether a number is a descriptor.
+///
+/// # Errors
+/// EBADF if it is none.
+pub(crate) fn check_open(fd: RawFd) -> io::Result<()> {
+    rustix::io::fcntl_getfd(borrow(fd)?)?;
+    Ok(())
 }
 
 /// Receives what is there, at most `buffer.len()` bytes; 0 is the end of the stream. Never waits on a non-blocking

@@ -98,6 +98,25 @@ pub(crate) fn a_duplicate_of_a_closed_descriptor_is_not_reported_for_ever<W: Wor
     Ok(())
 }
 
+pub(crate) fn a_duplicate_of_a_closed_descriptor_is_not_heard_of<W: World>() -> io::Result<()> {
+    for op in [Op::WatchRead, Op::Receive, Op::WatchWrite] {
+        let world = W::new()?;
+        let mut driver = world.driver()?;
+        let Connection { near, mut far } = Connection::new()?;
+        let fd = near.as_raw_fd();
+        driver.submit(OpKey(1), fd, op)?;
+        let duplicate = near.try_clone()?;
+        drop(near);
+        far.write_all(b"a")?;
+        assert_quiet(&world, &mut driver)?;
+        driver.cancel(OpKey(1), fd, op);
+        assert_eq!(poll(&mut driver)?, [cancelled(1)]);
+        driver.submit(OpKey(2), duplicate.as_raw_fd(), op)?;
+        assert_eq!(poll(&mut driver)?, [ready(2)]);
+    }
+    Ok(())
+}
+
 pub(crate) fn a_stale_registration_leaves_the_others_alone<W: World>() -> io::Result<()> {
     let world = W::new()?;
     let mut driver = world.driver()?;

@@ -11,8 +11,11 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use hotloop::clock::{Clock, Manual};
+use hotloop::driver::readiness::ReadinessDriver;
 use hotloop::driver::sim::{Network, Sim};
-use hotloop::driver::{Address, Completion, Driver, OpKey, Outcome, Proactor, Selector, Settings};
+use hotloop::driver::{
+    Address, Completion, Driver, OpKey, Outcome, Poll, Proactor, Select, Selector, Settings,
+};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 /// A driver's surroundings: connections whose far end the test holds.
@@ -66,6 +69,28 @@ impl Maker for Readiness {
 
     fn make() -> io::Result<Selector> {
         Ok(Selector::new(hotloop::driver::Epoll::new()?))
+    }
+}
+
+/// Makes a driver over poll.
+pub(crate) struct Polled;
+
+impl Maker for Polled {
+    type Driver = ReadinessDriver<Poll>;
+
+    fn make() -> io::Result<Self::Driver> {
+        Ok(ReadinessDriver::new(Poll::new()?))
+    }
+}
+
+/// Makes a driver over select.
+pub(crate) struct Selected;
+
+impl Maker for Selected {
+    type Driver = ReadinessDriver<Select>;
+
+    fn make() -> io::Result<Self::Driver> {
+        Ok(ReadinessDriver::new(Select::new()?))
     }
 }
 

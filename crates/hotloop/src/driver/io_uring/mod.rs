@@ -31,7 +31,8 @@ use self::receive::{Receivers, Surroundings};
 pub use self::refused::Refused;
 use self::ring::{Entered, Ring};
 use self::send::Posts;
-use super::epoll::{Eventfd, readinesses};
+use super::epoll::readinesses;
+use super::eventfd::Eventfd;
 use super::readiness::ReadinessDriver;
 use super::{
     Accepted, Address, Batch, Completion, Direction, Driver, Epoll, Op, OpKey, Outcome, Outgoing, Unsent,

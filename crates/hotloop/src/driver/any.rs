@@ -1,0 +1,206 @@
+//! The drivers that a loop may run on, behind one type.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::readiness::ReadinessDriver;
+use super::{
+    Accepted, Address, Batch, Completion, Delegated, Driver, Epoll, Op, OpKey, Outgoing, Poll, Proactor,
+    Select, Selector, Unsent, Woken,
+};
+
+/// One of the drivers of this platform, chosen when a loop is made.
+///
+/// One engine for all of them, not one each: the transports of all loops are then the same classes, and which driver
+/// it is costs a branch that goes the same way for the whole life of a loop.
+pub enum AnyDriver {
+    /// Readiness, of `SelectorEventLoop`.
+    Selector(Selector),
+    /// Completion, of `ProactorEventLoop`.
+    Proactor(Box<Proactor>),
+    /// Readiness by poll, where that is asked for.
+    Poll(Box<ReadinessDriver<Poll>>),
+    /// Readiness by select, where that is asked for.
+    Select(Box<ReadinessDriver<Select>>),
+    /// Readiness that a selector object in Python finds.
+    Delegated(Box<ReadinessDriver<Delegated>>),
+}
+
+/// Does the same with whichever driver it is.
+macro_rules! on_any {
+    ($any:expr, $driver:ident => $call:expr) => {
+        match $any {
+            AnyDriver::Selector($driver) => $call,
+            AnyDriver::Proactor($driver) => $call,
+            AnyDriver::Poll($driver) => $call,
+            AnyDriver::Select($driver) => $call,
+            AnyDriver::Delegated($driver) => $call,
+        }
+    };
+}
+
+impl AnyDriver {
+    /// A driver by the name of its facility; `None` if there is none of that name.
+    ///
+    /// # Errors
+    /// The kernel's: no descriptor left, or why it refuses io_uring.
+    pub fn by_name(name: &str) -> io::Result<Option<Self>> {
+        Ok(Some(match name {
+            "epoll" => Self::Selector(Selector::new(Epoll::new()?)),
+            "io_uring" => Self::Proactor(Box::new(Proactor::new()?)),
+            "poll" => Self::Poll(Box::new(ReadinessDriver::new(Poll::new()?))),
+            "select" => Self::Select(Box::new(ReadinessDriver::new(Select::new()?))),
+            "selector" => Self::Delegated(Box::new(ReadinessDriver::new(Delegated::new()?))),
+            _ => return Ok(None),
+        }))
+    }
+
+    /// The notes for the selector object, where one finds what is ready.
+    pub fn delegated(&mut self) -> Option<&mut Delegated> {
+        match self {
+            Self::Delegated(driver) => Some(driver.poller_mut()),
+            _ => None,
+        }
+    }
+
+    /// The driver of `SelectorEventLoop`.
+    ///
+    /// # Errors
+    /// The kernel's: no descriptor left, most likely.
+    pub fn selector() -> io::Result<Self> {
+        Ok(Self::Selector(Selector::new(Epoll::new()?)))
+    }
+
+    /// The driver of `ProactorEventLoop`.
+    ///
+    /// # Errors
+    /// Why the kernel refuses io_uring.
+    pub fn proactor() -> io::Result<Self> {
+        Ok(Self::Proactor(Box::new(Proactor::new()?)))
+    }
+
+    /// What the kernel calls the facility underneath.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Selector(_) => "epoll",
+            Self::Proactor(_) => "io_uring",
+            Self::Poll(_) => "poll",
+            Self::Select(_) => "select",
+            Self::Delegated(_) => "selector",
+        }
+    }
+}
+
+impl Driver for AnyDriver {
+    type Waker = <Selector as Driver>::Waker;
+
+    fn waker(&self) -> Arc<Self::Waker> {
+        on_any!(self, driver => driver.waker())
+    }
+
+    #[inline]
+    fn submit(&mut self, key: OpKey, fd: RawFd, op: Op) -> io::Result<()> {
+        on_any!(self, driver => driver.submit(key, fd, op))
+    }
+
+    #[inline]
+    fn cancel(&mut self, key: OpKey, fd: RawFd, op: Op) {
+        on_any!(self, driver => driver.cancel(key, fd, op));
+    }
+
+    #[inline]
+    fn replace(&mut self, key: OpKey, fd: RawFd, op: Op) -> io::Result<()> {
+        on_any!(self, driver => driver.replace(key, fd, op))
+    }
+
+    fn release(&mut self, fd: RawFd) {
+        on_any!(self, driver => driver.release(fd));
+    }
+
+    #[inline]
+    fn post(&mut self, fd: RawFd, bytes: &[u8]) -> bool {
+        on_any!(self, driver => driver.post(fd, bytes))
+    }
+
+    fn settle(&mut self, fd: RawFd) {
+        on_any!(self, driver => driver.settle(fd));
+    }
+
+    #[inline]
+    fn next_unsent(&mut self) -> Option<Unsent> {
+        on_any!(self, driver => driver.next_unsent())
+    }
+
+    #[inline]
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Woken> {
+        on_any!(self, driver => driver.wait(timeout))
+    }
+
+    #[inline]
+    fn next_completion(&mut self) -> Option<Completion> {
+        on_any!(self, driver => driver.next_completion())
+    }
+
+    #[inline]
+    fn has_completions(&self) -> bool {
+        on_any!(self, driver => driver.has_completions())
+    }
+
+    #[inline]
+    fn has_chores(&self) -> bool {
+        on_any!(self, driver => driver.has_chores())
+    }
+
+    #[inline]
+    fn has_told_all(&self) -> bool {
+        on_any!(self, driver => driver.has_told_all())
+    }
+
+    #[inline]
+    fn receive(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+        on_any!(self, driver => driver.receive(fd, buffer))
+    }
+
+    #[inline]
+    fn send(&mut self, fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        on_any!(self, driver => driver.send(fd, buffers))
+    }
+
+    #[inline]
+    fn read(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+        on_any!(self, driver => driver.read(fd, buffer))
+    }
+
+    #[inline]
+    fn write(&mut self, fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        on_any!(self, driver => driver.write(fd, buffers))
+    }
+
+    #[inline]
+    fn receive_datagrams(&mut self, fd: RawFd, batch: &mut Batch, limit: usize) -> io::Result<()> {
+        on_any!(self, driver => driver.receive_datagrams(fd, batch, limit))
+    }
+
+    #[inline]
+    fn receive_from(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<(usize, Address)> {
+        on_any!(self, driver => driver.receive_from(fd, buffer))
+    }
+
+    #[inline]
+    fn send_datagrams(&mut self, fd: RawFd, datagrams: &[Outgoing<'_>]) -> io::Result<usize> {
+        on_any!(self, driver => driver.send_datagrams(fd, datagrams))
+    }
+
+    #[inline]
+    fn shutdown_write(&mut self, fd: RawFd) -> io::Result<()> {
+        on_any!(self, driver => driver.shutdown_write(fd))
+    }
+
+    #[inline]
+    fn accept(&mut self, fd: RawFd) -> io::Result<Accepted> {
+        on_any!(self, driver => driver.accept(fd))
+    }
+}
