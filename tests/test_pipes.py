@@ -574,6 +574,59 @@ def test_a_stream_reader_over_a_pipe(loop, pipe):
     assert transport.is_closing()
 
 
+@pytest.mark.parametrize("behind", ["end", "packet", "rest of a line", "another pipe"])
+def test_what_lies_behind_the_bytes_that_wake_a_reader_comes_in_the_turn_of_who_is_woken(loop, no_leaks, behind):
+    """Also where the loop is spared a call because it has received all that there was: then there was not all."""
+
+    async def pass_turns(count):
+        for _ in range(count):
+            await asyncio.sleep(0)
+
+    async def play():
+        if behind == "rest of a line":
+            near, far = pty.openpty()
+        else:
+            far, near = os.pipe2(os.O_DIRECT) if behind == "packet" else os.pipe()
+        other_far, other_near = os.pipe()
+        reader, other = asyncio.StreamReader(), asyncio.StreamReader()
+        transports = []
+        for stream, descriptor in ((reader, far), (other, other_far)):
+            pipe = os.fdopen(descriptor, "rb", 0)
+            made, _ = await loop.connect_read_pipe(lambda stream=stream: asyncio.StreamReaderProtocol(stream), pipe)
+            transports.append(made)
+        seen = []
+
+        async def read():
+            seen.append(await reader.read(100))
+            if behind == "another pipe":
+                os.write(other_near, b"more")
+            # The next turn runs the first of these before what it finds itself, and the one after that the second.
+            loop.call_soon(lambda: seen.append((bytes(reader._buffer), bytes(other._buffer))))
+            loop.call_soon(loop.call_soon, lambda: seen.append((reader.at_eof(), bytes(other._buffer))))
+
+        task = loop.create_task(read())
+        await pass_turns(2)
+        os.write(near, b"some\n")
+        if behind == "end":
+            os.close(near)
+        elif behind != "another pipe":
+            os.write(near, b"more\n")
+        await task
+        await pass_turns(4)
+        for transport in transports:
+            transport.close()
+        for descriptor in (other_near,) if behind == "end" else (near, other_near):
+            os.close(descriptor)
+        await pass_turns(4)
+        return seen
+
+    first, second, third = run(loop, play())
+    assert first == b"some\n"
+    assert second == (b"more\n" if behind in ("packet", "rest of a line") else b"", b"")
+    # The end of a pipe is told one turn after it was read.
+    assert third == (behind == "end", b"more" if behind == "another pipe" else b"")
+
+
 def test_a_stream_writer_over_a_pipe(loop, pipe):
     async def talk():
         reader = asyncio.StreamReader()

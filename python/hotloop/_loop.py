@@ -251,7 +251,7 @@ class EventLoop(SocketMethods, ConnectionMethods):
         answer = None if by_resolver else self._literal_addresses(host, port, family, type, proto, flags)
         if answer is None:
             return await super().getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags)
-        return [(socket.AddressFamily(family), socket.SocketKind(kind), *rest) for family, kind, *rest in answer]
+        return answer
 
     # Transports
 

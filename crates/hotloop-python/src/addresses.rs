@@ -4,17 +4,18 @@ use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 
-use hotloop::address::{Port, Query, Resolved, STREAM, literal, text};
+use hotloop::address::{DATAGRAM, Port, Query, Resolved, STREAM, literal, text};
 use hotloop::driver::SocketAddress;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyInt, PyList, PyString};
 
 use crate::answers::{argument, none};
 use crate::event_loop::Loop;
 use crate::ffi::{Call, This};
 
-/// `_literal_addresses(host, port, family, type, proto, flags)`: what `socket.getaddrinfo` answers, as a list of
-/// `(family, type, proto, canonname, address)` with plain numbers, if the host is an address; else `None`.
+/// `_literal_addresses(host, port, family, type, proto, flags)`: what `socket.getaddrinfo` answers, a list of
+/// `(family, type, proto, canonname, address)`, if the host is an address; else `None`.
 pub(crate) fn literal_addresses<'py>(
     this: This<'_, 'py, Loop>,
     call: Call<'_, 'py>,
@@ -37,9 +38,13 @@ pub(crate) fn literal_addresses<'py>(
     let Some(resolved) = resolve(&host, &port, [family, socktype, proto, flags]) else {
         return none(py);
     };
+    let numbers = Numbers::get(py)?;
+    let empty = PyString::intern(py, "");
     let entries = resolved.iter().map(|entry| {
         let address = internet(py, entry.address)?;
-        (entry.family, entry.socktype, entry.proto, "", address).into_pyobject(py)
+        let family = numbers.family(entry.address).bind(py);
+        let socktype = numbers.socktype(entry.socktype).bind(py);
+        (family, socktype, entry.proto, &empty, address).into_pyobject(py)
     });
     Ok(PyList::new(py, entries.collect::<PyResult<Vec<_>>>()?)?.into_any())
 }
@@ -114,6 +119,41 @@ pub(crate) fn internet<'py>(py: Python<'py>, address: SocketAddr) -> PyResult<Bo
             .into_pyobject(py)?
             .into_any(),
     })
+}
+
+/// What Python's `socket` module calls the numbers of an answer.
+struct Numbers {
+    /// `AF_INET` and `AF_INET6`.
+    families: [Py<PyAny>; 2],
+    /// `SOCK_STREAM`, `SOCK_DGRAM` and `SOCK_RAW`.
+    types: [Py<PyAny>; 3],
+}
+
+impl Numbers {
+    /// Looks them up, once.
+    fn get(py: Python<'_>) -> PyResult<&'static Self> {
+        static NUMBERS: PyOnceLock<Numbers> = PyOnceLock::new();
+        NUMBERS.get_or_try_init(py, || {
+            let socket = py.import("socket")?;
+            let member = |name: &str| socket.getattr(name).map(Bound::unbind);
+            Ok(Self {
+                families: [member("AF_INET")?, member("AF_INET6")?],
+                types: [member("SOCK_STREAM")?, member("SOCK_DGRAM")?, member("SOCK_RAW")?],
+            })
+        })
+    }
+
+    fn family(&self, address: SocketAddr) -> &Py<PyAny> {
+        &self.families[usize::from(address.is_ipv6())]
+    }
+
+    fn socktype(&self, number: i32) -> &Py<PyAny> {
+        match number {
+            STREAM => &self.types[0],
+            DATAGRAM => &self.types[1],
+            _ => &self.types[2],
+        }
+    }
 }
 
 /// The text of a `str` or of ASCII `bytes`; nothing of anything else.

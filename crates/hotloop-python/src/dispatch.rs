@@ -17,6 +17,7 @@ use crate::{handles, listeners, sockets};
 /// # Errors
 /// `SystemExit` and `KeyboardInterrupt` of a callback, what a signal handler raises, and the kernel's errors.
 pub(crate) fn run(this: This<'_, '_, Loop>) -> PyResult<()> {
+    this.engine()?.note_break();
     loop {
         turn(this)?;
         if !this.is_running() || this.is_stopping() {

@@ -11,6 +11,9 @@ use rustix::net::{AddressFamily, SocketType, netdevice};
 /// The type of stream sockets.
 pub const STREAM: i32 = libc::SOCK_STREAM;
 
+/// The type of datagram sockets.
+pub const DATAGRAM: i32 = libc::SOCK_DGRAM;
+
 /// What is asked. The numbers are those of the C library: 0 leaves a choice open.
 #[derive(Clone, Copy, Debug)]
 pub struct Query<'a> {

@@ -86,6 +86,32 @@ pub struct EventLoop<H: Host, D: Driver> {
     pub(crate) turn: u64,
     /// How many turns have begun so far.
     pub(crate) turns: u64,
+    /// Whether all that was done since the last wait is known to leave the kernel with nothing to tell.
+    pub(crate) told: Told,
+}
+
+/// What is known of the events since the last wait.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Told {
+    /// How many were handed out; at first more than were exhausted, since nothing is known.
+    events: u32,
+    /// How many of them were the bytes of a stream that has no more, taken while nothing else was done.
+    exhausted: u32,
+    /// Whether the last receive took all that there was.
+    pub(crate) took_all: bool,
+}
+
+impl Told {
+    /// As if something unknown was done.
+    const UNKNOWN: Self = Self {
+        events: 1,
+        exhausted: 0,
+        took_all: false,
+    };
+
+    fn is_all_exhausted(self) -> bool {
+        self.events > 0 && self.events == self.exhausted
+    }
 }
 
 /// Where the turns before were broken off: each has left callbacks and then timers, in front of those of the next.
@@ -150,6 +176,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             discarded: Vec::new(),
             turn: 0,
             turns: 0,
+            told: Told::UNKNOWN,
         }
     }
 
@@ -227,8 +254,10 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     /// What waits for the kernel, for another thread, or for the time to be over. It holds no handles, so a host may
     /// let go of its own lock meanwhile.
     pub fn waiter(&mut self) -> Waiter<'_, H, D> {
+        let needs_poll = self.needs_poll();
+        self.told = Told::default();
         Waiter {
-            needs_poll: self.needs_poll(),
+            needs_poll,
             is_idle: self.is_idle(),
             driver: &mut self.driver,
             inbox: &self.inbox,
@@ -240,7 +269,11 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         let waking = self
             .waking
             .is_some_and(|OpKey(key)| self.operations.contains(key as usize));
-        self.operations.len() > usize::from(waking) || !self.posted.is_empty() || self.driver.has_chores()
+        if !self.posted.is_empty() || self.driver.has_chores() {
+            return true;
+        }
+        let may_have_news = !(self.told.is_all_exhausted() && self.driver.has_told_all());
+        may_have_news && self.operations.len() > usize::from(waking)
     }
 
     /// Waits; see [`Waiter::wait`].
@@ -286,9 +319,25 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         self.turn = self.turns;
     }
 
+    /// The host says of the event that it has last taken: it received, and then did nothing that the kernel could have
+    /// to tell of; it has run no foreign code. If that holds for all events of a turn, and each has received all that
+    /// there was, the kernel has no news but what comes in right now, and the next turn, if it does not wait, hears
+    /// of that one turn later and is spared the call.
+    #[inline]
+    pub fn note_received_only(&mut self) {
+        self.told.exhausted += u32::from(self.told.took_all);
+    }
+
+    /// The host says that it has run something between two turns.
+    pub fn note_break(&mut self) {
+        self.told = Told::UNKNOWN;
+    }
+
     /// The next event of the turn.
     #[inline]
     pub fn next_event(&mut self) -> Option<Event<H>> {
+        self.told.events = self.told.events.saturating_add(1);
+        self.told.took_all = false;
         if let Some(handle) = self.ready.pop() {
             return Some(Event::Callback(handle));
         }
@@ -298,7 +347,10 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         if !self.broken_off.later.is_empty() {
             return self.next_broken_off();
         }
-        self.due.pop_front().map(Event::Timer)
+        let timer = self.due.pop_front();
+        // Nothing was handed out after all.
+        self.told.events -= u32::from(timer.is_none());
+        timer.map(Event::Timer)
     }
 
     /// Ends the turn under way: what was posted or gathered is sent. Writes from now on go to the kernel at once.

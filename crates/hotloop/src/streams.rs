@@ -8,6 +8,7 @@ use crate::datagrams::EndpointKey;
 use crate::driver::{Direction, Driver, Op, OpKey, Unsent};
 use crate::event_loop::{EventLoop, Operation};
 use crate::host::Host;
+use crate::sys;
 use crate::transport::{Close, MAX_SLICES, Stream};
 
 /// Above this many bytes gathered, a stream is flushed without waiting for the end of the turn: there is no gain in
@@ -63,6 +64,9 @@ pub(crate) struct StreamEntry<H: Host> {
     receiving: Option<OpKey>,
     /// In flight while the kernel has no room.
     sending: Option<OpKey>,
+    /// Whether a receive that does not fill its buffer has taken all that there was: not where what comes in has
+    /// boundaries, as with a terminal's lines.
+    continuous: bool,
 }
 
 /// Bytes that wait to be sent.
@@ -147,6 +151,9 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             Some(Owner::Endpoint(old)) => self.cut_endpoint_off(old),
             _ => {}
         }
+        if sys::is_pipe(fd) {
+            self.note_continuous(key);
+        }
         key
     }
 
@@ -217,9 +224,23 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     #[inline]
     pub fn receive(&mut self, key: StreamKey, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
         let entry = self.streams.get(key.0).ok_or(io::ErrorKind::NotFound)?;
-        match entry.medium {
+        let received = match entry.medium {
             Medium::Socket => self.driver.receive(entry.fd, buffer),
             Medium::Pipe => self.driver.read(entry.fd, buffer),
+        };
+        let took_all = |&count: &usize| {
+            // A pipe's reading end does not know whether the other one writes packets.
+            let is_empty = || entry.medium == Medium::Socket || sys::is_empty(entry.fd);
+            entry.continuous && count > 0 && count < buffer.len() && is_empty()
+        };
+        self.told.took_all = received.as_ref().is_ok_and(took_all);
+        received
+    }
+
+    /// Notes that what comes in on a stream has no boundaries: a receive that does not fill its buffer has taken all.
+    pub fn note_continuous(&mut self, key: StreamKey) {
+        if let Some(entry) = self.streams.get_mut(key.0) {
+            entry.continuous = true;
         }
     }
 
@@ -449,6 +470,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             posted: 0,
             receiving: None,
             sending: None,
+            continuous: false,
         }))
     }
 

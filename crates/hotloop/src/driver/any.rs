@@ -155,6 +155,11 @@ impl Driver for AnyDriver {
     }
 
     #[inline]
+    fn has_told_all(&self) -> bool {
+        on_any!(self, driver => driver.has_told_all())
+    }
+
+    #[inline]
     fn receive(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
         on_any!(self, driver => driver.receive(fd, buffer))
     }

@@ -16,6 +16,9 @@ use crate::sys;
 /// How many events one wait takes at most. More stay in the kernel, which hands them out in turn.
 pub(super) const EVENTS: usize = 512;
 
+/// What the kernel reports where reading does not exhaust what there is: behind the bytes there is an end or an error.
+const ENDS: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR).cast_unsigned();
+
 /// What the waker's events carry: no descriptor number is negative, so no registration shares it.
 const WAKER: u64 = u64::MAX;
 
@@ -100,6 +103,10 @@ impl Poller for Epoll {
         Ok(Woken::Normally)
     }
 
+    fn has_told_all(&self) -> bool {
+        self.events.len() < EVENTS && self.events.iter().all(|event| event.events & ENDS == 0)
+    }
+
     fn reset(&mut self) -> io::Result<()> {
         self.epoll = create(&self.waker)?;
         Ok(())
@@ -122,6 +129,8 @@ fn data(fd: RawFd, generation: u32) -> epoll::EventData {
 fn flags(interest: Interest) -> epoll::EventFlags {
     let mut flags = epoll::EventFlags::empty();
     flags.set(epoll::EventFlags::IN, interest.read);
+    // Wakes nobody by itself, since what has ended is readable too. An exclusive registration may not ask for it.
+    flags.set(epoll::EventFlags::RDHUP, interest.read && !interest.exclusive);
     flags.set(epoll::EventFlags::OUT, interest.write);
     flags.set(epoll::EventFlags::EXCLUSIVE, interest.exclusive);
     flags
@@ -130,7 +139,7 @@ fn flags(interest: Interest) -> epoll::EventFlags {
 /// What the kernel reports, but for wake-ups.
 pub(super) fn readinesses(events: &[libc::epoll_event]) -> impl Iterator<Item = Readiness> {
     events.iter().filter_map(|event| {
-        let (data, bits) = (event.u64, event.events);
+        let (data, bits) = (event.u64, event.events & !libc::EPOLLRDHUP.cast_unsigned());
         (data != WAKER).then(|| readiness(data, bits))
     })
 }

@@ -127,6 +127,13 @@ pub trait Driver {
     /// or refused. Without operations and without chores it would find nothing, and is spared.
     fn has_chores(&self) -> bool;
 
+    /// Whether there is nothing that the last wait could have told of and has not: once all that it told of is
+    /// received, and unless anybody does something meanwhile, another wait finds nothing. A driver that does not know
+    /// says no.
+    fn has_told_all(&self) -> bool {
+        false
+    }
+
     /// Takes received bytes into `buffer`, for an [`Op::Receive`] that is `Ready`; 0 is the end of the stream. The
     /// bytes before that are initialised.
     ///

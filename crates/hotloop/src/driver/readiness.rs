@@ -47,6 +47,12 @@ pub trait Poller {
     /// The kernel's.
     fn wait(&mut self, timeout: Option<Duration>, found: &mut Vec<Readiness>) -> io::Result<Woken>;
 
+    /// Whether the last wait told all that there was, and of nothing that has ended or is broken: see
+    /// [`Driver::has_told_all`].
+    fn has_told_all(&self) -> bool {
+        false
+    }
+
     /// Forgets every registration, watched descriptors and those only the kernel still knows. The waker stays.
     ///
     /// # Errors
@@ -364,6 +370,11 @@ impl<P: Poller> Driver for ReadinessDriver<P> {
     #[inline]
     fn has_chores(&self) -> bool {
         self.has_completions()
+    }
+
+    #[inline]
+    fn has_told_all(&self) -> bool {
+        self.completed.is_empty() && self.poller.has_told_all()
     }
 
     #[inline]

@@ -305,6 +305,10 @@ impl Driver for Sim {
         self.has_completions() || self.posts.as_ref().is_some_and(|posts| !posts.is_empty())
     }
 
+    fn has_told_all(&self) -> bool {
+        self.readiness.has_told_all()
+    }
+
     fn receive(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
         self.network
             .call(fd, Call::Receive, |socket| match socket.incoming.pop_front() {
@@ -513,6 +517,10 @@ impl Poller for SimPoller {
                 "nothing will ever happen: the wait has no end",
             )),
         }
+    }
+
+    fn has_told_all(&self) -> bool {
+        true
     }
 
     fn reset(&mut self) -> io::Result<()> {

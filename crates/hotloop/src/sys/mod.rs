@@ -25,6 +25,7 @@ pub(crate) use datagram::{receive_datagrams, receive_from, send_datagrams};
 pub(crate) use file::is_plain;
 #[cfg(io_uring)]
 pub use file::{OpenedFile, kind_of, open_cached, read_cached};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags,
@@ -199,6 +200,18 @@ pub(crate) fn peer_address(fd: RawFd) -> io::Result<SocketAddress> {
 /// The kernel's; there is no such option if it is not TCP.
 pub(crate) fn set_nodelay(fd: RawFd) -> io::Result<()> {
     Ok(rustix::net::sockopt::set_tcp_nodelay(borrow(fd)?, true)?)
+}
+
+/// Whether a descriptor is a pipe.
+pub(crate) fn is_pipe(fd: RawFd) -> bool {
+    borrow(fd).is_ok_and(|fd| {
+        rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
+    })
+}
+
+/// Whether there is nothing to read from a pipe.
+pub(crate) fn is_empty(fd: RawFd) -> bool {
+    borrow(fd).is_ok_and(|fd| rustix::io::ioctl_fionread(fd) == Ok(0))
 }
 
 /// Takes the error that is pending on a socket.

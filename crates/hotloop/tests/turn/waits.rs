@@ -1,6 +1,7 @@
 //! How long a turn waits.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::thread;
 use std::time::Duration;
 
@@ -220,6 +221,41 @@ fn a_push_wakes_a_loop_that_sleeps() -> io::Result<()> {
         })?;
         assert_eq!(seen.pop(), Some(round));
         assert_eq!(seen, []);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_turn_behind_bytes_that_were_all_received_is_spared_the_call() -> io::Result<()> {
+    let mut program = Program::new();
+    let key = program.stream(5, 0);
+    program.event_loop.note_continuous(key);
+    program.start_reading(key)?;
+    let waits = |program: &Program| program.waits().len();
+    let mut buffer = [MaybeUninit::uninit(); 4];
+    for (bytes, only, spared) in [
+        (&b"abc"[..], true, true),
+        (b"abc", false, false),
+        (b"abcd", true, false),
+    ] {
+        program.network.feed(5, bytes);
+        let timeout = program.prepare(false);
+        program.event_loop.wait(timeout)?;
+        program.begin();
+        assert!(matches!(program.event_loop.next_event(), Some(Event::Stream(..))));
+        assert_eq!(program.event_loop.receive(key, &mut buffer)?, bytes.len());
+        if only {
+            program.event_loop.note_received_only();
+        }
+        program.event_loop.call_soon(1);
+        assert!(program.event_loop.next_event().is_none());
+        let before = waits(&program);
+        assert_eq!(program.turn()?, callbacks([1]));
+        assert_eq!(waits(&program) == before, spared, "{bytes:?} {only}");
+        // A callback has run since: whatever it has done, the kernel may have news.
+        program.event_loop.call_soon(2);
+        assert_eq!(program.turn()?, callbacks([2]));
+        assert!(waits(&program) > before);
     }
     Ok(())
 }

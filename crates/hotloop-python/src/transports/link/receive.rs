@@ -88,9 +88,11 @@ impl<'py, T: Linked<Key = StreamKey>> This<'_, 'py, T> {
             }
         };
         event_loop.return_scratch(scratch);
-        if let Some(data) = data? {
-            ffi::call_method(&protocol_object, pyo3::intern!(py, "data_received"), [&data])?;
-        }
+        let Some(data) = data? else {
+            event_loop.engine()?.note_received_only();
+            return Ok(Received::Done);
+        };
+        ffi::call_method(&protocol_object, pyo3::intern!(py, "data_received"), [&data])?;
         Ok(Received::Done)
     }
 }

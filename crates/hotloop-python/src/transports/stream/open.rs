@@ -187,14 +187,16 @@ impl<'py> It<'_, 'py> {
             self.server.replace(Some(server));
         }
         self.register(event_loop, self.link.fd.unsigned_abs());
-        if matches!(self.ends.borrow().0, Some(SocketAddress::Internet(_))) {
-            // A stream over IP that is not TCP (SCTP, MPTCP on old kernels) has no such option, nor the need.
-            drop(driver::set_nodelay(self.link.fd));
-        }
+        // A stream over IP that is not TCP (SCTP, MPTCP on old kernels) has no such option, nor the need.
+        let is_tcp = matches!(self.ends.borrow().0, Some(SocketAddress::Internet(_)))
+            && driver::set_nodelay(self.link.fd).is_ok();
         // What still watches the number watched an earlier descriptor of it.
         let dropped = [Direction::Read, Direction::Write]
             .map(|direction| Ok(event_loop.engine()?.unwatch(self.link.fd, direction)));
         let key = event_loop.engine()?.open_stream(self.link.fd);
+        if is_tcp {
+            event_loop.engine()?.note_continuous(key);
+        }
         dropped.into_iter().collect::<PyResult<Vec<_>>>()?;
         self.start(event_loop, key, true)
     }
