@@ -27,16 +27,12 @@ pub(crate) fn run(this: This<'_, '_, Loop>) -> PyResult<()> {
 }
 
 fn turn(this: This<'_, '_, Loop>) -> PyResult<()> {
-    let timeout = prepare(this)?;
-    if wait(this, timeout)? == Woken::BySignal || timeout != Some(Duration::ZERO) {
-        this.py().check_signals()?;
+    this.flush_tls()?;
+    this.drop_snapshot();
+    // A selector object of the program's own is asked in every turn, as by asyncio.
+    if this.delegates() || !this.engine()?.begin_at_once() {
+        begin(this)?;
     }
-    let now = if this.engine()?.timers().is_empty() {
-        0.0
-    } else {
-        this.now(this.py())?
-    };
-    this.engine()?.begin_turn(|| now + this.resolution());
     let natively = handles::run_is_original(this.py()) && !this.is_debug();
     loop {
         let event = this.engine()?.next_event();
@@ -68,11 +64,24 @@ fn turn(this: This<'_, '_, Loop>) -> PyResult<()> {
     }
 }
 
+/// Waits for what the turn has to do, if it may.
+fn begin(this: This<'_, '_, Loop>) -> PyResult<()> {
+    let timeout = prepare(this)?;
+    if wait(this, timeout)? == Woken::BySignal || timeout != Some(Duration::ZERO) {
+        this.py().check_signals()?;
+    }
+    let now = if this.engine()?.timers().is_empty() {
+        0.0
+    } else {
+        this.now(this.py())?
+    };
+    this.engine()?.begin_turn(|| now + this.resolution());
+    Ok(())
+}
+
 /// How long the turn may wait.
 fn prepare(this: This<'_, '_, Loop>) -> PyResult<Timeout> {
     let py = this.py();
-    this.flush_tls()?;
-    this.drop_snapshot();
     let mut swept = Vec::new();
     let now = if this.engine()?.timers().is_empty() {
         0.0

@@ -435,7 +435,14 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     }
 
     /// Flushes every stream that was written to more than once in the turn.
+    #[inline]
     pub(crate) fn flush_gathered(&mut self) {
+        if !self.gathered.is_empty() {
+            self.flush_all();
+        }
+    }
+
+    fn flush_all(&mut self) {
         let mut gathered = std::mem::take(&mut self.gathered);
         for (key, host) in gathered.drain(..) {
             self.flush_one(key, host);

@@ -116,7 +116,6 @@ impl Program {
         self.event_loop.start_reading(key, self.labels[&key])
     }
 
-    /// Ends the turn under way and answers how long the next wait may last.
     /// Awaits a descriptor on which nothing happens, so that turns that do not wait ask for it.
     pub(crate) fn await_nothing(&mut self) -> io::Result<()> {
         const NOTHING: RawFd = 99;
@@ -125,6 +124,7 @@ impl Program {
         Ok(())
     }
 
+    /// Ends the turn under way and answers how long the next wait may last.
     pub(crate) fn prepare(&mut self, stopping: bool) -> Timeout {
         let (clock, mut swept) = (self.clock.clone(), Vec::new());
         let timeout = self.event_loop.prepare_wait(|| clock.now(), stopping, &mut swept);
@@ -157,9 +157,11 @@ impl Program {
 
     /// One whole turn, in which `run` runs each event.
     pub(crate) fn turn_with(&mut self, mut run: impl FnMut(&mut Self, Seen)) -> io::Result<Vec<Seen>> {
-        let timeout = self.prepare(false);
-        self.event_loop.wait(timeout)?;
-        self.begin();
+        if !self.event_loop.begin_at_once() {
+            let timeout = self.prepare(false);
+            self.event_loop.wait(timeout)?;
+            self.begin();
+        }
         let mut all = Vec::new();
         while let Some(seen) = self.next() {
             all.push(seen);

@@ -259,3 +259,46 @@ fn a_turn_behind_bytes_that_were_all_received_is_spared_the_call() -> io::Result
     }
     Ok(())
 }
+
+#[test]
+fn a_turn_begins_at_once_only_where_it_has_nothing_but_callbacks() -> io::Result<()> {
+    let begins = |prepare: &dyn Fn(&mut Program) -> io::Result<()>, callback: bool| -> io::Result<bool> {
+        let mut program = Program::new();
+        prepare(&mut program)?;
+        if callback {
+            program.event_loop.call_soon(1);
+        }
+        let begins = program.event_loop.begin_at_once();
+        if begins {
+            assert_eq!(program.next(), Some(Seen::Callback(1)));
+        } else {
+            // Nothing was done: the turn is as it would have been.
+            assert_eq!(program.turn()?.first() == Some(&Seen::Callback(1)), callback);
+        }
+        Ok(begins)
+    };
+    let nothing = |_: &mut Program| Ok(());
+    assert!(begins(&nothing, true)?);
+    let pushed = |program: &mut Program| {
+        program.event_loop.inbox().push(1);
+        Ok(())
+    };
+    assert!(begins(&pushed, true)?);
+    let a_timer = |program: &mut Program| {
+        program.call_at(0.0, 2);
+        Ok(())
+    };
+    assert!(!begins(&a_timer, false)?);
+    assert!(!begins(&a_timer, true)?);
+    assert!(!begins(&Program::await_nothing, true)?);
+    let unsent = |program: &mut Program| {
+        let key = program.stream(5, 100);
+        program.event_loop.begin_turn(|| 0.0);
+        for _ in 0..2 {
+            program.write(key, b"answer")?;
+        }
+        Ok(())
+    };
+    assert!(!begins(&unsent, true)?);
+    Ok(())
+}
