@@ -64,9 +64,42 @@ pub(crate) struct StreamEntry<H: Host> {
     receiving: Option<OpKey>,
     /// In flight while the kernel has no room.
     sending: Option<OpKey>,
-    /// Whether a receive that does not fill its buffer has taken all that there was: not where what comes in has
-    /// boundaries, as with a terminal's lines.
-    continuous: bool,
+    continuity: Continuity,
+}
+
+/// Whether a receive that does not fill its buffer has taken all that there was.
+#[derive(Clone, Copy, Debug)]
+enum Continuity {
+    /// Not for certain: what comes in may have boundaries, as a terminal's lines have.
+    Unknown,
+    /// It has.
+    Certain,
+    /// So far it had, in so many receives of a pipe, whose reading end does not know whether the other one writes packets.
+    Observed(u32),
+}
+
+/// How many receives of a pipe are looked behind at first, and one in how many after that.
+const LOOKS: u32 = 16;
+
+impl Continuity {
+    /// Whether a receive that did not fill its buffer has taken all.
+    fn took_all(&mut self, fd: RawFd) -> bool {
+        match self {
+            Self::Unknown => false,
+            Self::Certain => true,
+            Self::Observed(receives) => {
+                *receives = receives.wrapping_add(1);
+                if *receives > LOOKS && !receives.is_multiple_of(LOOKS) {
+                    return true;
+                }
+                let is_empty = sys::is_empty(fd);
+                if !is_empty {
+                    *self = Self::Unknown;
+                }
+                is_empty
+            }
+        }
+    }
 }
 
 /// Bytes that wait to be sent.
@@ -152,7 +185,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             _ => {}
         }
         if sys::is_pipe(fd) {
-            self.note_continuous(key);
+            self.set_continuity(key, Continuity::Observed(0));
         }
         key
     }
@@ -223,24 +256,24 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     /// The connection's; `WouldBlock` if there is nothing; `NotFound` if the stream is gone.
     #[inline]
     pub fn receive(&mut self, key: StreamKey, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-        let entry = self.streams.get(key.0).ok_or(io::ErrorKind::NotFound)?;
+        let entry = self.streams.get_mut(key.0).ok_or(io::ErrorKind::NotFound)?;
         let received = match entry.medium {
             Medium::Socket => self.driver.receive(entry.fd, buffer),
             Medium::Pipe => self.driver.read(entry.fd, buffer),
         };
-        let took_all = |&count: &usize| {
-            // A pipe's reading end does not know whether the other one writes packets.
-            let is_empty = || entry.medium == Medium::Socket || sys::is_empty(entry.fd);
-            entry.continuous && count > 0 && count < buffer.len() && is_empty()
-        };
-        self.told.took_all = received.as_ref().is_ok_and(took_all);
+        self.told.took_all = matches!(received, Ok(count) if count > 0 && count < buffer.len())
+            && entry.continuity.took_all(entry.fd);
         received
     }
 
     /// Notes that what comes in on a stream has no boundaries: a receive that does not fill its buffer has taken all.
     pub fn note_continuous(&mut self, key: StreamKey) {
+        self.set_continuity(key, Continuity::Certain);
+    }
+
+    fn set_continuity(&mut self, key: StreamKey, continuity: Continuity) {
         if let Some(entry) = self.streams.get_mut(key.0) {
-            entry.continuous = true;
+            entry.continuity = continuity;
         }
     }
 
@@ -477,7 +510,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             posted: 0,
             receiving: None,
             sending: None,
-            continuous: false,
+            continuity: Continuity::Unknown,
         }))
     }
 

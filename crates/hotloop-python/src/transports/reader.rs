@@ -1,10 +1,13 @@
 //! Feeding an `asyncio.StreamReader` without a Python frame.
 
 use std::mem::MaybeUninit;
+use std::num::NonZeroU32;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use pyo3::exceptions::PyNotImplementedError;
 use pyo3::prelude::*;
-use pyo3::types::PyByteArray;
+use pyo3::types::{PyByteArray, PyWeakrefMethods, PyWeakrefReference};
 
 use crate::ffi::{self, Object};
 
@@ -15,6 +18,45 @@ struct Stock {
     reader: Object,
     /// The methods as asyncio defines them, in the order of [`METHODS`].
     methods: Vec<Object>,
+    /// The property by which a protocol has its reader.
+    property: Object,
+    /// The version of the protocol's class at which that property was in its place; 0 before.
+    checked: AtomicU32,
+}
+
+impl Stock {
+    /// The reader of a protocol: as its property has it, without a Python frame where nobody has put another in its
+    /// place. Nothing if the reader is gone.
+    fn reader_of<'py>(&self, protocol: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = protocol.py();
+        if !self.has_property(py) {
+            return protocol.getattr(pyo3::intern!(py, "_stream_reader")).map(Some);
+        }
+        let reference = protocol.getattr(pyo3::intern!(py, "_stream_reader_wr"))?;
+        match reference.cast_exact::<PyWeakrefReference>() {
+            Ok(reference) => Ok(reference.upgrade()),
+            Err(_) => protocol.getattr(pyo3::intern!(py, "_stream_reader")).map(Some),
+        }
+    }
+
+    #[inline]
+    fn has_property(&self, py: Python<'_>) -> bool {
+        let version = ffi::version_of(&self.protocol).map_or(0, NonZeroU32::get);
+        (version != 0 && version == self.checked.load(Ordering::Relaxed)) || self.check_property(py)
+    }
+
+    #[cold]
+    fn check_property(&self, py: Python<'_>) -> bool {
+        let found = self
+            .protocol
+            .bind(py)
+            .getattr(pyo3::intern!(py, "_stream_reader"));
+        let original = found.is_ok_and(|found| self.property.is(&found));
+        let version = ffi::version_of(&self.protocol).filter(|_| original);
+        self.checked
+            .store(version.map_or(0, NonZeroU32::get), Ordering::Relaxed);
+        original
+    }
 }
 
 /// What must be unpatched for the native way: the owner (whether it is the reader) and the name.
@@ -42,9 +84,11 @@ fn find(py: Python<'_>) -> PyResult<Stock> {
         .map(|&(of_reader, name)| Ok(if of_reader { &reader } else { &protocol }.getattr(name)?.into()))
         .collect::<PyResult<_>>()?;
     Ok(Stock {
+        property: protocol.getattr("_stream_reader")?.into(),
         protocol: protocol.into(),
         reader: reader.into(),
         methods,
+        checked: AtomicU32::new(0),
     })
 }
 
@@ -75,7 +119,9 @@ pub(super) fn is_stock(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
 pub(crate) fn feed(protocol: &Bound<'_, PyAny>, data: &[MaybeUninit<u8>]) -> PyResult<bool> {
     let py = protocol.py();
     let Some(stock) = stock(py) else { return Ok(false) };
-    let reader = protocol.getattr(pyo3::intern!(py, "_stream_reader"))?;
+    let Some(reader) = stock.reader_of(protocol)? else {
+        return Ok(false);
+    };
     if !ffi::same_type(&(&reader).into(), &stock.reader) {
         return Ok(false);
     }
@@ -129,14 +175,26 @@ fn wake(reader: &Bound<'_, PyAny>) -> PyResult<()> {
 /// Pauses the transport when the reader holds more than twice its limit.
 fn pause_if_full(reader: &Bound<'_, PyAny>, held: usize) -> PyResult<()> {
     let py = reader.py();
-    let limit: f64 = reader.getattr(pyo3::intern!(py, "_limit"))?.extract()?;
-    if held as f64 <= 2.0 * limit || reader.getattr(pyo3::intern!(py, "_paused"))?.is_truthy()? {
+    let limit = reader.getattr(pyo3::intern!(py, "_limit"))?;
+    let is_below = match limit.extract::<usize>() {
+        Ok(limit) => held <= limit.saturating_mul(2),
+        Err(_) => held as f64 <= 2.0 * limit.extract::<f64>()?,
+    };
+    if is_below || reader.getattr(pyo3::intern!(py, "_paused"))?.is_truthy()? {
         return Ok(());
     }
     let transport = reader.getattr(pyo3::intern!(py, "_transport"))?;
     if transport.is_none() {
         return Ok(());
     }
-    transport.call_method0(pyo3::intern!(py, "pause_reading"))?;
-    reader.setattr(pyo3::intern!(py, "_paused"), true)
+    match transport.call_method0(pyo3::intern!(py, "pause_reading")) {
+        // It cannot be paused: all that comes in is kept.
+        Err(error) if error.is_instance_of::<PyNotImplementedError>(py) => {
+            reader.setattr(pyo3::intern!(py, "_transport"), py.None())
+        }
+        paused => {
+            paused?;
+            reader.setattr(pyo3::intern!(py, "_paused"), true)
+        }
+    }
 }
