@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export VIRTUAL_ENV := $(abspath $(VENV))
 export PYO3_PYTHON := $(abspath $(BIN))/python
 
-.PHONY: demo test fuzz conformance asan lint build load bench bench-quick clean
+.PHONY: demo test fuzz conformance asan free-threaded lint build load bench bench-quick clean
 
 # FastAPI under uvicorn and aiohttp on hotloop, asyncio and uvloop: about a minute behind the set-up.
 demo: build load $(VENV)/demo.installed $(VENV)/peers.installed
@@ -27,6 +27,7 @@ SEEDS ?= 20000
 fuzz: build
 	PROPTEST_CASES=20000 cargo test -p hotloop --release -- --nocapture
 	HOTLOOP_FAULT_SEED="$$(shuf -i 1-1000000 -n 4 | xargs)" $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 tests/test_faults.py
+	HOTLOOP_WHOLE_GRID=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 tests/test_getaddrinfo.py
 	$(BIN)/python tests/fuzz $(if $(filter all,$(SEEDS)),,--seeds $(SEEDS))
 
 # CPython's own asyncio tests, those of $(PYTHON), on the selector loop or on LOOP=proactor; with a version, in an
@@ -42,6 +43,10 @@ conformance-3.%:
 # The engine's tests under AddressSanitizer, which stable Rust has only behind this door.
 asan:
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test -p hotloop --tests --target $(shell rustc -vV | sed -n 's/^host: //p')
+
+# What a free-threaded interpreter would compile, without one: its types, not its behaviour.
+free-threaded:
+	PYO3_CONFIG_FILE=$(abspath scripts/free-threaded.txt) cargo check -p hotloop-python --target-dir target/free-threaded
 
 lint: build $(VENV)/demo.installed $(VENV)/ecosystem.installed
 	cargo fmt --all --check

@@ -40,6 +40,14 @@ class Escapes(asyncio.SelectorEventLoop):
         type(self).__mro__[1]().close()
         return super().call_later(*args, **kwargs)
 
+class FailsOnce(asyncio.SelectorEventLoop):
+    def call_later(self, *args, **kwargs):
+        try:
+            open(os.environ["FAILED_ONCE"], "x").close()
+        except FileExistsError:
+            return super().call_later(*args, **kwargs)
+        raise ZeroDivisionError
+
 class CrashesAtExit(asyncio.SelectorEventLoop):
     def close(self):
         import atexit
@@ -92,6 +100,19 @@ def test_broken_loop_is_noticed(tmp_path: Path, loop: str, outcome: str) -> None
     assert tests[CALL_LATER]["result"]["outcome"] == outcome
     assert tests[CALL_LATER]["reason"].startswith(f"{outcome}: ")
     assert lines[-1] == "0 passed, 1 failed, 0 skipped"
+
+
+@needs_suite
+@pytest.mark.parametrize(("options", "expected"), [([], 0), (["--strict"], 1)])
+def test_what_passes_alone_is_told_and_no_failure_unless_it_shall_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], expected: int
+) -> None:
+    monkeypatch.setenv("FAILED_ONCE", str(tmp_path / "failed-once"))
+    status, tests, lines = run(tmp_path, "--loop=broken_loops:FailsOnce", *options, CALL_LATER)
+    assert status == expected
+    assert tests[CALL_LATER]["verdict"] == "unsteady"
+    assert "ZeroDivisionError" in tests[CALL_LATER]["reason"]
+    assert f"unsteady: {CALL_LATER} failed beside others, and passed alone" in lines
 
 
 @needs_suite
@@ -196,3 +217,8 @@ def test_verdict(runner: Any, registered: str | None, outcome: str, on_stock: st
     entry = registry.Entry(registered, ("m.*",), "why") if registered else None
     control = pool.Result(on_stock, "") if on_stock else None
     assert report.judge(pool.Result(outcome, "detail"), entry, control).verdict == verdict
+
+
+def test_the_page_has_the_registries_as_they_are(runner: Any) -> None:
+    page = runner("page")
+    assert page.PAGE.read_text().endswith(page.registries()), "python tests/conformance/page.py writes it anew"

@@ -35,10 +35,19 @@ def test_random_programs_leave_the_traces_of_stock_asyncio(part):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("defect", ["Swapping", "LosingCancellations", "ForgettingTimers"])
-def test_a_planted_defect_is_found_and_told_by_a_script_of_its_own(defect, tmp_path):
+@pytest.mark.parametrize(
+    ("defect", "kind"),
+    [
+        ("Swapping", "scheduling"),
+        ("LosingCancellations", "scheduling"),
+        ("ForgettingTimers", "scheduling"),
+        ("DroppingBytes", "networks"),
+    ],
+)
+def test_a_planted_defect_is_found_and_told_by_a_script_of_its_own(defect, kind, tmp_path):
     script = tmp_path / "difference.py"
-    run = fuzz("--from", "0", "--seeds", "200", "--loop", f"planted:{defect}", "--shrink", "5", "--script", str(script))
+    options = ["--loop", f"planted:{defect}", "--kind", kind, "--limit", "1", "--shrink", "5", "--script", str(script)]
+    run = fuzz("--from", "0", "--seeds", "400", *options)
     assert run.returncode == 1, run.stdout + run.stderr
     assert f"{defect} differs from asyncio" in run.stdout
     shown = subprocess.run(
@@ -53,6 +62,6 @@ def test_a_planted_defect_is_found_and_told_by_a_script_of_its_own(defect, tmp_p
 
 
 def test_stock_asyncio_does_not_differ_from_itself():
-    run = fuzz("--from", "0", "--seeds", "100", "--loop", "asyncio")
+    run = fuzz("--from", "0", "--seeds", "100", "--kind", "scheduling", "--loop", "asyncio")
     assert run.returncode == 0, run.stdout + run.stderr
     assert " 0 undecided" in run.stdout

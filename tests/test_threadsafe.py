@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import sys
 import threading
 
@@ -298,3 +299,11 @@ def test_daemon_threads_that_call_at_exit_do_not_crash(loop_name):
         factory=loop_name,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "end\n", "")
+
+
+def test_work_is_done_by_the_executor_that_was_set(loop):
+    with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="ours") as executor:
+        loop.set_default_executor(executor)
+        name = run(loop, loop.run_in_executor(None, lambda: threading.current_thread().name))
+        run(loop, loop.shutdown_default_executor())
+    assert name.startswith("ours")

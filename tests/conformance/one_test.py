@@ -85,6 +85,8 @@ def _isolate(directory: Path) -> None:
     os.setpgid(0, 0)
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    # A shell's background jobs ignore Ctrl-C, and so would the tests that press it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     output = os.open(directory / "output", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     null = os.open(os.devnull, os.O_RDONLY)
     sys.stdout.flush()

@@ -15,6 +15,7 @@ from registry import Entry
 
 COUNTED_AS = {
     "passed": "passed",
+    "unsteady": "passed",
     "failed": "failed",
     "skipped": "skipped",
     "white-box": "skipped",
@@ -73,6 +74,8 @@ def counts(verdicts: dict[str, Verdict]) -> dict[str, int]:
 
 def summary(loop: str, verdicts: dict[str, Verdict]) -> Iterator[str]:
     """The lines that end a run; the last is `N passed, N failed, N skipped`."""
+    for test_id in sorted(test_id for test_id, verdict in verdicts.items() if verdict.verdict == "unsteady"):
+        yield f"unsteady: {test_id} failed beside others, and passed alone"
     for verdict in ("white-box", "environment", "divergence", "skipped"):
         alike = [v.reason.partition("\n")[0] for v in verdicts.values() if v.verdict == verdict]
         reasons = Counter(" ".join(reason.split()) for reason in alike)

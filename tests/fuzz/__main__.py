@@ -17,6 +17,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import prelude
 from execute import collect, judge, script
 from node import Program
 from prelude import loop_class
@@ -32,6 +33,7 @@ UNDECIDED = 0.01
 
 def main() -> int:
     options = arguments()
+    prelude.LIMIT = options.limit
     loops = [loop_class(name) for name in options.loop or ["selector", "proactor"]]
     first = random.randrange(10**9) if options.first is None else options.first
     seeds = itertools.count(first) if options.seeds is None else range(first, first + options.seeds)
@@ -70,6 +72,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--shrink", type=float, default=60.0, help="seconds to look for a shorter program (%(default)s)"
     )
+    parser.add_argument("--limit", type=float, default=prelude.LIMIT, help="seconds a program may take (%(default)s)")
     parser.add_argument("--script", type=Path, help="where to write the script; it is printed if not given")
     return parser.parse_args()
 
@@ -83,6 +86,7 @@ def report(seed: int, program: Program, differing: list[Any], options: argparse.
         except SyntaxError:
             return False
 
+    prelude.LIMIT = min(options.limit, 2.0)  # those that hang are asked for again and again
     small = shrunk(program, differs, options.shrink)
     names = ", ".join(cls.__qualname__ for cls in differing)
     print(f"seed {seed}: {names} differs from asyncio on Python {sys.version.partition(' ')[0]}")

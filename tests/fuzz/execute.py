@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +12,7 @@ from types import CodeType
 from typing import Any
 
 import prelude
+import wires
 from node import Program
 
 #: How often a program is run again before a difference, or stock asyncio's own indecision, is believed.
@@ -51,14 +51,13 @@ def judge(program: Program, loop_classes: Sequence[Any]) -> Verdict:
     return Verdict(suspects, lines=lines)
 
 
-def runner(program: Program) -> Callable[[Any], Any]:
+def runner(program: Program) -> Callable[[Any], list[str]]:
     """A function that runs `program` on a loop of a class and returns what is to be compared."""
-    scope: dict[str, Any] = dict(vars(prelude))
+    scope: dict[str, Any] = {**vars(prelude), **vars(wires)}
     exec(compiled(program.source()), scope)
 
-    def run(loop_class: Any) -> Any:
-        trace = prelude.run_program(scope["program"], loop_class, is_virtual=program.is_virtual)
-        return by_actor(trace) if program.by_actor else trace
+    def run(loop_class: Any) -> list[str]:
+        return prelude.run_program(scope["program"], loop_class, time=program.time)
 
     return run
 
@@ -68,18 +67,19 @@ def compiled(source: str) -> CodeType:
     return compile(source, "<program>", "exec")
 
 
-def by_actor(trace: list[str]) -> dict[str, list[str]]:
-    """The lines of a trace by their first words."""
-    found = defaultdict(list)
-    for line in trace:
-        found[line.partition(" ")[0]].append(line)
-    return dict(found)
-
-
 @cache
 def standalone_prelude() -> str:
     """The source that a printed script begins with."""
-    return Path(prelude.__file__).read_text()
+    heads = []
+    bodies = []
+    for module in (prelude, wires):
+        lines = Path(module.__file__).read_text().splitlines()
+        start = next(index for index, line in enumerate(lines) if line.startswith(("#:", "def ", "class ", "@")))
+        heads += [line for line in lines[:start] if line.startswith(("import ", "from "))]
+        bodies += lines[start:]
+    unwanted = {"from __future__ import annotations", "from prelude import World"}
+    first = "from __future__ import annotations"
+    return "\n".join([first, *sorted(set(heads) - unwanted), "", *bodies])
 
 
 def script(program: Program, loop_classes: Sequence[Any]) -> str:
@@ -88,7 +88,8 @@ def script(program: Program, loop_classes: Sequence[Any]) -> str:
     names = ", ".join(f"{cls.__module__}.{cls.__qualname__}" for cls in loop_classes)
     return (
         f"{standalone_prelude()}\n\n{program.source()}\n\n{imports}\n"
-        f"raise SystemExit(compare(program, [{names}], is_virtual={program.is_virtual}))\n"
+        f"LIMIT = {prelude.LIMIT}\n"
+        f"raise SystemExit(compare(program, [{names}], time={program.time!r}))\n"
     )
 
 

@@ -37,9 +37,8 @@ class Program:
     """A random program: the body of a function `program(w)`, and how it is to be run and compared."""
 
     body: list[Node]
-    is_virtual: bool = True
-    by_actor: bool = False
-    """Whether only the order within each actor counts: the first word of a line of the trace tells whose it is."""
+    time: str
+    """How time passes in it; see `run_program`."""
 
     def source(self) -> str:
         """The source of its function."""

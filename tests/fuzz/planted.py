@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import selector_events
 from typing import Any
 
 
@@ -40,3 +41,14 @@ class ForgettingTimers(asyncio.SelectorEventLoop):
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
         return super().call_at(max(when, self.time()), callback, *args, context=context)
+
+
+class DroppingBytes(asyncio.SelectorEventLoop):
+    """Loses the last byte of what is written while the protocol is told to pause."""
+
+    def _make_socket_transport(self, sock: Any, protocol: Any, *arguments: Any, **options: Any) -> Any:
+        class Transport(selector_events._SelectorSocketTransport):  # type: ignore[misc, name-defined]
+            def write(self, data: Any) -> None:
+                super().write(data[:-1] if self._protocol_paused and len(data) > 1 else data)
+
+        return Transport(self, sock, protocol, *arguments, **options)

@@ -198,6 +198,12 @@ async def clock(world: World, tick: Callable[[], None]) -> None:
             await asyncio.sleep(0)
 
 
+async def ending(world: World) -> None:
+    """Wait until every task has ended."""
+    while left := [task for task in world.tasks.values() if not task.done()]:
+        await asyncio.wait(left)
+
+
 def virtual(loop_class: Any) -> Any:
     """A subclass of a loop whose time passes only when it is told to."""
 
@@ -210,13 +216,17 @@ def virtual(loop_class: Any) -> Any:
     return Virtual
 
 
-def run_program(program: Callable[[World], None], loop_class: Any, *, is_virtual: bool) -> list[str]:
-    """Run `program` on a new loop of that class; its trace."""
-    loop = (virtual(loop_class) if is_virtual else loop_class)()
-    world = World(loop, loop.time if is_virtual else None)
+def run_program(program: Callable[[World], None], loop_class: Any, *, time: str) -> list[str]:
+    """Run `program` on a new loop of that class; its trace.
+
+    Time is `virtual`, `still` where it is the clock's but nothing may depend on it, or `real`: then a program ends when
+    its tasks do, and the trace has one actor after another, who are the first words of its lines.
+    """
+    loop = (virtual(loop_class) if time == "virtual" else loop_class)()
+    world = World(loop, loop.time if time == "virtual" else None)
 
     def tick() -> None:
-        if is_virtual:
+        if time == "virtual":
             loop.now += 1.0
 
     def started() -> None:
@@ -233,8 +243,12 @@ def run_program(program: Callable[[World], None], loop_class: Any, *, is_virtual
     asyncio.set_event_loop(loop)
     loop.slow_callback_duration = float("inf")
     loop.set_exception_handler(world.handler)
-    loop.call_soon(started)
-    passing = loop.create_task(clock(world, tick))
+    if time == "real":
+        started()
+        passing = loop.create_task(ending(world))
+    else:
+        loop.call_soon(started)
+        passing = loop.create_task(clock(world, tick))
     passing.add_done_callback(lambda _: loop.stop())
     try:
         while not passing.done():
@@ -248,15 +262,21 @@ def run_program(program: Callable[[World], None], loop_class: Any, *, is_virtual
             else:
                 world.log("run_forever returned")
         world.log("left", [name for name, task in world.tasks.items() if not task.done()])
+        # What comes now comes from the collector, whenever that is.
+        trace = list(world.trace)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
         for close in world.closing:
             close()
         loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
         asyncio.set_event_loop(None)
-    return world.trace
+    if time == "real":
+        # What the exception handler is told comes from many actors.
+        trace.sort(key=lambda line: line if line.startswith("handler:") else line.partition(" ")[0])
+    return trace
 
 
 def first_difference(expected: list[str], found: list[str]) -> int | None:
@@ -278,12 +298,12 @@ def loop_class(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def compare(program: Callable[[World], None], loop_classes: list[Any], *, is_virtual: bool) -> int:
+def compare(program: Callable[[World], None], loop_classes: list[Any], *, time: str) -> int:
     """Run `program` on stock asyncio and on each of the classes, and print where they differ; how many do."""
-    expected = run_program(program, asyncio.SelectorEventLoop, is_virtual=is_virtual)
+    expected = run_program(program, asyncio.SelectorEventLoop, time=time)
     differing = 0
     for loop_class in loop_classes:
-        found = run_program(program, loop_class, is_virtual=is_virtual)
+        found = run_program(program, loop_class, time=time)
         at = first_difference(expected, found)
         print(f"{loop_class.__module__}.{loop_class.__qualname__}:", "same" if at is None else f"differs in line {at}")
         if at is not None:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from networks import networks
 from node import Program
 from scheduling import scheduling
+from workers import datagrams, processes, threads
 
 #: The kinds of programs by name, and how often each is drawn.
 KINDS: dict[str, tuple[Callable[[random.Random], Program], int]] = {
     "scheduling": (scheduling, 12),
+    "networks": (networks, 6),
+    "datagrams": (datagrams, 2),
+    "threads": (threads, 2),
+    "processes": (processes, 1),
 }
 
 

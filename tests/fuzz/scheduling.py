@@ -32,7 +32,7 @@ def scheduling(rng: random.Random) -> Program:
         body.append(writer.call(f'w.spawn, "{name}", {name}()') if rng.random() < 0.2 else _spawn(name))
     for _ in range(rng.randint(0, 3)):
         body.append(writer.callback_statement())
-    return Program(body, is_virtual=writer.is_virtual)
+    return Program(body, "virtual" if writer.is_virtual else "still")
 
 
 class _Writer:

@@ -38,7 +38,7 @@ def _candidates(program: Program, deadline: float) -> Iterator[Program]:
             yield smaller
     for body, start in _places(program):
         node = body(program)[start]
-        if node.bodies and not node.text.startswith("async def") and time.monotonic() < deadline:
+        if node.bodies and not node.text.startswith(("async def", "def")) and time.monotonic() < deadline:
             smaller = copy.deepcopy(program)
             body(smaller)[start : start + 1] = [inner for part in body(smaller)[start].bodies for inner in part]
             yield smaller

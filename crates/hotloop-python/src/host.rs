@@ -3,10 +3,10 @@
 use hotloop::Host;
 use hotloop::driver::Driver;
 
-use crate::driver::AnyDriver;
 use crate::ffi::{Bytes, Object};
 use crate::handles;
 use crate::transports::Transport;
+use hotloop::driver::AnyDriver;
 
 /// The engine as the Python loop runs it.
 pub(crate) type Engine = hotloop::EventLoop<PythonHost, AnyDriver>;

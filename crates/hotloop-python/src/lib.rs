@@ -7,7 +7,7 @@ mod addresses;
 mod answers;
 mod connecting;
 mod dispatch;
-mod driver;
+
 mod errors;
 mod event_loop;
 mod ffi;

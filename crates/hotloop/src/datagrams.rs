@@ -33,7 +33,7 @@ pub enum Flushed {
     /// A datagram failed, and is gone; the next ones are tried when the host flushes again.
     Failed(io::Error),
     /// The next datagram is for the host to send ([`Destination::Named`]), or to
-    /// [put back](EventLoop::unflush_datagram).
+    /// [put back](Datagrams::push_front).
     Named,
 }
 

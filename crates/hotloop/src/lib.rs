@@ -12,11 +12,14 @@
 //! [`Event`] at a time and runs it while the engine holds nothing of its own borrowed. So whatever runs may call the
 //! engine again: write, close, stop, add, cancel.
 //!
-//! The public interface is: [`EventLoop`] and its [`Event`]s; [`Host`], what it runs for; [`driver`], the contract with
+//! Rust programs find asyncio's interface over it in [`asyncio`]: loops, tasks, transports and policies.
+//!
+//! The public interface of the engine is: [`EventLoop`] and its [`Event`]s; [`Host`], what it runs for; [`driver`], the contract with
 //! the kernel and who fulfils it; [`transport`], the state machines; [`timers`], [`ready`], [`inbox`] and [`clock`],
 //! the parts of a turn; [`address`], name resolution where nothing is to be resolved.
 
 pub mod address;
+pub mod asyncio;
 pub mod clock;
 mod datagrams;
 pub mod driver;

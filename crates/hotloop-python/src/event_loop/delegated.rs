@@ -4,14 +4,13 @@ use std::os::fd::RawFd;
 use std::time::Duration;
 
 use hotloop::Timeout;
-use hotloop::driver::{Driver, Interest, Woken};
+use hotloop::driver::{AnyDriver, Driver, Interest, Woken};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyInt, PyList};
 
 use super::Loop;
 use crate::answers::{argument, bool_object, none};
-use crate::driver::AnyDriver;
 use crate::errors::os_error;
 use crate::ffi::{self, Call, This};
 use crate::host::Engine;

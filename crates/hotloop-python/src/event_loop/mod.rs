@@ -13,7 +13,7 @@ use std::mem::MaybeUninit;
 use std::sync::{Arc, OnceLock};
 
 use hotloop::clock::{Clock, Monotonic};
-use hotloop::driver::Batch;
+use hotloop::driver::{AnyDriver, Batch};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
@@ -22,7 +22,6 @@ pub(crate) use self::class::add_to;
 pub(crate) use self::guard::EngineGuard;
 use crate::answers::{bool_object, none};
 use crate::dispatch;
-use crate::driver::AnyDriver;
 use crate::errors::os_error;
 use crate::ffi::{self, Call, Class, Instance, Layout, Name, Object, Registry, This, Visit};
 use crate::handles;

@@ -23,6 +23,7 @@
 //! 9. Of several loops that accept on one listening socket, in processes of their own or not, a connection wakes one,
 //!    and each has its turn; poll and select cannot tell them apart and wake all.
 
+mod any;
 mod datagram;
 mod op;
 pub mod readiness;
@@ -35,6 +36,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use any::AnyDriver;
 pub(crate) use datagram::run_length;
 pub use datagram::{Address, Batch, MAX_ADDRESS, MAX_BATCH, MAX_SENT, Outgoing, Parts};
 pub use op::{

@@ -49,6 +49,17 @@ pub(crate) fn monotonic_nanoseconds() -> i64 {
     now.tv_sec * 1_000_000_000 + now.tv_nsec
 }
 
+/// Has a buffer of bytes filled by what else fills memory that has no bytes yet.
+///
+/// Only for what puts bytes there, as every driver does: nothing may take those away that are there already.
+#[inline]
+pub(crate) fn fill<R>(buffer: &mut [u8], by: impl FnOnce(&mut [MaybeUninit<u8>]) -> R) -> R {
+    let bytes: *mut [u8] = buffer;
+    // SAFETY: the layouts are the same and the bytes are borrowed for as long. They stay initialised, since drivers
+    // write nothing else than bytes.
+    by(unsafe { &mut *(bytes as *mut [MaybeUninit<u8>]) })
+}
+
 /// Lends a descriptor number to one system call.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 use std::{error, fmt, fs, io};
 
 /// Why the kernel refuses io_uring, or this kernel's is not enough. It is inside of the [`io::Error`] that
-/// [`Proactor::new`](super::Proactor::new) fails with.
+/// [`Proactor::new`](crate::driver::Proactor) fails with.
 #[derive(Debug)]
 pub struct Refused {
     errno: i32,

@@ -1,4 +1,4 @@
-//! The drivers that a Python loop may run on.
+//! The drivers that a loop may run on, behind one type.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -6,8 +6,8 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hotloop::driver::readiness::ReadinessDriver;
-use hotloop::driver::{
+use super::readiness::ReadinessDriver;
+use super::{
     Accepted, Address, Batch, Completion, Delegated, Driver, Epoll, Op, OpKey, Outgoing, Poll, Proactor,
     Select, Selector, Unsent, Woken,
 };
@@ -16,7 +16,7 @@ use hotloop::driver::{
 ///
 /// One engine for all of them, not one each: the transports of all loops are then the same classes, and which driver
 /// it is costs a branch that goes the same way for the whole life of a loop.
-pub(crate) enum AnyDriver {
+pub enum AnyDriver {
     /// Readiness, of `SelectorEventLoop`.
     Selector(Selector),
     /// Completion, of `ProactorEventLoop`.
@@ -47,7 +47,7 @@ impl AnyDriver {
     ///
     /// # Errors
     /// The kernel's: no descriptor left, or why it refuses io_uring.
-    pub(crate) fn by_name(name: &str) -> io::Result<Option<Self>> {
+    pub fn by_name(name: &str) -> io::Result<Option<Self>> {
         Ok(Some(match name {
             "epoll" => Self::Selector(Selector::new(Epoll::new()?)),
             "io_uring" => Self::Proactor(Box::new(Proactor::new()?)),
@@ -59,15 +59,31 @@ impl AnyDriver {
     }
 
     /// The notes for the selector object, where one finds what is ready.
-    pub(crate) fn delegated(&mut self) -> Option<&mut Delegated> {
+    pub fn delegated(&mut self) -> Option<&mut Delegated> {
         match self {
             Self::Delegated(driver) => Some(driver.poller_mut()),
             _ => None,
         }
     }
 
+    /// The driver of `SelectorEventLoop`.
+    ///
+    /// # Errors
+    /// The kernel's: no descriptor left, most likely.
+    pub fn selector() -> io::Result<Self> {
+        Ok(Self::Selector(Selector::new(Epoll::new()?)))
+    }
+
+    /// The driver of `ProactorEventLoop`.
+    ///
+    /// # Errors
+    /// Why the kernel refuses io_uring.
+    pub fn proactor() -> io::Result<Self> {
+        Ok(Self::Proactor(Box::new(Proactor::new()?)))
+    }
+
     /// What the kernel calls the facility underneath.
-    pub(crate) fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Selector(_) => "epoll",
             Self::Proactor(_) => "io_uring",

@@ -1,0 +1,209 @@
+//! Threads for calls that block.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+
+use super::error::{Error, Panic};
+use super::event_loop::BaseEventLoop;
+
+/// A pool of at most so many threads, which are started when there is work for them.
+///
+/// Dropping the last clone lets the threads finish what is queued, and end.
+#[derive(Clone)]
+pub struct Executor(Arc<Owner>);
+
+/// What the clones of an executor share. The threads have the queue without it.
+struct Owner {
+    pool: Arc<Pool>,
+    limit: usize,
+}
+
+struct Pool {
+    state: Mutex<State>,
+    /// Told of jobs and of the end.
+    news: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Box<dyn FnOnce() + Send>>,
+    threads: usize,
+    idle: usize,
+    ended: bool,
+}
+
+impl Executor {
+    /// A pool of at most `limit` threads, and at least one.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self(Arc::new(Owner {
+            pool: Arc::new(Pool {
+                state: Mutex::default(),
+                news: Condvar::new(),
+            }),
+            limit: limit.max(1),
+        }))
+    }
+
+    /// Runs `call` in a thread. Awaiting the answer gives its result; nobody has to.
+    ///
+    /// ```
+    /// use hotloop::asyncio::{Executor, SelectorEventLoop};
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let executor = Executor::new(1);
+    /// let sum = event_loop.run_until_complete(async move { executor.submit(|| 1 + 1).await })??;
+    /// assert_eq!(sum, 2);
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
+    pub fn submit<T, F>(&self, call: F) -> Job<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        let slot = Arc::new(Mutex::new(Slot::Running(None)));
+        let filled = Arc::clone(&slot);
+        let job = Box::new(move || {
+            let result =
+                catch_unwind(AssertUnwindSafe(call)).map_err(|payload| Error::Panicked(Panic::new(payload)));
+            let before = std::mem::replace(&mut *lock(&filled), Slot::Done(result));
+            if let Slot::Running(Some(waker)) = before {
+                waker.wake();
+            }
+        });
+        let mut state = lock(&self.0.pool.state);
+        state.jobs.push_back(job);
+        if state.idle >= state.jobs.len() || state.threads >= self.0.limit {
+            drop(state);
+            self.0.pool.news.notify_one();
+        } else {
+            state.threads += 1;
+            drop(state);
+            self.start();
+        }
+        Job(slot)
+    }
+
+    fn start(&self) {
+        let pool = Arc::clone(&self.0.pool);
+        let started = thread::Builder::new()
+            .name("asyncio".to_owned())
+            .spawn(move || pool.work());
+        if started.is_err() {
+            let mut state = lock(&self.0.pool.state);
+            state.threads -= 1;
+            // With no thread at all nobody would ever do it.
+            let jobs = if state.threads == 0 {
+                std::mem::take(&mut state.jobs)
+            } else {
+                VecDeque::new()
+            };
+            drop(state);
+            jobs.into_iter().for_each(|job| job());
+        }
+    }
+}
+
+impl fmt::Debug for Executor {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Executor")
+            .field("limit", &self.0.limit)
+            .finish()
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        lock(&self.pool.state).ended = true;
+        self.pool.news.notify_all();
+    }
+}
+
+impl Pool {
+    fn work(&self) {
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(job) = state.jobs.pop_front() {
+                drop(state);
+                job();
+                state = lock(&self.state);
+            } else if state.ended {
+                return;
+            } else {
+                state.idle += 1;
+                state = self.news.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.idle -= 1;
+            }
+        }
+    }
+}
+
+/// The result of a call in another thread.
+#[must_use = "the call runs anyway; its result is here"]
+pub struct Job<T>(Arc<Mutex<Slot<T>>>);
+
+enum Slot<T> {
+    Running(Option<Waker>),
+    Done(Result<T, Error>),
+    Taken,
+}
+
+impl<T> Future for Job<T> {
+    type Output = Result<T, Error>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut slot = lock(&self.0);
+        match std::mem::replace(&mut *slot, Slot::Taken) {
+            Slot::Running(_) => {
+                *slot = Slot::Running(Some(context.waker().clone()));
+                Poll::Pending
+            }
+            Slot::Done(result) => Poll::Ready(result),
+            Slot::Taken => Poll::Ready(Err(Error::InvalidState)),
+        }
+    }
+}
+
+impl<T> fmt::Debug for Job<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Job")
+    }
+}
+
+impl BaseEventLoop {
+    /// Runs a call that blocks in a thread of the loop's executor: [`set_default_executor`](Self::set_default_executor),
+    /// or one of at most 32 threads.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]. What is awaited fails with [`Error::Panicked`] if the call panics.
+    pub fn run_in_executor<T, F>(&self, call: F) -> Result<Job<T>, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        self.check_closed()?;
+        let mut executor = self.0.executor.borrow_mut();
+        let executor = executor.get_or_insert_with(|| {
+            // asyncio's number.
+            let processors = thread::available_parallelism().map_or(1, usize::from);
+            Executor::new((processors + 4).min(32))
+        });
+        Ok(executor.submit(call))
+    }
+
+    /// Sets where [`run_in_executor`](Self::run_in_executor) runs its calls.
+    pub fn set_default_executor(&self, executor: Executor) {
+        let old = self.0.executor.replace(Some(executor));
+        drop(old);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,156 @@
+//! asyncio's future: a result that somebody sets later.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use super::error::Error;
+use super::event_loop::{BaseEventLoop, WeakLoop};
+
+/// A result that is set once. Clones are the same future; each that awaits it gets a clone of the result.
+///
+/// ```
+/// use hotloop::asyncio::{SelectorEventLoop, get_running_loop};
+/// let event_loop = SelectorEventLoop::new()?;
+/// let answer = event_loop.run_until_complete(async {
+///     let event_loop = get_running_loop()?;
+///     let future = event_loop.create_future();
+///     let setter = future.clone();
+///     event_loop.call_soon(move || setter.set_result(42).expect("nobody else sets it"))?;
+///     future.await
+/// })??;
+/// assert_eq!(answer, 42);
+/// # Ok::<(), hotloop::asyncio::Error>(())
+/// ```
+pub struct Future<T>(Rc<State<T>>);
+
+struct State<T> {
+    /// What became of it. Set once.
+    outcome: RefCell<Option<Result<T, Gone>>>,
+    /// Who awaits it.
+    wakers: RefCell<Vec<Waker>>,
+    /// Scheduled when it is done.
+    callbacks: RefCell<Vec<Box<dyn FnOnce()>>>,
+    event_loop: WeakLoop,
+}
+
+/// It was cancelled.
+struct Gone;
+
+impl BaseEventLoop {
+    /// A future whose callbacks run on this loop.
+    #[must_use]
+    pub fn create_future<T>(&self) -> Future<T> {
+        Future(Rc::new(State {
+            outcome: RefCell::new(None),
+            wakers: RefCell::default(),
+            callbacks: RefCell::default(),
+            event_loop: Rc::downgrade(&self.0),
+        }))
+    }
+}
+
+impl<T> Clone for Future<T> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<T> Future<T> {
+    /// Sets the result.
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`] if it is done already.
+    pub fn set_result(&self, result: T) -> Result<(), Error> {
+        self.settle(Ok(result)).map_err(|_| Error::InvalidState)
+    }
+
+    /// Cancels it. Answers false if it was done already.
+    pub fn cancel(&self) -> bool {
+        self.settle(Err(Gone)).is_ok()
+    }
+
+    /// Whether it has a result or was cancelled.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.0.outcome.borrow().is_some()
+    }
+
+    /// Whether it was cancelled.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        matches!(*self.0.outcome.borrow(), Some(Err(Gone)))
+    }
+
+    /// Schedules a callback for when it is done, on the next turn if it is already.
+    pub fn add_done_callback(&self, callback: impl FnOnce() + 'static) {
+        if self.is_done() {
+            self.schedule(Box::new(callback));
+        } else {
+            self.0.callbacks.borrow_mut().push(Box::new(callback));
+        }
+    }
+
+    /// Gives it its outcome; gives it back if there is one.
+    fn settle(&self, outcome: Result<T, Gone>) -> Result<(), Result<T, Gone>> {
+        if self.is_done() {
+            return Err(outcome);
+        }
+        *self.0.outcome.borrow_mut() = Some(outcome);
+        let callbacks = self.0.callbacks.take();
+        for callback in callbacks {
+            self.schedule(callback);
+        }
+        let wakers = self.0.wakers.take();
+        wakers.into_iter().for_each(Waker::wake);
+        Ok(())
+    }
+
+    fn schedule(&self, callback: Box<dyn FnOnce()>) {
+        if let Some(event_loop) = self.0.event_loop.upgrade().map(BaseEventLoop) {
+            // On a closed loop nothing runs any more.
+            drop(event_loop.call_soon(callback));
+        }
+    }
+}
+
+impl<T: Clone> Future<T> {
+    /// The result.
+    ///
+    /// # Errors
+    /// [`Error::InvalidState`] if there is none yet, [`Error::Cancelled`].
+    pub fn result(&self) -> Result<T, Error> {
+        match &*self.0.outcome.borrow() {
+            None => Err(Error::InvalidState),
+            Some(Ok(result)) => Ok(result.clone()),
+            Some(Err(Gone)) => Err(Error::Cancelled),
+        }
+    }
+}
+
+impl<T: Clone> std::future::Future for Future<T> {
+    type Output = Result<T, Error>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.is_done() {
+            return Poll::Ready(self.result());
+        }
+        let mut wakers = self.0.wakers.borrow_mut();
+        if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {
+            wakers.push(context.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl<T> fmt::Debug for Future<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Future")
+            .field("done", &self.is_done())
+            .field("cancelled", &self.is_cancelled())
+            .finish()
+    }
+}

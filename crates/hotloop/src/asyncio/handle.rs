@@ -1,0 +1,160 @@
+//! What `call_soon`, `call_later` and `call_soon_threadsafe` answer.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::error::Error;
+use super::event_loop::LoopState;
+use super::host::{Callback, CallbackKey, Engine, Sent};
+use crate::driver::{AnyDriver, Driver};
+use crate::inbox::Inbox;
+
+/// A callback that was scheduled by [`call_soon`](super::BaseEventLoop::call_soon).
+pub struct Handle {
+    pub(crate) key: CallbackKey,
+    pub(crate) event_loop: Weak<LoopState>,
+    pub(crate) cancelled: Cell<bool>,
+}
+
+impl Handle {
+    /// Has the callback not run. After it has run this does nothing.
+    pub fn cancel(&self) {
+        self.cancelled.set(true);
+        if let Some(event_loop) = self.event_loop.upgrade() {
+            let callback = event_loop.callbacks.borrow_mut().remove(self.key);
+            drop(callback);
+        }
+    }
+
+    /// Whether [`cancel`](Self::cancel) was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.get()
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cancelled = &self.cancelled.get();
+        formatter
+            .debug_struct("Handle")
+            .field("cancelled", cancelled)
+            .finish()
+    }
+}
+
+/// A callback that was scheduled for a time. Clones are the same one.
+#[derive(Clone)]
+pub struct TimerHandle(pub(crate) Rc<Timer>);
+
+pub(crate) struct Timer {
+    /// Seconds of the loop's clock.
+    pub(crate) when: f64,
+    /// Taken when it runs or is cancelled.
+    pub(crate) callback: RefCell<Option<Box<dyn FnOnce()>>>,
+    pub(crate) cancelled: Cell<bool>,
+    /// Whether it is in the heap. Set when it is scheduled, taken down when it comes out.
+    pub(crate) scheduled: Cell<bool>,
+    pub(crate) event_loop: Weak<LoopState>,
+}
+
+impl TimerHandle {
+    /// Has the callback not run. After it has run this does nothing.
+    pub fn cancel(&self) {
+        if self.0.cancelled.replace(true) {
+            return;
+        }
+        let callback = self.0.callback.borrow_mut().take();
+        drop(callback);
+        if self.0.scheduled.get()
+            && let Some(event_loop) = self.0.event_loop.upgrade()
+            && let Some(engine) = event_loop.engine.borrow_mut().as_mut()
+        {
+            engine.timers().note_cancelled();
+        }
+    }
+
+    /// Whether [`cancel`](Self::cancel) was called.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancelled.get()
+    }
+
+    /// When it is due, in seconds of the loop's [`time`](super::BaseEventLoop::time).
+    #[must_use]
+    pub fn when(&self) -> f64 {
+        self.0.when
+    }
+}
+
+impl fmt::Debug for TimerHandle {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("TimerHandle")
+            .field("when", &self.0.when)
+            .field("cancelled", &self.0.cancelled.get())
+            .finish()
+    }
+}
+
+/// The way into a loop for other threads. It outlives the loop.
+#[derive(Clone)]
+pub struct ThreadsafeHandle {
+    pub(crate) inbox: Arc<Inbox<Callback, <AnyDriver as Driver>::Waker>>,
+    pub(crate) closed: Arc<AtomicBool>,
+}
+
+impl ThreadsafeHandle {
+    pub(crate) fn new(engine: &Engine) -> Self {
+        Self {
+            inbox: engine.inbox(),
+            closed: Arc::default(),
+        }
+    }
+
+    /// Runs `callback` in the loop's thread, on its next turn. What one thread schedules runs in that order.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] once the loop is closed. What was scheduled just before may never run, as with asyncio.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let (threadsafe, stopping) = (event_loop.threadsafe(), event_loop.stopper());
+    /// let thread = std::thread::spawn(move || threadsafe.call_soon_threadsafe(move || stopping.stop()));
+    /// event_loop.run_forever()?;
+    /// thread.join().expect("the thread has called")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn call_soon_threadsafe(&self, callback: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        self.inbox
+            .push(Callback::Sent(Arc::new(Sent::new(Box::new(callback)))));
+        Ok(())
+    }
+}
+
+impl fmt::Debug for ThreadsafeHandle {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("ThreadsafeHandle")
+    }
+}
+
+/// Stops a loop, from any thread.
+#[derive(Clone, Debug)]
+pub struct Stopper {
+    pub(crate) stopping: Arc<AtomicBool>,
+    pub(crate) threadsafe: ThreadsafeHandle,
+}
+
+impl Stopper {
+    /// As [`BaseEventLoop::stop`](super::BaseEventLoop::stop): the turn under way is the last one.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.threadsafe.inbox.wake();
+    }
+}
