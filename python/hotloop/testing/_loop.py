@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import selectors
 import threading
@@ -50,6 +51,12 @@ class EventLoop(SelectorEventLoop):
     def time(self) -> float:
         """Answer the virtual time, in seconds since the loop was made."""
         return self._now
+
+    def _pass(self, seconds: float) -> None:
+        """Have time pass."""
+        self._now += seconds
+        # Far from 0 neighbouring times are further apart than the resolution, and a timer due now would never be.
+        self._clock_resolution = max(_RESOLUTION, 2 * math.ulp(self._now))
 
     def close(self) -> None:
         """Close the loop, which must not be running."""
@@ -163,7 +170,7 @@ class _VirtualSelector(selectors.DefaultSelector):
             if self._loop._outside:
                 found = super().select(None)
             elif timeout is not None:
-                self._loop._now += timeout
+                self._loop._pass(timeout)
             elif len(self.get_map()) <= _OWN and threading.active_count() == 1:
                 raise Deadlock("the program waits for ever: nothing is scheduled")
             else:
@@ -172,6 +179,9 @@ class _VirtualSelector(selectors.DefaultSelector):
             self._loop.random.shuffle(found)
         return found
 
+
+# How close to its time a timer is due, in seconds.
+_RESOLUTION = 1e-9
 
 # The descriptors by which signals and other threads wake a loop.
 _OWN = 2

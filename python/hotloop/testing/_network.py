@@ -76,8 +76,10 @@ class Network:
             transport.reset()
 
     def close(self) -> None:
-        """Let go of everything that listens."""
+        """Let go of everything: nothing arrives any more."""
         self._listeners.clear()
+        for transport in self._connections:
+            transport.drop()
         self._connections.clear()
 
     def bind(self, address: Any) -> MemoryListener:

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import itertools
 import sys
-import warnings
+from asyncio.log import logger
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -86,6 +86,11 @@ class MemoryTransport(asyncio.transports._FlowControlMixin, asyncio.Transport):
             if end is not None:
                 end._force_close(ConnectionResetError(*error))
 
+    def drop(self) -> None:
+        """Close without a word: the loop is closed."""
+        self._closing = True
+        self._lost += 1
+
     def _begin(self, waiter: asyncio.Future[None] | None) -> None:
         self._began = True
         self._protocol.connection_made(self)
@@ -144,7 +149,7 @@ class MemoryTransport(asyncio.transports._FlowControlMixin, asyncio.Transport):
             return
         if self._lost:
             if self._lost >= _LOST_WRITES:
-                warnings.warn("socket.send() raised exception", RuntimeWarning, stacklevel=2)
+                logger.warning("socket.send() raised exception.")
             self._lost += 1
             return
         self._buffer += data
