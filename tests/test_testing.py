@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import errno
+import os
+import re
+import socket
+import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,8 +71,36 @@ def test_waiting_for_ever_is_an_error(no_leaks):
         await asyncio.Event().wait()
 
     with pytest.raises(testing.Deadlock, match="waits for ever") as caught:
-        testing.run(main(), seed=5)
-    assert caught.value.__notes__ == ["with seed 5"]
+        testing.run(main())
+    (note,) = caught.value.__notes__
+    assert re.fullmatch(r"HOTLOOP_SEED=\d+ runs it again as it was", note)
+
+
+def test_threads_that_nobody_waits_for_do_not_hide_that_it_waits_for_ever(no_leaks):
+    async def main() -> None:
+        # The executor's thread is idle from here on.
+        await asyncio.get_running_loop().run_in_executor(None, int)
+        await asyncio.Event().wait()
+
+    done = threading.Event()
+    older = threading.Thread(target=done.wait)
+    older.start()
+    try:
+        with pytest.raises(testing.Deadlock):
+            testing.run(main())
+    finally:
+        done.set()
+        older.join()
+
+
+def test_the_seed_of_the_environment_is_taken_where_one_would_be_drawn(monkeypatch, no_leaks):
+    async def seed() -> int:
+        loop: Any = asyncio.get_running_loop()
+        return loop.seed
+
+    monkeypatch.setenv("HOTLOOP_SEED", "77")
+    assert testing.run(seed()) == 77
+    assert testing.run(seed(), seed=5) == 5
 
 
 def test_another_thread_may_wake_it(no_leaks):
@@ -82,11 +118,29 @@ def test_another_thread_may_wake_it(no_leaks):
 # Connections, compared with those of a kernel
 
 
+class Told(list[Any]):
+    """What somebody was told, for others to wait for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._news = asyncio.Event()
+
+    def append(self, said: Any) -> None:
+        super().append(said)
+        self._news.set()
+
+    async def reaches(self, count: int) -> None:
+        """Wait until so much was told."""
+        while len(self) < count:
+            self._news.clear()
+            await self._news.wait()
+
+
 class Log(asyncio.Protocol):
     """A protocol that notes what it is told."""
 
     def __init__(self) -> None:
-        self.told: list[Any] = []
+        self.told = Told()
         self.received = bytearray()
         self.is_lost = asyncio.get_running_loop().create_future()
         self.has_ended = asyncio.get_running_loop().create_future()
@@ -298,8 +352,345 @@ def test_faults_that_make_no_sense_are_refused(options):
 
 
 def test_tls_in_memory_is_refused(no_leaks):
+    context = ssl.create_default_context()
+
     async def main() -> None:
+        loop = asyncio.get_running_loop()
         with pytest.raises(ValueError, match="no TLS"):
             await asyncio.open_connection("localhost", 443, ssl=True)
+        with pytest.raises(ValueError, match="no TLS"):
+            await loop.create_unix_connection(asyncio.Protocol, "/nowhere", ssl=context)
+        with pytest.raises(ValueError, match="no TLS"):
+            await asyncio.start_server(print, "localhost", 443, ssl=context)
+        with pytest.raises(ValueError, match="no TLS"):
+            await loop.create_unix_server(asyncio.Protocol, "/nowhere", ssl=context)
+        server, near, far = await connected(Log)
+        with pytest.raises(TypeError, match="not supported by start_tls"):
+            await loop.start_tls(near.transport, near, context)
+        near.transport.abort()
+        await far.is_lost
+        server.close()
 
     testing.run(main())
+
+
+def test_arguments_that_asyncio_does_not_take_are_refused(no_leaks):
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        for method in (loop.create_connection, loop.create_server, loop.create_datagram_endpoint):
+            with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
+                await method(asyncio.Protocol, ("localhost"), 80, colour="red")
+        with pytest.raises(ValueError, match="host and port was not specified and no sock specified"):
+            await loop.create_connection(asyncio.Protocol)
+
+    testing.run(main())
+
+
+def test_a_server_whose_factory_raises_closes_the_connection(no_leaks):
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        reports: list[Any] = []
+        loop.set_exception_handler(lambda _, context: reports.append(context["exception"]))
+        server = await loop.create_server(lambda: 1 / 0, "localhost", 80)  # type: ignore[arg-type,return-value]
+        _, near = await loop.create_connection(Log, "localhost", 80)
+        await near.is_lost
+        assert near.told == ["made", "eof", ("lost", "NoneType")]
+        assert [type(error) for error in reports] == [ZeroDivisionError]
+        server.close()
+
+    testing.run(main())
+
+
+def test_each_connection_has_a_context_of_its_own(no_leaks):
+    who = contextvars.ContextVar("who", default="nobody")
+
+    class Remembering(Log):
+        def data_received(self, data: bytes) -> None:
+            self.told.append(who.get())
+            who.set(who.get() + "!")
+
+    async def main() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        fars = Told()
+
+        def accepted() -> Remembering:
+            fars.append(Remembering())
+            return fars[-1]
+
+        who.set("server")
+        server = await loop.create_server(accepted, "127.0.0.1", 0)
+        who.set("client")
+        told = []
+        for number in range(2):
+            transport, near = await loop.create_connection(Remembering, *server.sockets[0].getsockname())
+            await fars.reaches(number + 1)
+            far = fars[number]
+            await far.told.reaches(1)
+            for sender, receiver in [(transport, far), (far.transport, near)] * 2:
+                count = len(receiver.told)
+                sender.write(b"?")
+                await receiver.told.reaches(count + 1)
+            transport.close()
+            await far.is_lost
+            told.append((near.told, far.told))
+        server.close()
+        return told
+
+    real = asyncio.SelectorEventLoop()
+    try:
+        expected = run_on(real, main())
+    finally:
+        real.close()
+    assert testing.run(main()) == expected
+
+
+def test_files_are_sent(no_leaks, tmp_path):
+    (tmp_path / "file").write_bytes(b"0123456789" * 50_000)
+
+    async def main() -> None:
+        server, near, far = await connected(Log)
+        with (tmp_path / "file").open("rb") as file:
+            assert await asyncio.get_running_loop().sendfile(near.transport, file, 10) == 499_990
+        near.transport.close()
+        await far.is_lost
+        assert len(far.received) == 499_990
+        server.close()
+
+    testing.run(main())
+
+
+# Datagrams, compared with those of a kernel
+
+
+class Datagrams(asyncio.DatagramProtocol):
+    """A protocol that notes what it is told, and answers."""
+
+    def __init__(self) -> None:
+        self.told = Told()
+        self.is_lost = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.told.append("made")
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.told.append((data, addr))
+
+    def error_received(self, exc: Exception) -> None:
+        self.told.append(type(exc).__name__)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.told.append(("lost", exc))
+        self.is_lost.set_result(None)
+
+
+async def talk(loop: asyncio.AbstractEventLoop) -> list[Any]:
+    """What the two ends of a conversation are told, with words in the place of ports."""
+    far_transport, far = await loop.create_datagram_endpoint(Datagrams, local_addr=("127.0.0.1", 0))
+    at = far_transport.get_extra_info("sockname")
+    near_transport, near = await loop.create_datagram_endpoint(Datagrams, remote_addr=at)
+    own = near_transport.get_extra_info("sockname")
+    assert near_transport.get_extra_info("peername") == at
+    names = {at: "far", own: "near"}
+    near_transport.sendto(b"one")
+    near_transport.sendto(b"two", at)
+    await far.told.reaches(3)
+    far_transport.sendto(b"three", own)
+    await near.told.reaches(2)
+    # Neither from another than the one that it is connected to, nor to another.
+    stranger_transport, stranger = await loop.create_datagram_endpoint(Datagrams, local_addr=("127.0.0.1", 0))
+    stranger_transport.sendto(b"who is this?", own)
+    with pytest.raises(ValueError, match="must be None or"):
+        near_transport.sendto(b"four", ("127.0.0.1", 9))
+    with pytest.raises(TypeError, match="bytes-like object"):
+        near_transport.sendto("text")
+    near_transport.sendto(b"x" * 70_000)
+    far_transport.close()
+    await far.is_lost
+    near_transport.sendto(b"five")
+    await near.told.reaches(4)
+    assert near_transport.get_write_buffer_size() == 0
+    for transport in (near_transport, stranger_transport):
+        assert not transport.is_closing()
+        transport.abort()
+        transport.close()
+        assert transport.is_closing()
+    await near.is_lost
+    await stranger.is_lost
+    return [
+        [(said[0], names[said[1]]) if said[0].__class__ is bytes else said for said in end.told]
+        for end in (near, far, stranger)
+    ]
+
+
+def test_datagrams_are_told_as_by_a_kernel(no_leaks):
+    real = asyncio.SelectorEventLoop()
+    try:
+        expected = run_on(real, talk(real))
+    finally:
+        real.close()
+    loop = testing.EventLoop(seed=1)
+    try:
+        assert loop.run_until_complete(talk(loop)) == expected
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("delay", [(0, 0), (0, 1)])
+def test_datagrams_are_lost_and_overtake_each_other(delay, no_leaks):
+    async def main() -> list[int]:
+        loop = asyncio.get_running_loop()
+        _, far = await loop.create_datagram_endpoint(Datagrams, local_addr=("0.0.0.0", 53))
+        transport, _ = await loop.create_datagram_endpoint(Datagrams, remote_addr=("example.org", 53))
+        for number in range(100):
+            transport.sendto(bytes([number]))
+        await asyncio.sleep(10)
+        return [said[0][0] for said in far.told[1:]]
+
+    faults = testing.Faults(delay=delay, loss=0.2)
+    got = testing.run(main(), seed=4, faults=faults)
+    assert 60 < len(set(got)) == len(got) < 95
+    assert got != sorted(got)
+    assert testing.run(main(), seed=4, faults=faults) == got
+    assert testing.run(main(), seed=5, faults=faults) != got
+
+
+def test_datagram_addresses(no_leaks):
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        _, everywhere = await loop.create_datagram_endpoint(Datagrams, local_addr=("0.0.0.0", 53))
+        with pytest.raises(OSError, match="in use"):
+            await loop.create_datagram_endpoint(Datagrams, local_addr=("0.0.0.0", 53))
+        with pytest.raises(ValueError, match="unexpected address family"):
+            await loop.create_datagram_endpoint(Datagrams)
+        sender, _ = await loop.create_datagram_endpoint(Datagrams, family=socket.AF_INET)
+        sender.sendto(b"anybody?", ("example.org", 53))
+        sender.sendto(b"nobody", ("example.org", 54))
+        await everywhere.told.reaches(2)
+        address = sender.get_extra_info("sockname")
+        assert everywhere.told[1] == (b"anybody?", ("127.0.0.1", address[1]))
+        # A path has no port, and the sender no path.
+        _, at_path = await loop.create_datagram_endpoint(Datagrams, local_addr="/nowhere", family=socket.AF_UNIX)
+        nameless, _ = await loop.create_datagram_endpoint(Datagrams, remote_addr="/nowhere", family=socket.AF_UNIX)
+        nameless.sendto(b"by path")
+        await at_path.told.reaches(2)
+        assert at_path.told[1][0] == b"by path"
+
+    testing.run(main())
+
+
+def test_sending_to_nobody_in_particular_ends_the_endpoint(no_leaks):
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        reports: list[Any] = []
+        loop.set_exception_handler(lambda _, context: reports.append(context["message"]))
+        transport, protocol = await loop.create_datagram_endpoint(Datagrams, local_addr=("127.0.0.1", 0))
+        transport.sendto(b"?")
+        await protocol.is_lost
+        assert reports == ["Fatal write error on datagram transport"]
+        assert isinstance(protocol.told[-1][1], TypeError)
+
+    testing.run(main())
+
+
+# One seed, one history
+
+HISTORY = """
+import asyncio
+from hotloop import testing
+
+told = []
+
+async def sleeper(number):
+    try:
+        await asyncio.sleep(1000)
+    finally:
+        told.append((asyncio.current_task().get_name(), number))
+
+async def generator(number):
+    try:
+        yield number
+    finally:
+        told.append(("generator", number))
+
+class Told(asyncio.Protocol):
+    def __init__(self, name):
+        self.name = name
+    def data_received(self, data):
+        told.append((self.name, data))
+    def connection_lost(self, error):
+        told.append((self.name, "lost"))
+
+async def main():
+    loop = asyncio.get_running_loop()
+    count = iter(range(100))
+    server = await loop.create_server(lambda: Told(f"far {next(count)}"), "localhost", 80)
+    nears = [await loop.create_connection(lambda: Told("near"), "localhost", 80) for _ in range(20)]
+    for transport, _ in nears:
+        transport.write(b"hello")
+    await asyncio.sleep(1)
+    if hasattr(server, "close_clients"):
+        server.close_clients()
+    else:
+        loop.network.reset_all()
+    server.close()
+    await asyncio.sleep(1)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number in range(50):
+                group.create_task(sleeper(number))
+            await asyncio.sleep(0)
+            raise ValueError
+    except* ValueError:
+        pass
+    done, _ = await asyncio.wait([asyncio.ensure_future(asyncio.sleep(1, number)) for number in range(50)])
+    told.extend(task.result() for task in done)
+    generators = [generator(number) for number in range(20)]
+    for one in generators:
+        await anext(one)
+    tasks = [asyncio.ensure_future(sleeper(number)) for number in range(50)]
+    await asyncio.sleep(0)
+    told.append("the end")
+    return generators, tasks
+
+for seed in (3, 3, 4):
+    kept = testing.run(main(), seed=seed)
+    print(told)
+    told.clear()
+"""
+
+
+def test_neither_hashes_nor_places_in_memory_show():
+    """What is cancelled or closed all at once is so in one order, also in a process where everything lies elsewhere."""
+    histories = []
+    for hash_seed, ballast in [("1", 0), ("2", 0), ("3", 100_000)]:
+        script = f"ballast = [object() for _ in range({ballast})]\ndel ballast[::2]\n" + HISTORY
+        ran = subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ | {"PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr
+        histories.append(ran.stdout.splitlines())
+    assert histories[0] == histories[1] == histories[2]
+    first, again, other = histories[0]
+    assert first == again != other
+    assert "generator" in first
+    assert "Task-" in first
+
+
+def test_the_examples_of_the_page_run(tmp_path):
+    page = Path(__file__).parent.parent / "docs" / "testing.md"
+    blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "test_page.py").write_text("\n\n".join(blocks))
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert ran.returncode == 0, ran.stdout
+    assert re.search(r"^7 passed", ran.stdout, re.MULTILINE), ran.stdout

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import math
 import random
 import selectors
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple, cast
 
 from .._loop import SelectorEventLoop
+from ._addresses import path_of, plain
+from ._datagrams import MemoryDatagramTransport
 from ._network import Faults, MemoryListener, Network
+from ._order import OrderedWeakSet, SimulatedFuture, SimulatedTask
 
 __all__ = ["Deadlock", "EventLoop"]
 
@@ -27,13 +31,16 @@ class Deadlock(RuntimeError):
 class EventLoop(SelectorEventLoop):
     """A loop whose time stands still while anything is ready, and else jumps to the next timer.
 
-    Its time begins at 0. Connections and servers that are given by host and port, or by the path of a Unix socket, are
-    in memory, on ``network``. Everything else is real: sockets that are given, pipes, children, threads. Time waits
-    for what ``run_in_executor`` runs; it does not wait for other things that are real.
+    Its time begins at 0. Connections, servers and datagram endpoints that are given by host and port, or by the path of
+    a Unix socket, are in memory, on ``network``. Everything else is real: sockets that are given, pipes, children,
+    threads. Time waits for what ``run_in_executor`` runs; it does not wait for other things that are real.
 
-    :param seed: what chance depends on: the faults of the network and the order of I/O that is ready at once. The same
-        program does the same with the same seed. ``None`` draws one.
-    :param faults: what the network does to connections; without it they are perfect.
+    The same program does the same with the same seed, as far as it is all on this loop: tasks, futures, transports and
+    asynchronous generators have hashes, names and an order that do not depend on where they lie in memory.
+
+    :param seed: what chance depends on: the faults of the network, the order of what arrives at the same time, and that
+        of descriptors that are ready at once. ``None`` draws one.
+    :param faults: what the network does to what is sent; without it it is perfect.
     """
 
     def __init__(self, seed: int | None = None, faults: Faults | None = None) -> None:
@@ -42,9 +49,15 @@ class EventLoop(SelectorEventLoop):
         #: Where chance comes from; a program may draw from it too.
         self.random = random.Random(self.seed)
         self._now = 0.0
+        self._last_number = 0
         # How many threads run something on behalf of the loop: time waits for them.
         self._outside = 0
-        super().__init__(_VirtualSelector(self))
+        # Who could wake the loop from another thread is none of those that were there before.
+        self._older_threads = frozenset(threading.enumerate())
+        selector = _VirtualSelector(self)
+        super().__init__(selector)
+        selector.note_own()
+        self._asyncgens: Any = OrderedWeakSet()
         #: The network in memory.
         self.network = Network(self, faults or Faults())
 
@@ -60,8 +73,33 @@ class EventLoop(SelectorEventLoop):
 
     def close(self) -> None:
         """Close the loop, which must not be running."""
-        self.network.close()
+        if not self.is_running():
+            self.network.close()
         super().close()
+
+    def _can_be_woken(self) -> bool:
+        """Whether there is anybody outside of the loop who could give it something to do."""
+        mine = {threading.current_thread(), *getattr(self._default_executor, "_threads", ())}  # type: ignore[attr-defined]
+        others = set(threading.enumerate()) - self._older_threads - mine
+        return bool(others or self._signal_handlers)
+
+    # What is in the same order each time
+
+    def next_number(self) -> int:
+        """A number for something of this loop."""
+        self._last_number += 1
+        return self._last_number
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """Make a future, whose hash is a number."""
+        return SimulatedFuture(self)
+
+    def create_task(self, coro: Any, **given: Any) -> asyncio.Task[Any]:
+        """Make a task, whose hash is a number."""
+        if self.get_task_factory() is not None:
+            return super().create_task(coro, **given)
+        self._check_closed()
+        return SimulatedTask(coro, loop=self, **given)
 
     # What happens in other threads takes no time
 
@@ -91,41 +129,83 @@ class EventLoop(SelectorEventLoop):
     # Connections in memory
 
     async def create_connection(
-        self, protocol_factory: Callable[[], Any], host: Any = None, port: Any = None, **more: Any
+        self, protocol_factory: Callable[[], Any], host: Any = None, port: Any = None, **given: Any
     ) -> tuple[Any, Any]:
-        """Connect to a server on the network in memory."""
-        if more.get("sock") is not None:
-            return await super().create_connection(protocol_factory, host, port, **more)
-        _refuse_tls(more)
+        """Connect to a server on the network in memory.
+
+        :raises ValueError: for TLS, of which there is none in memory.
+        """
+        if given.get("sock") is not None or (host is None and port is None):
+            return await super().create_connection(protocol_factory, host, port, **given)
+        _check("create_connection", protocol_factory, host, port, **given)
         return await self.network.connect(protocol_factory, (host, port))
 
     async def create_unix_connection(
-        self, protocol_factory: Callable[[], Any], path: Any = None, **more: Any
+        self, protocol_factory: Callable[[], Any], path: Any = None, **given: Any
     ) -> tuple[Any, Any]:
-        """Connect to a server on the network in memory."""
-        if more.get("sock") is not None:
-            return await super().create_unix_connection(protocol_factory, path, **more)
-        _refuse_tls(more)
-        return await self.network.connect(protocol_factory, str(path))
+        """Connect to a server on the network in memory.
+
+        :raises ValueError: for TLS, of which there is none in memory.
+        """
+        if given.get("sock") is not None or path is None:
+            return await super().create_unix_connection(protocol_factory, path, **given)
+        _check("create_unix_connection", protocol_factory, path, **given)
+        return await self.network.connect(protocol_factory, path_of(path))
 
     async def create_server(
-        self, protocol_factory: Callable[[], Any], host: Any = None, port: Any = None, **more: Any
+        self, protocol_factory: Callable[[], Any], host: Any = None, port: Any = None, **given: Any
     ) -> asyncio.Server:
-        """Serve on the network in memory."""
-        if more.get("sock") is not None:
-            return await super().create_server(protocol_factory, host, port, **more)
-        _refuse_tls(more)
+        """Serve on the network in memory.
+
+        :raises ValueError: for TLS, of which there is none in memory.
+        """
+        if given.get("sock") is not None or (host is None and port is None):
+            return await super().create_server(protocol_factory, host, port, **given)
+        _check("create_server", protocol_factory, host, port, **given)
         hosts = [host] if host is None or isinstance(host, str) else list(host)
-        return await self._serve_in_memory(protocol_factory, [(host, port) for host in hosts], more)
+        return await self._serve_in_memory(protocol_factory, [(host, port) for host in hosts], given)
 
     async def create_unix_server(
-        self, protocol_factory: Callable[[], Any], path: Any = None, **more: Any
+        self, protocol_factory: Callable[[], Any], path: Any = None, **given: Any
     ) -> asyncio.Server:
-        """Serve on the network in memory."""
-        if more.get("sock") is not None:
-            return await super().create_unix_server(protocol_factory, path, **more)
-        _refuse_tls(more)
-        return await self._serve_in_memory(protocol_factory, [str(path)], more)
+        """Serve on the network in memory.
+
+        :raises ValueError: for TLS, of which there is none in memory.
+        """
+        if given.get("sock") is not None or path is None:
+            return await super().create_unix_server(protocol_factory, path, **given)
+        _check("create_unix_server", protocol_factory, path, **given)
+        return await self._serve_in_memory(protocol_factory, [path_of(path)], given)
+
+    async def create_datagram_endpoint(
+        self, protocol_factory: Callable[[], Any], local_addr: Any = None, remote_addr: Any = None, **given: Any
+    ) -> tuple[Any, Any]:
+        """Make an endpoint for datagrams on the network in memory."""
+        if given.get("sock") is not None or (local_addr is None and remote_addr is None and not given.get("family")):
+            made = await super().create_datagram_endpoint(protocol_factory, local_addr, remote_addr, **given)
+            return cast("tuple[Any, Any]", made)
+        _check("create_datagram_endpoint", protocol_factory, local_addr, remote_addr, **given)
+        local = self._free_endpoint(local_addr, remote_addr)
+        remote = None if remote_addr is None else plain(remote_addr)
+        protocol = protocol_factory()
+        transport = MemoryDatagramTransport(self, self.network, protocol, local, remote)
+        waiter = self.create_future()
+        transport.begin(waiter)
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            raise
+        return transport, protocol
+
+    def _free_endpoint(self, local: Any, remote: Any) -> Any:
+        """The address of a new endpoint."""
+        if local is None and isinstance(remote, str | bytes):
+            # A Unix socket without a path, which nobody can answer.
+            return b"\0" + str(self.next_number()).encode()
+        if local is None:
+            local = ("127.0.0.1" if remote else None, 0)
+        return self.network.endpoints.free(plain(local))
 
     async def _serve_in_memory(
         self, protocol_factory: Callable[[], Any], addresses: list[Any], options: dict[str, Any]
@@ -163,19 +243,27 @@ class _VirtualSelector(selectors.DefaultSelector):
     def __init__(self, loop: EventLoop) -> None:
         super().__init__()
         self._loop = loop
+        # How many descriptors the loop itself is woken by.
+        self._own = 0
+
+    def note_own(self) -> None:
+        """Note that all that is registered so far is the loop's own."""
+        self._own = len(self.get_map())
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         found = super().select(0)
         if not found and timeout != 0:
-            if self._loop._outside:
+            loop = self._loop
+            if loop._outside:
                 found = super().select(None)
             elif timeout is not None:
-                self._loop._pass(timeout)
-            elif len(self.get_map()) <= _OWN and threading.active_count() == 1:
+                loop._pass(timeout)
+            elif len(self.get_map()) <= self._own and not loop._can_be_woken():
                 raise Deadlock("the program waits for ever: nothing is scheduled")
             else:
                 found = super().select(None)
         if len(found) > 1:
+            found.sort(key=lambda ready: ready[0].fd)
             self._loop.random.shuffle(found)
         return found
 
@@ -183,10 +271,13 @@ class _VirtualSelector(selectors.DefaultSelector):
 # How close to its time a timer is due, in seconds.
 _RESOLUTION = 1e-9
 
-# The descriptors by which signals and other threads wake a loop.
-_OWN = 2
 
+def _check(name: str, *args: Any, ssl: Any = None, **given: Any) -> None:
+    """Refuse what asyncio's method of that name does not take, and TLS.
 
-def _refuse_tls(options: dict[str, Any]) -> None:
-    if options.get("ssl"):
-        raise ValueError("connections in memory have no TLS")
+    :raises TypeError: as asyncio's does.
+    :raises ValueError: for TLS.
+    """
+    inspect.signature(getattr(asyncio.SelectorEventLoop, name)).bind(None, *args, **given)
+    if ssl or given.get("server_hostname") is not None:
+        raise ValueError("connections in memory have no TLS: test it with sockets that are given (sock=)")

@@ -1,17 +1,20 @@
-"""A network in memory: who listens where, and what happens on the way."""
+"""A network in memory: who is where on it, and what happens on the way."""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import errno
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ._addresses import LOOPBACK, Addresses, Ports, plain
 from ._transport import MemoryTransport
 
 if TYPE_CHECKING:
+    from ._datagrams import MemoryDatagramTransport
     from ._loop import EventLoop
 
 __all__ = ["Faults", "MemoryListener", "Network"]
@@ -19,16 +22,18 @@ __all__ = ["Faults", "MemoryListener", "Network"]
 
 @dataclass(frozen=True)
 class Faults:
-    """What a network does to connections. Chances are between 0 and 1.
+    """What a network does to what is sent. Chances are between 0 and 1.
 
-    Streams stay streams: bytes arrive once and in order, or the connection breaks.
+    Streams stay streams: bytes arrive once and in order, or the connection breaks. Datagrams stay datagrams: each
+    arrives whole or not at all, and may overtake another.
     """
 
-    #: How long a piece of a stream is under way, in seconds: drawn between the two for each.
+    #: How long a piece of a stream, or a datagram, is under way, in seconds: drawn between the two for each.
     delay: tuple[float, float] = (0.0, 0.0)
-    #: The chance that a piece is lost. It is sent again, which takes time: 0.2 s, and twice as long each time.
+    #: The chance that it is lost. A datagram is gone then. A piece of a stream is sent again, which takes time: 0.2 s,
+    #: and twice as long each time.
     loss: float = 0.0
-    #: The chance that a piece breaks the connection: both ends hear of a reset.
+    #: The chance that a piece of a stream breaks the connection: both ends hear of a reset.
     reset: float = 0.0
     #: The chance that a connection is refused although somebody listens.
     refuse: float = 0.0
@@ -44,81 +49,85 @@ class Faults:
                 raise ValueError(f"{name} must be a chance, not {getattr(self, name)!r}")
         if self.loss == 1:
             raise ValueError("loss must be less than 1, or nothing would ever arrive")
+        if self.split < 0:
+            raise ValueError(f"split must be a number of bytes, not {self.split!r}")
 
 
 # What a lost piece waits before it is sent again the first time, in seconds: TCP's least.
 _RETRANSMISSION = 0.2
 
-# Which hosts a server without one listens on.
-_ANY = frozenset({None, "", "0.0.0.0", "::"})
-
 
 class Network:
-    """The connections in memory of one loop."""
+    """The network in memory of one loop."""
 
     def __init__(self, loop: EventLoop, faults: Faults) -> None:
         self._loop = loop
-        #: What happens to connections from now on. It may be replaced at any time.
+        #: What happens to what is sent from now on. It may be replaced at any time.
         self.faults = faults
-        self._listeners: dict[tuple[Any, Any], MemoryListener] = {}
-        self._connections: set[MemoryTransport] = set()
-        # Drawn from no chance, so that a program that fails prints the same ports whatever else it draws.
-        self._next_port = 40000
+        ports = Ports()
+        self._ports = ports
+        self._listeners: Addresses[MemoryListener] = Addresses(ports)
+        #: Who receives datagrams where.
+        self.endpoints: Addresses[MemoryDatagramTransport] = Addresses(ports)
+        # A dict and not a set: in the order in which they were opened.
+        self._open: dict[MemoryTransport | MemoryDatagramTransport, None] = {}
+        # What arrives at each time.
+        self._arriving: dict[float, list[Callable[[], None]]] = {}
+        # What arrives is no part of the program that sent it.
+        self._context = contextvars.Context()
 
     @property
     def connections(self) -> int:
         """How many ends of connections are open."""
-        return len(self._connections)
+        return sum(isinstance(transport, MemoryTransport) for transport in self._open)
 
     def reset_all(self) -> None:
         """Break every connection: both ends hear of a reset."""
-        for transport in sorted(self._connections, key=lambda transport: transport.number):
-            transport.reset()
+        for transport in list(self._open):
+            if isinstance(transport, MemoryTransport):
+                transport.reset()
 
     def close(self) -> None:
         """Let go of everything: nothing arrives any more."""
         self._listeners.clear()
-        for transport in self._connections:
+        self.endpoints.clear()
+        for transport in self._open:
             transport.drop()
-        self._connections.clear()
+        self._open.clear()
+        self._arriving.clear()
+
+    # Streams
 
     def bind(self, address: Any) -> MemoryListener:
         """Take an address: a host and a port (0 or ``None``: a free one), or a path.
 
         :raises OSError: if somebody has it.
         """
-        if not isinstance(address, str):
-            host, port = address
-            if not port:
-                port = self._new_port()
-            address = (_plain(host), int(port))
-        if self._find(address) is not None:
-            raise OSError(errno.EADDRINUSE, f"error while attempting to bind on address {address!r}: in use")
+        address = self._listeners.free(plain(address))
         listener = MemoryListener(self, address)
-        self._listeners[address] = listener
+        self._listeners.take(address, listener)
         return listener
 
     def unbind(self, listener: MemoryListener) -> None:
         """Give an address back."""
-        if self._listeners.get(listener.address) is listener:
-            del self._listeners[listener.address]
+        self._listeners.give_back(listener.address, listener)
 
     async def connect(self, protocol_factory: Callable[[], Any], address: Any) -> tuple[MemoryTransport, Any]:
         """Connect to who listens at an address.
 
         :raises ConnectionRefusedError: if nobody does, or chance has it.
         """
-        if not isinstance(address, str):
-            address = (_plain(address[0]), int(address[1]))
+        address = plain(address)
         # There and back.
         await asyncio.sleep(self.draw_delay() + self.draw_delay())
-        listener = self._find(address)
-        faults = self.faults
-        if listener is None or not listener.serves or (faults.refuse and self._loop.random.random() < faults.refuse):
+        listener = self._listeners.find(address)
+        if listener is None or not listener.serves or self._happens(self.faults.refuse):
             raise ConnectionRefusedError(errno.ECONNREFUSED, f"Connect call failed {address!r}")
-        name: Any = "" if isinstance(address, str) else ("127.0.0.1", self._new_port())
-        near = MemoryTransport(self._loop, self, protocol_factory(), name, address, None)
-        far = MemoryTransport(self._loop, self, listener.make_protocol(), address, name, listener.server)
+        name = (LOOPBACK, self._ports.new()) if isinstance(address, tuple) else ""
+        if isinstance(address, tuple) and address[0] is None:
+            address = (LOOPBACK, address[1])
+        near = MemoryTransport(self._loop, self, protocol_factory(), name, address)
+        far = listener.accept(address, name)
         near.join(far)
         waiter = self._loop.create_future()
         far.begin(None)
@@ -130,46 +139,58 @@ class Network:
             raise
         return near, near.get_protocol()
 
-    def opened(self, transport: MemoryTransport) -> None:
-        """Note a new end."""
-        self._connections.add(transport)
+    # What transports tell and ask
 
-    def ended(self, transport: MemoryTransport) -> None:
+    def opened(self, transport: MemoryTransport | MemoryDatagramTransport) -> None:
+        """Note a new end."""
+        self._open[transport] = None
+
+    def ended(self, transport: MemoryTransport | MemoryDatagramTransport) -> None:
         """Forget an end that is closed."""
-        self._connections.discard(transport)
+        self._open.pop(transport, None)
+
+    def arrive(self, when: float, callback: Callable[[], None]) -> None:
+        """Call at a time. Of what arrives at one time chance says what is first."""
+        self._arriving.setdefault(when, []).append(callback)
+        self._loop.call_at(when, self._arrived, when, context=self._context)
+
+    def _arrived(self, when: float) -> None:
+        arriving = self._arriving[when]
+        index = self._loop.random.randrange(len(arriving)) if len(arriving) > 1 else 0
+        callback = arriving.pop(index)
+        if not arriving:
+            del self._arriving[when]
+        callback()
 
     def draw_delay(self) -> float:
         """How long a piece is under way, in seconds: with its losses."""
-        faults, chance = self.faults, self._loop.random
-        low, high = faults.delay
-        delay = chance.uniform(low, high) if high else 0.0
+        delay = self.draw_latency()
         again = _RETRANSMISSION
-        while faults.loss and chance.random() < faults.loss:
+        while self._happens(self.faults.loss):
             delay += again
             again *= 2
         return delay
 
+    def draw_latency(self) -> float:
+        """How long something that is not lost is under way, in seconds."""
+        low, high = self.faults.delay
+        return self._loop.random.uniform(low, high) if high else 0.0
+
+    def draw_loss(self) -> bool:
+        """Whether a datagram is lost."""
+        return self._happens(self.faults.loss)
+
     def draw_reset(self) -> bool:
         """Whether a piece breaks its connection."""
-        return self.faults.reset > 0 and self._loop.random.random() < self.faults.reset
+        return self._happens(self.faults.reset)
 
     def draw_piece(self, length: int) -> int:
         """How many of so many bytes travel as one piece."""
         split = self.faults.split
         return min(length, self._loop.random.randint(1, split)) if split else length
 
-    def _find(self, address: Any) -> MemoryListener | None:
-        if isinstance(address, str):
-            return self._listeners.get(address)  # type: ignore[call-overload, no-any-return]
-        host, port = address
-        everywhere = (None, port)
-        if host is None:
-            return next((found for at, found in self._listeners.items() if at[-1] == port), None)
-        return self._listeners.get((host, port)) or self._listeners.get(everywhere)
-
-    def _new_port(self) -> int:
-        self._next_port += 1
-        return self._next_port
+    def _happens(self, chance: float) -> bool:
+        return chance > 0 and self._loop.random.random() < chance
 
 
 class MemoryListener:
@@ -181,9 +202,10 @@ class MemoryListener:
     def __init__(self, network: Network, address: Any) -> None:
         self._network = network
         self.address = address
-        self.family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+        self.family = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
         self._factory: Callable[[], Any] | None = None
-        self.server: Any = None
+        self._server: Any = None
+        self._context = contextvars.Context()
 
     @property
     def serves(self) -> bool:
@@ -191,14 +213,26 @@ class MemoryListener:
         return self._factory is not None
 
     def serve(self, protocol_factory: Callable[[], Any], server: Any) -> None:
-        """Accept connections from now on."""
+        """Accept connections from now on, each in a copy of the context of this call."""
         self._factory = protocol_factory
-        self.server = server
+        self._server = server
+        self._context = contextvars.copy_context()
 
-    def make_protocol(self) -> Any:
-        """A protocol for a new connection."""
+    def accept(self, name: Any, peer_name: Any) -> MemoryTransport:
+        """The near end of a new connection. One without a protocol is closed at once, as by asyncio."""
         assert self._factory is not None
-        return self._factory()
+        context, loop = self._context.copy(), self._network._loop
+        try:
+            protocol, server = context.run(self._factory), self._server
+        except Exception as error:
+            message = "Error on transport creation for incoming connection"
+            loop.call_exception_handler({"message": message, "exception": error})
+            protocol, server = None, None
+        made = protocol or asyncio.Protocol()
+        transport = context.run(MemoryTransport, loop, self._network, made, name, peer_name, server)
+        if protocol is None:
+            transport.close()
+        return transport
 
     def listen(self, backlog: int) -> None:
         """Nothing: connections do not queue up."""
@@ -209,7 +243,7 @@ class MemoryListener:
 
     def getsockname(self) -> Any:
         """The address that is served."""
-        if isinstance(self.address, str):
+        if not isinstance(self.address, tuple):
             return self.address
         host, port = self.address
         return (host or "0.0.0.0", port)
@@ -218,11 +252,3 @@ class MemoryListener:
         """Give the address back."""
         self._factory = None
         self._network.unbind(self)
-
-
-def _plain(host: Any) -> str | None:
-    """One name for each host; ``None`` for all of them."""
-    if host in _ANY:
-        return None
-    name = host.decode() if isinstance(host, bytes) else str(host)
-    return "127.0.0.1" if name in ("localhost", "::1") else name

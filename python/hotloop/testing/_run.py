@@ -28,17 +28,21 @@ def run(
     """Run a coroutine in virtual time, on a new loop, and answer its result.
 
     :param main: the coroutine.
-    :param seed: as of ``EventLoop``. Where it is drawn, an exception has a note that says which it was.
+    :param seed: as of ``EventLoop``. ``None`` takes that of the environment variable ``HOTLOOP_SEED``, or else draws
+        one; an exception has a note then that says which it was.
     :param faults: as of ``EventLoop``.
     :param debug: whether the loop runs in debug mode; ``None`` leaves that to the environment.
     :raises RuntimeError: if a loop is running in this thread already.
+    :raises Deadlock: if the coroutine waits for something that nobody is left to bring about.
     """
-    loop = EventLoop(seed, faults)
+    drawn = seed is None
+    loop = EventLoop(_seed_given() if drawn else seed, faults)
     try:
         with asyncio.Runner(debug=debug, loop_factory=lambda: loop) as runner:
             return runner.run(main)
     except BaseException as error:
-        error.add_note(f"with seed {loop.seed}")
+        if drawn:
+            error.add_note(f"{_VARIABLE}={loop.seed} runs it again as it was")
         raise
     finally:
         loop.close()
@@ -57,14 +61,19 @@ def simulate(
         their place.
     :param faults: as of ``EventLoop``.
     """
-    chosen = os.environ.get(_VARIABLE)
-    if chosen:
-        seeds = (int(chosen),)
+    given = _seed_given()
+    if given is not None:
+        seeds = (given,)
     elif isinstance(seeds, int):
         seeds = range(seeds)
     for seed in seeds:
         try:
             run(main(), seed=seed, faults=faults)
         except BaseException as error:
-            error.add_note(f"{_VARIABLE}={seed} runs this simulation again")
+            error.add_note(f"{_VARIABLE}={seed} runs it again as it was")
             raise
+
+
+def _seed_given() -> int | None:
+    chosen = os.environ.get(_VARIABLE)
+    return int(chosen) if chosen else None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import errno
-import itertools
 import sys
 from asyncio.log import logger
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from ._datagrams import tell
 
 if TYPE_CHECKING:
     from ._loop import EventLoop
@@ -26,22 +28,24 @@ _MAX_SIZE = 256 * 1024
 # So many writes to a lost connection are passed over before there is a word of them, as by asyncio's transports.
 _LOST_WRITES = 5
 
-_numbers = itertools.count()
-
 
 class MemoryTransport(asyncio.transports._FlowControlMixin, asyncio.Transport):
     """A stream transport whose far end is another one of the same loop."""
 
+    # Files are read and written.
+    _sendfile_compatible = asyncio.constants._SendfileMode.FALLBACK
+
     def __init__(
-        self, loop: EventLoop, network: Network, protocol: Any, name: Any, peer_name: Any, server: Any
+        self, loop: EventLoop, network: Network, protocol: Any, name: Any, peer_name: Any, server: Any = None
     ) -> None:
         super().__init__({"sockname": name, "peername": peer_name}, loop)
         self._event_loop = loop
         self._network = network
         self._protocol: Any = protocol
         self._server = server
-        #: The order in which ends were made.
-        self.number = next(_numbers)
+        self._number = loop.next_number()
+        # In which everything is told.
+        self._context = contextvars.copy_context()
         self._far: MemoryTransport | None = None
         # Written, and not under way yet.
         self._buffer = bytearray()
@@ -59,6 +63,8 @@ class MemoryTransport(asyncio.transports._FlowControlMixin, asyncio.Transport):
         self._eof_sent = False
         self._paused = False
         self._closing = False
+        # Whether the protocol is to be told of more in a turn to come.
+        self._is_delivering = False
         # Whether the protocol was told of the connection.
         self._began = False
         self._lost = 0
@@ -77,14 +83,13 @@ class MemoryTransport(asyncio.transports._FlowControlMixin, asyncio.Transport):
 
     def begin(self, waiter: asyncio.Future[None] | None) -> None:
         """Tell the protocol of the connection, then the waiter."""
-        self._event_loop.call_soon(self._begin, waiter)
+        self._soon(self._begin, waiter)
 
     def reset(self) -> None:
         """Break the connection: both ends hear of it."""
         error = (errno.ECONNRESET, "Connection reset by peer")
-        for end in (self, self._far):
-            if end is not None:
-                end._force_close(ConnectionResetError(*error))
+        for end in (self, self._far_end()):
+            end._force_close(ConnectionResetError(*error))
 
     def drop(self) -> None:
         """Close without a word: the loop is closed."""
@@ -94,9 +99,9 @@ class MemoryTransport(asyncio.transports._FlowControlMixin, asyncio.Transport):
     def _begin(self, waiter: asyncio.Future[None] | None) -> None:
         self._began = True
         self._protocol.connection_made(self)
-        self._event_loop.call_soon(self._deliver)
-        if waiter is not None and not waiter.cancelled():
-            self._event_loop.call_soon(_tell, waiter)
+        self._deliver_soon()
+        if waiter is not None:
+            self._soon(tell, waiter)
 
     # The transport
 
@@ -129,7 +134,7 @@ class MemoryTransport(asyncio.transports._FlowControlMixin, asyncio.Transport):
         if self._closing or not self._paused:
             return
         self._paused = False
-        self._event_loop.call_soon(self._deliver)
+        self._deliver_soon()
 
     def get_write_buffer_size(self) -> int:
         """How many bytes are written and not under way, since the far end does not read."""
@@ -170,13 +175,23 @@ class MemoryTransport(asyncio.transports._FlowControlMixin, asyncio.Transport):
         self._closing = True
         if not self._buffer:
             self._lost += 1
-            self._event_loop.call_soon(self._end, None)
+            self._soon(self._end, None)
 
     def abort(self) -> None:
         """Close at once; the far end hears of a reset."""
         self._force_close(None)
 
+    def __hash__(self) -> int:
+        return self._number
+
     # On the way
+
+    def _far_end(self) -> MemoryTransport:
+        assert self._far is not None, "an end is joined before it is told of"
+        return self._far
+
+    def _soon(self, callback: Callable[..., None], *args: Any) -> None:
+        self._event_loop.call_soon(callback, *args, context=self._context)
 
     def _send(self) -> None:
         """Put on the way what the window has room for."""
@@ -185,67 +200,83 @@ class MemoryTransport(asyncio.transports._FlowControlMixin, asyncio.Transport):
             piece = bytes(self._buffer[:length])
             del self._buffer[:length]
             self._in_flight += length
-            self._after_delay(self._arrive, piece)
+            self._after_delay(self._far_end()._receive, piece)
         if self._buffer:
             return
         self._maybe_resume_protocol()  # type: ignore[attr-defined]
         if self._closing and not self._lost:
             self._lost += 1
-            self._event_loop.call_soon(self._end, None)
+            self._soon(self._end, None)
         elif self._eof and not self._eof_sent:
             self._eof_sent = True
-            self._after_delay(self._arrive, b"")
+            self._after_delay(self._far_end()._receive, b"")
 
     def _after_delay(self, callback: Callable[..., None], *args: Any) -> None:
-        """Call when something that is sent now arrives, behind all that was sent before."""
-        loop = self._event_loop
-        self._last_arrival = max(self._last_arrival, loop.time() + self._network.draw_delay())
-        # Timers of the same time run in no particular order, what is under way does.
+        """Have the far end hear of something when what is sent now arrives, behind all that was sent before."""
+        self._last_arrival = max(self._last_arrival, self._event_loop.time() + self._network.draw_delay())
         self._under_way.append((callback, args))
-        loop.call_at(self._last_arrival, self._arrived)
+        self._network.arrive(self._last_arrival, self._arrived)
 
     def _arrived(self) -> None:
         callback, args = self._under_way.popleft()
-        callback(*args)
+        self._far_end()._context.run(callback, *args)
 
-    def _arrive(self, piece: bytes) -> None:
-        """A piece of this end's stream, or its end, is at the far end."""
-        far = self._far
-        if far is None:
-            return
+    def _receive(self, piece: bytes) -> None:
+        """A piece of the far end's stream, or its end, is here."""
         if piece and self._network.draw_reset():
             self.reset()
-        elif not far._closing:
-            far._received += piece
-            far._eof_received |= not piece
-            far._deliver()
+        elif not self._closing:
+            self._received += piece
+            self._eof_received |= not piece
+            self._deliver()
         elif piece:
-            # Nobody reads it any more, and the kernel of the far end says so.
-            far._after_delay(far._refuse)
+            # Nobody reads it any more, and a kernel says so.
+            self._after_delay(self._far_end()._refuse)
 
     def _refuse(self) -> None:
-        """The far end hears that its bytes are not wanted."""
-        if self._far is not None:
-            self._far._force_close(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
+        """The far end does not want what was sent."""
+        self._force_close(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
+
+    def _make_room(self, count: int) -> None:
+        """The far end has taken some of what was sent."""
+        self._in_flight -= count
+        if not self._closing or self._buffer:
+            self._send()
 
     # To the protocol
 
+    def _deliver_soon(self) -> None:
+        if not self._is_delivering:
+            self._is_delivering = True
+            self._soon(self._deliver_more)
+
+    def _deliver_more(self) -> None:
+        self._is_delivering = False
+        self._deliver()
+
     def _deliver(self) -> None:
-        """Tell the protocol what has arrived."""
-        while self._received and self.is_reading() and self._began:
-            try:
-                count = self._give()
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as error:
-                self._fatal_error(error, "Fatal error: protocol.data_received() call failed.")
-                return
-            if self._far is not None:
-                self._far._in_flight -= count
-                if not self._far._closing or self._far._buffer:
-                    self._far._send()
-        if not (self._eof_received and not self._eof_told and self.is_reading() and self._began):
+        """Tell the protocol of what has arrived: of one thing a turn, as asyncio does."""
+        if self._is_delivering or not self._began or not self.is_reading():
             return
+        if self._received:
+            self._deliver_bytes()
+        elif self._eof_received and not self._eof_told:
+            self._deliver_end()
+        if self._received or (self._eof_received and not self._eof_told):
+            self._deliver_soon()
+
+    def _deliver_bytes(self) -> None:
+        try:
+            count = self._give()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._fatal_error(error, "Fatal error: protocol.data_received() call failed.")
+            return
+        far = self._far_end()
+        far._soon(far._make_room, count)
+
+    def _deliver_end(self) -> None:
         self._eof_told = True
         try:
             keep_open = self._protocol.eof_received()
@@ -287,7 +318,7 @@ class MemoryTransport(asyncio.transports._FlowControlMixin, asyncio.Transport):
         self._buffer.clear()
         self._closing = True
         self._lost += 1
-        self._event_loop.call_soon(self._end, error, True)
+        self._soon(self._end, error, True)
 
     def _end(self, error: BaseException | None, broken: bool = False) -> None:
         """Tell the protocol that the connection is lost, and the far end that the stream is over."""
@@ -298,10 +329,10 @@ class MemoryTransport(asyncio.transports._FlowControlMixin, asyncio.Transport):
             self._network.ended(self)
             # Of a connection that is closed with something unread the far end hears of a reset.
             if broken or self._received:
-                self._after_delay(self._refuse)
+                self._after_delay(self._far_end()._refuse)
             elif not self._eof_sent:
                 self._eof_sent = True
-                self._after_delay(self._arrive, b"")
+                self._after_delay(self._far_end()._receive, b"")
             self._received.clear()
             server, self._server = self._server, None
             if server is not None:
@@ -309,8 +340,3 @@ class MemoryTransport(asyncio.transports._FlowControlMixin, asyncio.Transport):
                     server._detach(self)
                 else:
                     server._detach()
-
-
-def _tell(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
