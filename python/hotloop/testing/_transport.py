@@ -178,7 +178,7 @@ class MemoryTransport(asyncio.transports._FlowControlMixin, asyncio.Transport):
             self._soon(self._end, None)
 
     def abort(self) -> None:
-        """Close at once; the far end hears of a reset."""
+        """Close at once: what waits to be sent is dropped."""
         self._force_close(None)
 
     def __hash__(self) -> int:
@@ -318,17 +318,18 @@ class MemoryTransport(asyncio.transports._FlowControlMixin, asyncio.Transport):
         self._buffer.clear()
         self._closing = True
         self._lost += 1
-        self._soon(self._end, error, True)
+        self._soon(self._end, error)
 
-    def _end(self, error: BaseException | None, broken: bool = False) -> None:
+    def _end(self, error: BaseException | None) -> None:
         """Tell the protocol that the connection is lost, and the far end that the stream is over."""
         try:
             if self._began:
                 self._protocol.connection_lost(error)
         finally:
             self._network.ended(self)
-            # Of a connection that is closed with something unread the far end hears of a reset.
-            if broken or self._received:
+            # As a kernel says it: what is sent arrives, and of a connection that is closed with something unread the far
+            # end hears of a reset.
+            if self._received:
                 self._after_delay(self._far_end()._refuse)
             elif not self._eof_sent:
                 self._eof_sent = True

@@ -201,6 +201,30 @@ pub(crate) fn set_nodelay(fd: RawFd) -> io::Result<()> {
     Ok(rustix::net::sockopt::set_tcp_nodelay(borrow(fd)?, true)?)
 }
 
+/// How many connections may wait to be accepted (asyncio's default).
+const LISTEN_BACKLOG: i32 = 100;
+
+/// A new stream socket that listens, with the options that asyncio sets: non-blocking and close-on-exec.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn listen(address: &SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    rustix::net::bind(&socket, address)?;
+    rustix::net::listen(&socket, LISTEN_BACKLOG)?;
+    Ok(socket)
+}
+
 /// Takes the error that is pending on a socket.
 ///
 /// # Errors
