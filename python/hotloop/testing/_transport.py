@@ -327,8 +327,8 @@ class MemoryTransport(asyncio.transports._FlowControlMixin, asyncio.Transport):
                 self._protocol.connection_lost(error)
         finally:
             self._network.ended(self)
-            # As a kernel says it: what is sent arrives, and of a connection that is closed with something unread the far
-            # end hears of a reset.
+            # As a kernel has it: what was sent arrives, and of a connection that is closed with something unread the
+            # far end hears of a reset.
             if self._received:
                 self._after_delay(self._far_end()._refuse)
             elif not self._eof_sent:
