@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import decimal
 import fractions
 import gc
@@ -13,7 +14,7 @@ import weakref
 
 import pytest
 
-from harness import run, same_as_stock, same_trace_as_stock, turns
+from harness import loop_class, run, same_as_stock, same_trace_as_stock, turns
 
 
 class Thing:
@@ -440,3 +441,86 @@ def test_asyncio_timeout_ends_as_on_stock_asyncio(loop, delay):
         turns(loop, 2)
 
     same_trace_as_stock(loop, scenario)
+
+
+class Moved:
+    """A clock that stands still until it is moved. A mixin of loops, and in the place of their `time`."""
+
+    now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+
+def when_timers_run(loop, clock):
+    """When a loop runs its timers whose clock jumps, in its own seconds: it never has to wait for one."""
+    ran = []
+
+    def note(what):
+        ran.append((what, loop.time()))
+
+    async def sleeper():
+        await asyncio.sleep(3600)
+        note("slept")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(60):
+                await asyncio.Event().wait()
+        note("timed out")
+        loop.stop()
+
+    def tick():
+        clock.now += 30.0
+        if not task.done():
+            loop.call_soon(tick)
+
+    later, at = loop.call_later(50, note, "later"), loop.call_at(1030.0, note, "at")
+    assert (later.when(), at.when()) == (1050.0, 1030.0)
+    loop.call_at(999.0, note, "past")
+    never = loop.call_later(10**6, note, "never")
+    task = loop.create_task(sleeper())
+    loop.call_soon(tick)
+    loop.run_forever()
+    turns(loop, 2)
+    never.cancel()
+    return ran
+
+
+def when_stock_runs_timers():
+    class Moving(Moved, asyncio.SelectorEventLoop):
+        pass
+
+    loop = Moving()
+    try:
+        return when_timers_run(loop, loop)
+    finally:
+        loop.close()
+
+
+def test_a_time_of_a_subclass_moves_the_scheduler(loop_name, no_leaks):
+    class Moving(Moved, loop_class(loop_name)):
+        pass
+
+    loop = Moving()
+    try:
+        assert when_timers_run(loop, loop) == when_stock_runs_timers()
+    finally:
+        loop.close()
+
+
+def test_a_time_that_is_put_on_a_loop_moves_the_scheduler(loop):
+    before = loop.time()
+    clock = Moved()
+    loop.time = clock.time
+    assert when_timers_run(loop, clock) == when_stock_runs_timers()
+    del loop.time
+    timer = loop.call_later(0, int)
+    assert before <= timer.when() <= loop.time()
+    timer.cancel()
+
+
+def test_a_time_that_is_put_on_the_class_moves_the_scheduler(loop, monkeypatch):
+    timer = loop.call_later(5, int)
+    timer.cancel()
+    clock = Moved()
+    monkeypatch.setattr(type(loop), "time", lambda self: clock.time())
+    assert when_timers_run(loop, clock) == when_stock_runs_timers()

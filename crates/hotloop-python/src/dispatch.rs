@@ -73,7 +73,7 @@ fn begin(this: This<'_, '_, Loop>) -> PyResult<()> {
     let now = if this.engine()?.timers().is_empty() {
         0.0
     } else {
-        this.now(this.py())?
+        this.now()?
     };
     this.engine()?.begin_turn(|| now + this.resolution());
     Ok(())
@@ -86,7 +86,7 @@ fn prepare(this: This<'_, '_, Loop>) -> PyResult<Timeout> {
     let now = if this.engine()?.timers().is_empty() {
         0.0
     } else {
-        this.now(py)?
+        this.now()?
     };
     let timeout = this
         .engine()?
@@ -158,9 +158,9 @@ fn timed(
         return run();
     }
     let py = this.py();
-    let start = this.now(py)?;
+    let start = this.now()?;
     run()?;
-    let arguments = (this.object(), transport.object().bind(py), this.now(py)? - start);
+    let arguments = (this.object(), transport.object().bind(py), this.now()? - start);
     py.import("hotloop._reports")?
         .call_method1("transport_ran", arguments)
         .map(drop)
@@ -174,9 +174,9 @@ fn run_in_python(this: This<'_, '_, Loop>, handle: &Object) -> PyResult<()> {
         return run();
     }
     this.set_current(Some(handle.clone()));
-    let outcome = this.now(py).and_then(|start| {
+    let outcome = this.now().and_then(|start| {
         run()?;
-        Ok(this.now(py)? - start)
+        Ok(this.now()? - start)
     });
     let outcome = outcome.and_then(|seconds| {
         let reports = py.import("hotloop._reports")?;

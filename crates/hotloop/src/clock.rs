@@ -1,7 +1,7 @@
 //! Where a loop's time comes from.
 
-use std::cell::Cell;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sys;
 
@@ -29,27 +29,27 @@ impl Clock for Monotonic {
 /// A clock that moves only when it is told to: for tests and simulations. Clones share one time.
 #[derive(Clone, Debug, Default)]
 pub struct Manual {
-    /// Set by `advance` and `set`, read by everyone.
-    now: Rc<Cell<f64>>,
+    /// The bits of the seconds. Set by `advance` and `set`, read by everyone.
+    now: Arc<AtomicU64>,
 }
 
 impl Manual {
     /// Moves the time on by `seconds`.
     pub fn advance(&self, seconds: f64) {
-        self.set(self.now.get() + seconds);
+        self.set(self.now() + seconds);
     }
 
     /// Moves the time to `now`; a time in the past is ignored, since the clock never goes back.
     pub fn set(&self, now: f64) {
-        if now > self.now.get() {
-            self.now.set(now);
+        if now > self.now() {
+            self.now.store(now.to_bits(), Ordering::Relaxed);
         }
     }
 }
 
 impl Clock for Manual {
     fn now(&self) -> f64 {
-        self.now.get()
+        f64::from_bits(self.now.load(Ordering::Relaxed))
     }
 }
 

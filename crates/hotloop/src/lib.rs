@@ -12,7 +12,8 @@
 //! [`Event`] at a time and runs it while the engine holds nothing of its own borrowed. So whatever runs may call the
 //! engine again: write, close, stop, add, cancel.
 //!
-//! Rust programs find asyncio's interface over it in [`asyncio`]: loops, tasks, transports and policies.
+//! Rust programs find asyncio's interface over it in [`asyncio`]: loops, tasks, transports and policies; and in
+//! [`testing`] a loop on virtual time, over a network in memory.
 //!
 //! The public interface of the engine is: [`EventLoop`] and its [`Event`]s; [`Host`], what it runs for; [`driver`], the contract with
 //! the kernel and who fulfils it; [`transport`], the state machines; [`timers`], [`ready`], [`inbox`] and [`clock`],
@@ -30,6 +31,7 @@ pub mod ready;
 mod signals;
 mod streams;
 mod sys;
+pub mod testing;
 pub mod timers;
 pub mod transport;
 mod watchers;

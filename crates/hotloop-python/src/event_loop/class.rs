@@ -6,8 +6,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyString, PyType};
 
 use super::{
-    CLASS, Loop, begin_running, construct, create_future, create_task, delegated, end_running, get_debug,
-    is_closed, registry, release, run_once, scheduling, stop, watching, write_to_self,
+    CLASS, Loop, assigned, begin_running, construct, create_future, create_task, delegated, end_running,
+    get_debug, is_closed, registry, release, run_once, scheduling, stop, watching, write_to_self,
 };
 use crate::answers::{bool_object, object_or_none};
 use crate::ffi::{ClassBuilder, Object, This};
@@ -102,6 +102,7 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
             drop(old);
             Ok(())
         })
+        .assigned(assigned)
         .getter(c"driver", c"The name of the kernel facility that the loop runs on.", |this| Ok(PyString::new(this.py(), this.facility.get()).into_any()))
         .build(&base, &[], false)?;
     module.add("Loop", &class)?;

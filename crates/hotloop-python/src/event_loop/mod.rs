@@ -10,6 +10,7 @@ mod watching;
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
+use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
 
 use hotloop::clock::{Clock, Monotonic};
@@ -61,8 +62,11 @@ pub(crate) struct Loop {
     debug: Cell<bool>,
     /// Whether `_run_once` goes on until the loop is stopped: within `run_forever`.
     running: Cell<bool>,
-    /// `time`, where a subclass or an instance has replaced it. Looked up when a run begins.
+    /// `time`, where a subclass or an instance has replaced it.
     own_time: RefCell<Option<Object>>,
+    /// The version of the loop's class when `own_time` was looked up; 0 where that has to be done again. Reset when an
+    /// attribute `time` is set on the loop.
+    own_time_version: Cell<u32>,
     /// `_clock_resolution`, in seconds: a timer due within it is due now.
     resolution: Cell<f64>,
     /// What the callbacks scheduled in this turn without a context of their own take a copy of. Renewed when the
@@ -326,19 +330,6 @@ impl Loop {
         self.scratch.replace(scratch);
     }
 
-    /// The loop's time, in seconds: a subclass's own `time()` where there is one.
-    ///
-    /// # Errors
-    /// What that raises.
-    #[inline]
-    pub(crate) fn now(&self, py: Python<'_>) -> PyResult<f64> {
-        let own_time = self.own_time.borrow().clone();
-        match own_time {
-            None => Ok(Monotonic.now()),
-            Some(own_time) => ffi::call_no_args(&own_time.bind(py))?.extract(),
-        }
-    }
-
     /// Raises if the loop is closed.
     #[inline]
     pub(crate) fn check_closed(&self) -> PyResult<()> {
@@ -371,7 +362,25 @@ impl This<'_, '_, Loop> {
         }
     }
 
+    /// The loop's time, in seconds: a subclass's or the instance's own `time()` where there is one.
+    ///
+    /// # Errors
+    /// What that raises.
+    #[inline]
+    pub(crate) fn now(self) -> PyResult<f64> {
+        let version = ffi::version_of_class(self.object()).map_or(0, NonZeroU32::get);
+        if version == 0 || version != self.own_time_version.get() {
+            self.find_own_time()?;
+        }
+        let own_time = self.own_time.borrow().clone();
+        match own_time {
+            None => Ok(Monotonic.now()),
+            Some(own_time) => ffi::call_no_args(&own_time.bind(self.py()))?.extract(),
+        }
+    }
+
     /// Looks whether a subclass or the instance has a `time()` of its own.
+    #[cold]
     fn find_own_time(self) -> PyResult<()> {
         let py = self.py();
         let method = self.object().getattr(pyo3::intern!(py, "time"))?;
@@ -382,9 +391,19 @@ impl This<'_, '_, Loop> {
                 .getattr("__self__")
                 .is_ok_and(|owner| owner.is(self.object()));
         let old = self.own_time.replace((!is_ours).then(|| method.into()));
+        let version = ffi::version_of_class(self.object()).map_or(0, NonZeroU32::get);
+        self.own_time_version.set(version);
         drop(old);
         Ok(())
     }
+}
+
+/// An attribute of the loop was set or deleted.
+fn assigned(this: This<'_, '_, Loop>, name: &Bound<'_, PyAny>) -> PyResult<()> {
+    if name.eq(pyo3::intern!(this.py(), "time"))? {
+        this.own_time_version.set(0);
+    }
+    Ok(())
 }
 
 /// Finding the class again.
@@ -422,6 +441,7 @@ fn construct(class: &Bound<'_, PyType>) -> PyResult<Loop> {
         debug: Cell::new(false),
         running: Cell::new(false),
         own_time: RefCell::default(),
+        own_time_version: Cell::new(0),
         resolution: Cell::new(1e-9),
         snapshot: RefCell::default(),
         readers: RefCell::default(),

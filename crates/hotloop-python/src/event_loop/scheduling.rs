@@ -163,7 +163,7 @@ pub(super) fn call_later<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) ->
     if delay.is_none() {
         return Err(PyTypeError::new_err("delay must not be None"));
     }
-    let now = PyFloat::new(this.py(), this.now(this.py())?);
+    let now = PyFloat::new(this.py(), this.now()?);
     let when = match delay.cast_exact::<PyFloat>() {
         Ok(delay) => PyFloat::new(this.py(), now.value() + delay.value()).into_any(),
         Err(_) => now.add(delay)?,

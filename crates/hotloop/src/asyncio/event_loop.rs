@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::ops::Deref;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -19,7 +19,8 @@ use super::host::{Callback, CallbackKey, Engine, Named};
 use super::task::{Task, TaskCell};
 use crate::Event;
 use crate::clock::{Clock, Monotonic};
-use crate::driver::{AnyDriver, Direction};
+use crate::driver::sim::Threads;
+use crate::driver::{AnyDriver, Direction, Driver};
 
 /// How far apart two times must be to be told apart, in seconds: what is due within it runs in the same turn.
 const RESOLUTION: f64 = 1e-9;
@@ -71,6 +72,8 @@ pub(crate) struct LoopState {
     pub(crate) scratch: RefCell<Vec<u8>>,
     /// Made when it is first needed.
     pub(crate) executor: RefCell<Option<Executor>>,
+    /// Counts what threads do for the loop, where its time waits for that.
+    pub(crate) threads: Option<Threads>,
 }
 
 /// Told of errors that nobody else can be told of.
@@ -156,6 +159,11 @@ impl From<ProactorEventLoop> for BaseEventLoop {
 
 impl BaseEventLoop {
     fn over(driver: AnyDriver) -> Self {
+        Self::with_clock(driver, Rc::new(Monotonic), None)
+    }
+
+    /// A loop that goes by a clock. `threads` counts what other threads do for it, where the clock waits for that.
+    pub(crate) fn with_clock(driver: AnyDriver, clock: Rc<dyn Clock>, threads: Option<Threads>) -> Self {
         let engine = Engine::new(driver);
         Self(Rc::new(LoopState {
             threadsafe: ThreadsafeHandle::new(&engine),
@@ -164,12 +172,13 @@ impl BaseEventLoop {
             tasks: RefCell::default(),
             stopping: Arc::default(),
             running: Cell::new(false),
-            clock: RefCell::new(Rc::new(Monotonic)),
+            clock: RefCell::new(clock),
             debug: Cell::new(false),
             slow_callback_duration: Cell::new(0.1),
             exception_handler: RefCell::new(None),
             scratch: RefCell::new(vec![0; SCRATCH]),
             executor: RefCell::new(None),
+            threads,
         }))
     }
 
@@ -476,6 +485,13 @@ impl BaseEventLoop {
         self.0.engine.borrow_mut().as_mut().map(act).ok_or(Error::Closed)
     }
 
+    /// Closes a socket that nothing waits for any more, and tells the driver first.
+    pub(crate) fn let_go(&self, socket: OwnedFd) {
+        // Of a loop that is closed the driver is gone.
+        drop(self.with_engine(|engine| engine.driver_mut().release(socket.as_raw_fd())));
+        drop(socket);
+    }
+
     pub(crate) fn check_closed(&self) -> Result<(), Error> {
         if self.is_closed() {
             Err(Error::Closed)
@@ -564,7 +580,7 @@ impl BaseEventLoop {
         drop(discarded);
         self.with_engine(|engine| {
             let woken = engine.wait(timeout);
-            engine.begin_turn(|| clock.now() + RESOLUTION);
+            engine.begin_turn(|| end_of_turn(clock.now()));
             woken
         })??;
         loop {
@@ -640,6 +656,12 @@ impl Drop for LoopState {
     fn drop(&mut self) {
         self.threadsafe.closed.store(true, Ordering::Release);
     }
+}
+
+/// What is due before this belongs to a turn that begins now, in seconds. Far from 0 neighbouring times are further
+/// apart than the resolution; what is due now is due all the same.
+fn end_of_turn(now: f64) -> f64 {
+    (now + RESOLUTION).max(now.next_up())
 }
 
 /// A run under way: the loop is this thread's running one until it is dropped.

@@ -11,6 +11,7 @@ use std::thread;
 
 use super::error::{Error, Panic};
 use super::event_loop::BaseEventLoop;
+use crate::driver::sim::Threads;
 
 /// A pool of at most so many threads, which are started when there is work for them.
 ///
@@ -66,6 +67,15 @@ impl Executor {
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
+        self.submit_holding(call, ())
+    }
+
+    /// As [`submit`](Self::submit), and drops `held` when the result is told.
+    fn submit_holding<T, F>(&self, call: F, held: impl Send + 'static) -> Job<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
         let slot = Arc::new(Mutex::new(Slot::Running(None)));
         let filled = Arc::clone(&slot);
         let job = Box::new(move || {
@@ -75,6 +85,7 @@ impl Executor {
             if let Slot::Running(Some(waker)) = before {
                 waker.wake();
             }
+            drop(held);
         });
         let mut state = lock(&self.0.pool.state);
         state.jobs.push_back(job);
@@ -194,7 +205,8 @@ impl BaseEventLoop {
             let processors = thread::available_parallelism().map_or(1, usize::from);
             Executor::new((processors + 4).min(32))
         });
-        Ok(executor.submit(call))
+        let held = self.0.threads.as_ref().map(Threads::hold);
+        Ok(executor.submit_holding(call, held))
     }
 
     /// Sets where [`run_in_executor`](Self::run_in_executor) runs its calls.

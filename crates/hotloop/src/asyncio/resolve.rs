@@ -16,6 +16,9 @@ impl BaseEventLoop {
         if let Ok(address) = host.parse() {
             return Ok(vec![SocketAddr::new(address, port)]);
         }
+        if let Some(address) = self.with_engine(|engine| engine.driver_mut().resolve(host))? {
+            return Ok(vec![SocketAddr::new(address, port)]);
+        }
         let host = host.to_owned();
         let call =
             move || -> io::Result<Vec<SocketAddr>> { Ok((host.as_str(), port).to_socket_addrs()?.collect()) };

@@ -8,19 +8,14 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
-
 use super::error::{Error, Panic};
 use super::event_loop::{BaseEventLoop, Report};
 use super::future::Future;
 use super::host::Callback;
 use super::protocol::Protocol;
 use super::transport::Transport;
-use crate::driver::{self, SocketAddress};
+use crate::driver::SocketAddress;
 use crate::transport::{ACCEPT_BUDGET, is_out_of_resources};
-
-/// How many connections may wait to be accepted (asyncio's default).
-const BACKLOG: i32 = 100;
 
 /// How long a listener rests when descriptors or memory ran out (asyncio's `ACCEPT_RETRY_DELAY`).
 const REST: Duration = Duration::from_secs(1);
@@ -76,7 +71,13 @@ impl BaseEventLoop {
         port: u16,
     ) -> Result<Server, Error> {
         let addresses = self.getaddrinfo(host, port).await?;
-        let sockets = addresses.iter().map(listen).collect::<io::Result<Vec<_>>>()?;
+        let sockets = addresses
+            .iter()
+            .map(|address| {
+                self.with_engine(|engine| engine.driver_mut().listen(address))?
+                    .map_err(Error::from)
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
         let server = Server(Rc::new(State {
             event_loop: self.clone(),
             factory: Box::new(move || factory()),
@@ -119,33 +120,47 @@ impl BaseEventLoop {
     }
 
     async fn connect(&self, address: &SocketAddress) -> Result<OwnedFd, Error> {
-        let (socket, connected) = driver::connect(address)?;
+        let (socket, connected) = self.with_engine(|engine| engine.driver_mut().connect(address))??;
         if connected {
             return Ok(socket);
         }
         let fd = socket.as_raw_fd();
         let decided = self.create_future();
         let decide = decided.clone();
+        let attempt = Attempt {
+            event_loop: self,
+            socket: Some(socket),
+        };
         self.add_writer(fd, move || drop(decide.set_result(())))?;
-        let watched = Watched { event_loop: self, fd };
         decided.await?;
-        drop(watched);
-        match driver::take_error(fd)? {
-            None => Ok(socket),
+        match self.with_engine(|engine| engine.driver_mut().take_error(fd))?? {
+            None => attempt.succeed(),
             Some(error) => Err(error.into()),
         }
     }
 }
 
-/// Ends a watcher, also where its task is cancelled. Declared after the socket, so that it goes before it.
-struct Watched<'a> {
+/// A connection that is not there yet. Dropped, also where its task is cancelled, it is given up.
+struct Attempt<'a> {
     event_loop: &'a BaseEventLoop,
-    fd: i32,
+    /// None once it has succeeded.
+    socket: Option<OwnedFd>,
 }
 
-impl Drop for Watched<'_> {
+impl Attempt<'_> {
+    fn succeed(mut self) -> Result<OwnedFd, Error> {
+        let socket = self.socket.take().ok_or(Error::InvalidState)?;
+        self.event_loop.remove_writer(socket.as_raw_fd());
+        Ok(socket)
+    }
+}
+
+impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        self.event_loop.remove_writer(self.fd);
+        if let Some(socket) = self.socket.take() {
+            self.event_loop.remove_writer(socket.as_raw_fd());
+            self.event_loop.let_go(socket);
+        }
     }
 }
 
@@ -153,10 +168,10 @@ impl Server {
     /// Accepts no more. Connections that are there go on.
     pub fn close(&self) {
         let sockets = self.0.sockets.take();
-        for socket in &sockets {
-            self.ignore(socket);
+        for socket in sockets {
+            self.ignore(&socket);
+            self.0.event_loop.let_go(socket);
         }
-        drop(sockets);
         self.0.finish();
     }
 
@@ -178,9 +193,13 @@ impl Server {
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let sockets = self.0.sockets.borrow();
-        let names = sockets
-            .iter()
-            .map(|socket| driver::local_address(socket.as_raw_fd()));
+        let names = sockets.iter().map(|socket| {
+            let name = self
+                .0
+                .event_loop
+                .with_engine(|engine| engine.driver().local_address(socket.as_raw_fd()));
+            name.map_err(io::Error::other)?
+        });
         names
             .filter_map(|name| match name {
                 Ok(SocketAddress::Internet(address)) => Some(address),
@@ -299,22 +318,4 @@ impl Drop for Clients {
             server.finish();
         }
     }
-}
-
-/// A listening socket, with the options that asyncio sets.
-fn listen(address: &SocketAddr) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() {
-        AddressFamily::INET
-    } else {
-        AddressFamily::INET6
-    };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, true)?;
-    }
-    rustix::net::bind(&socket, address)?;
-    rustix::net::listen(&socket, BACKLOG)?;
-    Ok(socket)
 }

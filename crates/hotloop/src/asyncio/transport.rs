@@ -45,11 +45,12 @@ impl Transport {
         let fd = socket.as_raw_fd();
         // Only TCP has it.
         drop(driver::set_nodelay(fd));
-        let key = event_loop.with_engine(|engine| engine.open_stream(fd))?;
+        let (key, peer) = event_loop
+            .with_engine(|engine| (engine.open_stream(fd), engine.driver().peer_address(fd).ok()))?;
         let transport = Self(Rc::new(State {
             event_loop: event_loop.clone(),
             key: Cell::new(Some(key)),
-            peer: driver::peer_address(fd).ok(),
+            peer,
             socket: RefCell::new(Some(socket)),
             protocol: RefCell::new(Some(protocol)),
             paused: Cell::new(false),

@@ -2,14 +2,16 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::RawFd;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::readiness::ReadinessDriver;
+use super::sim::Sim;
 use super::{
-    Accepted, Address, Batch, Completion, Delegated, Driver, Epoll, Op, OpKey, Outgoing, Poll, Proactor,
-    Select, Selector, Unsent, Woken,
+    Accepted, Address, Batch, Completion, Delegated, Driver, Epoll, Eventfd, Op, OpKey, Outgoing, Poll,
+    Proactor, Select, Selector, SocketAddress, Unsent, Woken,
 };
 
 /// One of the drivers of this platform, chosen when a loop is made.
@@ -27,6 +29,8 @@ pub enum AnyDriver {
     Select(Box<ReadinessDriver<Select>>),
     /// Readiness that a selector object in Python finds.
     Delegated(Box<ReadinessDriver<Delegated>>),
+    /// A network in memory and a clock that jumps, of `hotloop::testing`.
+    Sim(Box<Sim<Eventfd>>),
 }
 
 /// Does the same with whichever driver it is.
@@ -38,6 +42,7 @@ macro_rules! on_any {
             AnyDriver::Poll($driver) => $call,
             AnyDriver::Select($driver) => $call,
             AnyDriver::Delegated($driver) => $call,
+            AnyDriver::Sim($driver) => $call,
         }
     };
 }
@@ -90,6 +95,74 @@ impl AnyDriver {
             Self::Poll(_) => "poll",
             Self::Select(_) => "select",
             Self::Delegated(_) => "selector",
+            Self::Sim(_) => "sim",
+        }
+    }
+
+    /// Begins to connect a new stream socket; see [`driver::connect`](super::connect).
+    ///
+    /// # Errors
+    /// The kernel's: nothing has begun then.
+    pub fn connect(&mut self, address: &SocketAddress) -> io::Result<(OwnedFd, bool)> {
+        match (self, address) {
+            (Self::Sim(sim), SocketAddress::Internet(address)) => Ok((sim.connect(*address)?, false)),
+            (Self::Sim(_), _) => Err(io::ErrorKind::Unsupported.into()),
+            _ => super::connect(address),
+        }
+    }
+
+    /// A new socket that listens at an address; see [`driver::listen`](super::listen).
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn listen(&mut self, address: &SocketAddr) -> io::Result<OwnedFd> {
+        match self {
+            Self::Sim(sim) => sim.listen(*address),
+            _ => super::listen(address),
+        }
+    }
+
+    /// Takes the error that is pending on a socket: how a connection attempt went.
+    ///
+    /// # Errors
+    /// The kernel's, if the descriptor is no socket.
+    pub fn take_error(&mut self, fd: RawFd) -> io::Result<Option<io::Error>> {
+        match self {
+            Self::Sim(sim) => sim.take_error(fd),
+            _ => super::take_error(fd),
+        }
+    }
+
+    /// What the near end of a connection is called.
+    ///
+    /// # Errors
+    /// The kernel's, if the descriptor is no socket.
+    pub fn local_address(&self, fd: RawFd) -> io::Result<SocketAddress> {
+        match self {
+            Self::Sim(sim) => Ok(SocketAddress::Internet(sim.names(fd)?.0)),
+            _ => super::local_address(fd),
+        }
+    }
+
+    /// What the far end of a connection is called.
+    ///
+    /// # Errors
+    /// The kernel's, if there is none.
+    pub fn peer_address(&self, fd: RawFd) -> io::Result<SocketAddress> {
+        match self {
+            Self::Sim(sim) => {
+                let peer = sim.names(fd)?.1.ok_or(io::ErrorKind::NotConnected)?;
+                Ok(SocketAddress::Internet(peer))
+            }
+            _ => super::peer_address(fd),
+        }
+    }
+
+    /// The address of a name, where that is not for the system to say.
+    pub fn resolve(&mut self, host: &str) -> Option<IpAddr> {
+        match self {
+            Self::Sim(sim) => sim.resolve(host),
+            _ => None,
         }
     }
 }

@@ -24,11 +24,9 @@ impl Eventfd {
         Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
     }
 
-    /// Takes the wake-ups that are pending, if there are any.
-    pub(super) fn drain(&self) {
-        if rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut [0; 8])).is_err() {
-            // There were none.
-        }
+    /// Takes the wake-ups that are pending. Answers whether there were any.
+    pub(super) fn drain(&self) -> bool {
+        rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut [0; 8])).is_ok()
     }
 }
 

@@ -55,6 +55,8 @@ pub use delegated::{Change, Delegated};
 #[cfg(epoll)]
 mod eventfd;
 #[cfg(epoll)]
+pub use eventfd::Eventfd;
+#[cfg(epoll)]
 mod poll;
 #[cfg(epoll)]
 pub use poll::Poll;
@@ -220,6 +222,14 @@ pub fn take_error(fd: RawFd) -> io::Result<Option<io::Error>> {
 /// The kernel's: nothing has begun then.
 pub fn connect(address: &SocketAddress) -> io::Result<(OwnedFd, bool)> {
     crate::sys::connect(address)
+}
+
+/// A new stream socket that listens at an address, non-blocking and close-on-exec, with the options that asyncio sets.
+///
+/// # Errors
+/// The kernel's.
+pub fn listen(address: &SocketAddr) -> io::Result<OwnedFd> {
+    crate::sys::listen(address)
 }
 
 /// The family and the protocol, in the kernel's numbers, of a socket that [`connect`] makes.

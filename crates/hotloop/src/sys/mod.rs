@@ -214,6 +214,30 @@ pub(crate) fn is_empty(fd: RawFd) -> bool {
     borrow(fd).is_ok_and(|fd| rustix::io::ioctl_fionread(fd) == Ok(0))
 }
 
+/// How many connections may wait to be accepted (asyncio's default).
+const LISTEN_BACKLOG: i32 = 100;
+
+/// A new stream socket that listens, with the options that asyncio sets: non-blocking and close-on-exec.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn listen(address: &SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    rustix::net::bind(&socket, address)?;
+    rustix::net::listen(&socket, LISTEN_BACKLOG)?;
+    Ok(socket)
+}
+
 /// Takes the error that is pending on a socket.
 ///
 /// # Errors

@@ -100,6 +100,28 @@ where
     }
 }
 
+/// `tp_setattro`: sets the attribute as any object does, then tells `F`.
+pub(super) unsafe extern "C" fn assign<T, F>(
+    this: *mut ffi::PyObject,
+    name: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+) -> c_int
+where
+    T: Class,
+    F: for<'a, 'py> Fn(This<'a, 'py, T>, &Bound<'py, PyAny>) -> PyResult<()> + Copy + 'static,
+{
+    // SAFETY: CPython calls the slot with an instance of its class, a living name, and a living value or null.
+    unsafe {
+        if ffi::PyObject_GenericSetAttr(this, name, value) < 0 {
+            return -1;
+        }
+        enter::<T, F, _>(this, -1, |this, function| {
+            function(this, &Borrowed::from_ptr(this.py(), name))?;
+            Ok(0)
+        })
+    }
+}
+
 pub(super) unsafe extern "C" fn construct<T, F>(
     class: *mut ffi::PyTypeObject,
     _arguments: *mut ffi::PyObject,

@@ -20,7 +20,7 @@ use super::{Call, Slot};
 pub(crate) use collector::{Visit, track_if_shared, untrack};
 pub(super) use entry::guard;
 pub(crate) use instance::{Instance, This};
-pub(crate) use plain::{Flag, PlainClass, alloc_plain, is_unshared, version_of};
+pub(crate) use plain::{Flag, PlainClass, alloc_plain, is_unshared, version_of, version_of_class};
 
 /// A Rust value that lives inside a Python object.
 ///
@@ -200,6 +200,17 @@ impl<T: Class> ClassBuilder<T> {
         const { assert!(size_of::<F>() == 0, "an accessor is a plain function") };
         self.slots
             .push(slot(ffi::Py_tp_repr, entry::repr::<T, F> as *mut c_void));
+        self
+    }
+
+    /// Tells `function` the name of each attribute that was set or deleted. It must be a plain function.
+    pub(crate) fn assigned<F>(mut self, _function: F) -> Self
+    where
+        F: for<'a, 'py> Fn(This<'a, 'py, T>, &Bound<'py, PyAny>) -> PyResult<()> + Copy + 'static,
+    {
+        const { assert!(size_of::<F>() == 0, "an accessor is a plain function") };
+        self.slots
+            .push(slot(ffi::Py_tp_setattro, entry::assign::<T, F> as *mut c_void));
         self
     }
 

@@ -156,6 +156,14 @@ pub(crate) fn version_of(class: &Object) -> Option<NonZeroU32> {
     NonZeroU32::new(version)
 }
 
+/// As [`version_of`], of the class of an object.
+#[inline]
+pub(crate) fn version_of_class(object: &Bound<'_, PyAny>) -> Option<NonZeroU32> {
+    // SAFETY: the object is alive, and so is its class.
+    let version = unsafe { (*ffi::Py_TYPE(object.as_ptr())).tp_version_tag };
+    NonZeroU32::new(version)
+}
+
 unsafe extern "C" fn plain_method<F>(
     this: *mut ffi::PyObject,
     _nothing: *mut ffi::PyObject,

@@ -101,7 +101,7 @@ impl<'py> It<'_, 'py> {
         let end = if event_loop.engine()?.timers().is_empty() {
             0.0
         } else {
-            event_loop.now(self.py())? + event_loop.resolution()
+            event_loop.now()? + event_loop.resolution()
         };
         Ok(event_loop.engine()?.is_quiet(end))
     }

@@ -1,206 +1,74 @@
 //! A deterministic driver for tests: what becomes ready, and when, is what the test says.
 
-use std::cell::RefCell;
+mod chance;
+mod network;
+mod outside;
+mod wires;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::RawFd;
-use std::rc::Rc;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+pub use chance::{Chance, Faults};
+pub use network::{Call, Network};
+pub use outside::Outside;
+pub(crate) use outside::Threads;
+
+use self::network::Incoming;
 use super::readiness::{Poller, ReadinessDriver};
 use super::{
-    Accepted, Address, Batch, Completion, Driver, Interest, Op, OpKey, Outgoing, Readiness, Unsent, Waker,
-    Woken,
+    Accepted, Address, Batch, Completion, Driver, Eventfd, Interest, Op, OpKey, Outgoing, Readiness, Unsent,
+    Waker, Woken,
 };
-use crate::clock::Manual;
+use crate::clock::{Clock, Manual};
 
 /// A driver over a [`Network`] of scripted descriptors and a manual clock: a wait never blocks, it moves the clock.
 ///
 /// The operations go through the same readiness layer that the real drivers use.
 #[derive(Debug)]
-pub struct Sim {
-    readiness: ReadinessDriver<SimPoller>,
+pub struct Sim<W: Alarm = Flag> {
+    readiness: ReadinessDriver<SimPoller<W>>,
     network: Network,
     /// What was posted for the next wait, if it takes posts at all.
     posts: Option<Vec<(RawFd, Vec<u8>)>>,
     unsent: VecDeque<Unsent>,
 }
 
-/// The scripted descriptors of a [`Sim`]. Clones share them.
-#[derive(Clone, Debug, Default)]
-pub struct Network {
-    sockets: Rc<RefCell<BTreeMap<RawFd, Socket>>>,
-}
-
-/// One scripted descriptor.
-#[derive(Debug, Default)]
-struct Socket {
-    /// What will be received, in the pieces in which it comes in. Fed by the test, drained by `receive`.
-    incoming: VecDeque<Incoming>,
-    /// What was sent. Written by `send`, read by the test.
-    sent: Vec<u8>,
-    /// The datagrams that were sent, and where to. Written by `send_datagrams`, read by the test.
-    datagrams: Vec<(Vec<u8>, Option<Address>)>,
-    /// How many more bytes the kernel takes before it has no room. Set by the test, lowered by `send`.
-    room: usize,
-    /// How many calls of `send` there were.
-    sends: usize,
-    /// What every `send` fails with. Set by the test.
-    broken: Option<io::ErrorKind>,
-    /// Whether the sending half was shut down.
-    ended: bool,
-    /// What the next calls of each kind fail with, before they do anything. Filled by the test.
-    faults: BTreeMap<Call, VecDeque<io::ErrorKind>>,
-}
-
-/// A kind of call that can be made to fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Call {
-    /// Receiving.
-    Receive,
-    /// Sending.
-    Send,
-    /// Telling the kernel to watch.
-    Watch,
-}
-
-/// A piece of what a scripted descriptor receives.
-#[derive(Debug)]
-enum Incoming {
-    Bytes(Vec<u8>),
-    Datagram(Vec<u8>, Address),
-    End,
-    Error(io::ErrorKind),
-}
-
-impl Network {
-    /// Opens the descriptor `fd` with room for `room` bytes to send.
-    pub fn open(&self, fd: RawFd, room: usize) {
-        self.sockets.borrow_mut().insert(
-            fd,
-            Socket {
-                room,
-                ..Socket::default()
-            },
-        );
-    }
-
-    /// Closes the descriptor: whatever watches it hears nothing more.
-    pub fn close(&self, fd: RawFd) {
-        self.sockets.borrow_mut().remove(&fd);
-    }
-
-    /// Lets `bytes` come in on `fd`, in one piece.
-    pub fn feed(&self, fd: RawFd, bytes: &[u8]) {
-        self.incoming(fd, Incoming::Bytes(bytes.to_vec()));
-    }
-
-    /// Lets a datagram come in on `fd`.
-    pub fn feed_datagram(&self, fd: RawFd, bytes: &[u8], from: Address) {
-        self.incoming(fd, Incoming::Datagram(bytes.to_vec(), from));
-    }
-
-    /// Lets the peer of `fd` end its stream.
-    pub fn feed_end(&self, fd: RawFd) {
-        self.incoming(fd, Incoming::End);
-    }
-
-    /// Lets the next receive on `fd` fail.
-    pub fn feed_error(&self, fd: RawFd, error: io::ErrorKind) {
-        self.incoming(fd, Incoming::Error(error));
-    }
-
-    /// Gives `fd` room for so many more bytes to send.
-    pub fn make_room(&self, fd: RawFd, bytes: usize) {
-        if let Some(socket) = self.sockets.borrow_mut().get_mut(&fd) {
-            socket.room += bytes;
-        }
-    }
-
-    /// Lets every send on `fd` fail from now on.
-    pub fn break_sends(&self, fd: RawFd, error: io::ErrorKind) {
-        if let Some(socket) = self.sockets.borrow_mut().get_mut(&fd) {
-            socket.broken = Some(error);
-        }
-    }
-
-    /// Lets a coming call on `fd` fail without doing anything, behind those that were told so before. The call after it
-    /// is not touched.
-    pub fn fail_next(&self, fd: RawFd, call: Call, error: io::ErrorKind) {
-        if let Some(socket) = self.sockets.borrow_mut().get_mut(&fd) {
-            socket.faults.entry(call).or_default().push_back(error);
-        }
-    }
-
-    /// Whether the sending half of `fd` was shut down.
-    #[must_use]
-    pub fn has_ended(&self, fd: RawFd) -> bool {
-        self.sockets.borrow().get(&fd).is_some_and(|socket| socket.ended)
-    }
-
-    /// Takes what was sent on `fd`, and how many calls it took.
-    #[must_use]
-    pub fn take_sent(&self, fd: RawFd) -> (Vec<u8>, usize) {
-        match self.sockets.borrow_mut().get_mut(&fd) {
-            Some(socket) => (
-                std::mem::take(&mut socket.sent),
-                std::mem::take(&mut socket.sends),
-            ),
-            None => (Vec::new(), 0),
-        }
-    }
-
-    /// Takes the datagrams that were sent on `fd`, and where to: none is to the peer.
-    #[must_use]
-    pub fn take_datagrams(&self, fd: RawFd) -> Vec<(Vec<u8>, Option<Address>)> {
-        self.sockets
-            .borrow_mut()
-            .get_mut(&fd)
-            .map(|socket| std::mem::take(&mut socket.datagrams))
-            .unwrap_or_default()
-    }
-
-    fn incoming(&self, fd: RawFd, incoming: Incoming) {
-        if let Some(socket) = self.sockets.borrow_mut().get_mut(&fd) {
-            socket.incoming.push_back(incoming);
-        }
-    }
-
-    /// What `act` does, unless the call is to fail.
-    fn call<T>(
-        &self,
-        fd: RawFd,
-        call: Call,
-        act: impl FnOnce(&mut Socket) -> io::Result<T>,
-    ) -> io::Result<T> {
-        self.with(fd, |socket| {
-            match socket.faults.get_mut(&call).and_then(VecDeque::pop_front) {
-                Some(error) => Err(error.into()),
-                None => act(socket),
-            }
-        })
-    }
-
-    fn with<T>(&self, fd: RawFd, act: impl FnOnce(&mut Socket) -> io::Result<T>) -> io::Result<T> {
-        match self.sockets.borrow_mut().get_mut(&fd) {
-            Some(socket) => act(socket),
-            None => Err(io::Error::from_raw_os_error(libc::EBADF)),
-        }
-    }
-}
-
 impl Sim {
     /// A driver over `network` whose waits move `clock`.
     #[must_use]
     pub fn new(network: Network, clock: Manual) -> Self {
+        Self::over(network, clock, Arc::default(), None)
+    }
+}
+
+impl Sim<Eventfd> {
+    /// A driver over `network` whose waits move `clock`, and that other threads may wake. While one of them holds an
+    /// [`Outside`] it waits for real.
+    ///
+    /// # Errors
+    /// The system's: no descriptor left.
+    pub(crate) fn with_threads(network: Network, clock: Manual) -> io::Result<(Self, Threads)> {
+        let waker = Arc::new(Eventfd::new()?);
+        let threads = Threads::new(Arc::clone(&waker));
+        let sim = Self::over(network, clock, waker, Some(threads.clone()));
+        Ok((sim, threads))
+    }
+}
+
+impl<W: Alarm> Sim<W> {
+    fn over(network: Network, clock: Manual, waker: Arc<W>, threads: Option<Threads>) -> Self {
         let poller = SimPoller {
             network: network.clone(),
             clock,
             watched: BTreeMap::new(),
-            waker: Arc::new(Flag::default()),
+            waker,
+            threads,
             waits: Vec::new(),
         };
         Self {
@@ -209,6 +77,49 @@ impl Sim {
             posts: None,
             unsent: VecDeque::new(),
         }
+    }
+
+    /// Begins to connect to an address of the network.
+    ///
+    /// # Errors
+    /// `Unsupported` where nothing is wired; the system's, if no descriptor is left.
+    pub(crate) fn connect(&mut self, address: SocketAddr) -> io::Result<OwnedFd> {
+        let now = self.now();
+        self.wired(|wires, sockets| wires.connect(sockets, address, now))?
+    }
+
+    /// Listens at an address of the network.
+    ///
+    /// # Errors
+    /// `AddrInUse`; else as of [`connect`](Self::connect).
+    pub(crate) fn listen(&mut self, address: SocketAddr) -> io::Result<OwnedFd> {
+        self.wired(|wires, sockets| wires.listen(sockets, address))?
+    }
+
+    /// How a connection attempt went.
+    pub(crate) fn take_error(&mut self, fd: RawFd) -> io::Result<Option<io::Error>> {
+        self.wired(|wires, _| wires.take_error(fd))
+    }
+
+    /// The names of a descriptor's ends: the near one's, and the far one's.
+    pub(crate) fn names(&self, fd: RawFd) -> io::Result<(SocketAddr, Option<SocketAddr>)> {
+        self.wired(|wires, _| wires.names(fd))?
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// The address of a name, which is its own.
+    pub(crate) fn resolve(&mut self, host: &str) -> Option<IpAddr> {
+        self.network.with_wires(|wires, _| wires.resolve(host))
+    }
+
+    fn wired<T>(&self, act: impl FnOnce(&mut wires::Wires, &mut network::Sockets) -> T) -> io::Result<T> {
+        self.network
+            .with_wires(act)
+            .ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+
+    fn now(&self) -> f64 {
+        self.readiness.poller().clock.now()
     }
 
     /// Takes what is posted, from now on, as a driver that sends with its waits.
@@ -242,10 +153,10 @@ impl Sim {
     }
 }
 
-impl Driver for Sim {
-    type Waker = Flag;
+impl<W: Alarm> Driver for Sim<W> {
+    type Waker = W;
 
-    fn waker(&self) -> Arc<Flag> {
+    fn waker(&self) -> Arc<W> {
         self.readiness.waker()
     }
 
@@ -263,6 +174,9 @@ impl Driver for Sim {
 
     fn release(&mut self, fd: RawFd) {
         self.withdraw_post(fd);
+        let now = self.now();
+        self.network
+            .with_wires(|wires, sockets| wires.release(sockets, fd, now));
     }
 
     fn post(&mut self, fd: RawFd, bytes: &[u8]) -> bool {
@@ -431,12 +345,15 @@ impl Driver for Sim {
         })
     }
 
-    fn accept(&mut self, _fd: RawFd) -> io::Result<Accepted> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn accept(&mut self, fd: RawFd) -> io::Result<Accepted> {
+        self.network.with(fd, |socket| {
+            let accepted = socket.accepting.pop_front();
+            accepted.ok_or_else(|| io::ErrorKind::WouldBlock.into())
+        })
     }
 }
 
-impl Sim {
+impl<W: Alarm> Sim<W> {
     fn next_datagram(&self, fd: RawFd) -> Result<(Vec<u8>, Address), io::ErrorKind> {
         let next = self
             .network
@@ -453,20 +370,22 @@ impl Sim {
 
 /// Looks at the scripted descriptors in the place of a kernel.
 #[derive(Debug)]
-struct SimPoller {
+struct SimPoller<W> {
     network: Network,
     /// Moved on by a wait that finds nothing.
     clock: Manual,
     /// What is watched, in order of descriptor number, so that runs repeat.
     watched: BTreeMap<RawFd, (u32, Interest)>,
-    waker: Arc<Flag>,
+    waker: Arc<W>,
+    /// Who is waited for, if there are other threads.
+    threads: Option<Threads>,
     waits: Vec<Option<Duration>>,
 }
 
-impl Poller for SimPoller {
-    type Waker = Flag;
+impl<W: Alarm> Poller for SimPoller<W> {
+    type Waker = W;
 
-    fn waker(&self) -> Arc<Flag> {
+    fn waker(&self) -> Arc<W> {
         Arc::clone(&self.waker)
     }
 
@@ -487,35 +406,35 @@ impl Poller for SimPoller {
 
     fn wait(&mut self, timeout: Option<Duration>, found: &mut Vec<Readiness>) -> io::Result<Woken> {
         self.waits.push(timeout);
-        for (&fd, &(generation, interest)) in &self.watched {
-            let sockets = self.network.sockets.borrow();
-            let Some(socket) = sockets.get(&fd) else { continue };
-            let read = interest.read && !socket.incoming.is_empty();
-            let write = interest.write && (socket.room > 0 || socket.broken.is_some());
-            if read || write {
-                found.push(Readiness {
-                    fd,
-                    generation,
-                    ready: Interest {
-                        read,
-                        write,
-                        exclusive: false,
-                    },
-                });
+        let end = timeout.map(|timeout| self.clock.now() + timeout.as_secs_f64());
+        loop {
+            let now = self.clock.now();
+            self.network
+                .with_wires(|wires, sockets| wires.move_on(sockets, now))
+                .transpose()?;
+            self.network.find_ready(&self.watched, found);
+            if self.waker.take() || !found.is_empty() || timeout == Some(Duration::ZERO) {
+                return Ok(Woken::Normally);
             }
-        }
-        if self.waker.0.swap(false, Ordering::SeqCst) || !found.is_empty() {
-            return Ok(Woken::Normally);
-        }
-        match timeout {
-            Some(timeout) => {
-                self.clock.advance(timeout.as_secs_f64());
-                Ok(Woken::Normally)
+            if self.threads.as_ref().is_some_and(Threads::are_busy) {
+                self.waker.block()?;
+                return Ok(Woken::Normally);
             }
-            None => Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "nothing will ever happen: the wait has no end",
-            )),
+            let arrival = self.network.with_wires(|wires, _| wires.next_arrival()).flatten();
+            match (arrival, end) {
+                (Some(at), Some(end)) if at <= end => self.clock.set(at),
+                (Some(at), None) => self.clock.set(at),
+                (_, Some(end)) => {
+                    self.clock.set(end);
+                    return Ok(Woken::Normally);
+                }
+                (None, None) => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "nothing will ever happen: the wait has no end",
+                    ));
+                }
+            }
         }
     }
 
@@ -529,12 +448,47 @@ impl Poller for SimPoller {
     }
 }
 
-/// The waker of a [`Sim`].
+/// A waker that a simulation can ask.
+pub trait Alarm: Waker {
+    /// Takes the wake-ups that are pending. Answers whether there were any.
+    fn take(&self) -> bool;
+
+    /// Waits for one, for real.
+    ///
+    /// # Errors
+    /// The system's; `Unsupported` where nobody else could send one.
+    fn block(&self) -> io::Result<()>;
+}
+
+/// The waker of a [`Sim`] without threads.
 #[derive(Debug, Default)]
 pub struct Flag(AtomicBool);
 
 impl Waker for Flag {
     fn wake(&self) {
         self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Alarm for Flag {
+    fn take(&self) -> bool {
+        self.0.swap(false, Ordering::SeqCst)
+    }
+
+    fn block(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+impl Alarm for Eventfd {
+    fn take(&self) -> bool {
+        self.drain()
+    }
+
+    fn block(&self) -> io::Result<()> {
+        let mut asked = [rustix::event::PollFd::new(self, rustix::event::PollFlags::IN)];
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut asked, None))?;
+        self.drain();
+        Ok(())
     }
 }
