@@ -1,5 +1,6 @@
 //! `Loop`: the native base of the loop classes.
 
+mod by_hand;
 mod class;
 pub(crate) mod delegated;
 mod guard;
