@@ -57,7 +57,9 @@ class Notebook:
         # Sockets of files: ports could be taken by somebody else meanwhile.
         self._manager = KernelManager(transport="ipc", connection_file=str(directory / "kernel.json"))
         self._manager._kernel_spec = KernelSpec(argv=argv, display_name="under test", language="python")
-        self._manager.start_kernel(env=os.environ | {"IPYTHONDIR": str(directory), "JUPYTER_RUNTIME_DIR": str(directory)})
+        self._manager.start_kernel(
+            env=os.environ | {"IPYTHONDIR": str(directory), "JUPYTER_RUNTIME_DIR": str(directory)}
+        )
         self._client = self._manager.client()
         self._client.start_channels()
         self._client.wait_for_ready(timeout=DEADLINE)
@@ -109,9 +111,9 @@ def notebook(loop_under_test: LoopUnderTest, short_tmp: str) -> Iterator[Noteboo
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_kernel_runs_cells_on_the_loop(notebook: Notebook, loop_under_test: LoopUnderTest) -> None:
-    assert notebook.run("import asyncio; loop = asyncio.get_running_loop(); type(loop).__module__.split('.')[0]") == repr(
-        loop_under_test.package
-    )
+    assert notebook.run(
+        "import asyncio; loop = asyncio.get_running_loop(); type(loop).__module__.split('.')[0]"
+    ) == repr(loop_under_test.package)
     notebook.run(
         "async def serve(reader, writer):\n"
         "    writer.write(await reader.read())\n"
@@ -128,13 +130,18 @@ def test_a_kernel_runs_cells_on_the_loop(notebook: Notebook, loop_under_test: Lo
     )
     assert notebook.run("await ask(b'hello')") == "b'hello'"
     # A task that goes on between cells.
-    notebook.run("ticks = asyncio.Queue()\nasync def tick():\n    while True:\n        await asyncio.sleep(.001); ticks.put_nowait(0)\n")
+    notebook.run(
+        "ticks = asyncio.Queue()\nasync def tick():\n    while True:\n        await asyncio.sleep(.001); ticks.put_nowait(0)\n"
+    )
     notebook.run("ticking = asyncio.create_task(tick())")
     assert notebook.run("[await ticks.get() for _ in range(3)]") == "[0, 0, 0]"
     assert notebook.run("await asyncio.sleep(0, loop is asyncio.get_running_loop())") == "True"
     assert notebook.run("await asyncio.wait_for(asyncio.sleep(1000), .001)") == "TimeoutError"
     assert notebook.run("asyncio.run(asyncio.sleep(0))") == "RuntimeError"
-    assert notebook.interrupt("print('begun')\nawait asyncio.sleep(1000)", "begun") in ("CancelledError", "KeyboardInterrupt")
+    assert notebook.interrupt("print('begun')\nawait asyncio.sleep(1000)", "begun") in (
+        "CancelledError",
+        "KeyboardInterrupt",
+    )
     assert notebook.interrupt("print('begun')\nwhile True: pass", "begun") == "KeyboardInterrupt"
     assert notebook.run("await ask(b'again')") == "b'again'"
     if sys.version_info < (3, 14):

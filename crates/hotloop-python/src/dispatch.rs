@@ -140,8 +140,10 @@ fn wait(this: This<'_, '_, Loop>, timeout: Timeout) -> PyResult<Woken> {
     let waiter = engine.waiter();
     let woken = match timeout {
         Some(Duration::ZERO) => waiter.wait(timeout),
-        _ => this.py().detach(move || waiter.wait(timeout)),
+        _ => this.block(this.py(), move || waiter.wait(timeout)),
     };
+    drop(engine);
+    this.let_guests_in(this.py());
     woken.map_err(os_error)
 }
 

@@ -79,7 +79,6 @@ loop = run(main())
 spans = exporter.get_finished_spans()
 names = {span.context.span_id: span.name for span in spans}
 said = [
-    (span.name, names.get(span.parent.span_id) if span.parent else None, span.status.status_code.name)
-    for span in spans
+    (span.name, names.get(span.parent.span_id) if span.parent else None, span.status.status_code.name) for span in spans
 ]
 answer({"loop": loop, "spans": sorted(said, key=repr)})

@@ -10,6 +10,7 @@ import sys
 import granian
 from granian.constants import Interfaces
 
+
 # By name, and where the module is imported: the workers, which are spawned, look it up again.
 @granian.loops.register("chosen")
 def build() -> asyncio.AbstractEventLoop:

@@ -55,9 +55,9 @@ pub(super) fn ready_popleft<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'p
     Ok(object_or_none(this.py(), handle))
 }
 
-/// What is ready, in the order in which it will run.
+/// What is ready, in the order in which it will run: nothing in a loop that waits.
 pub(super) fn ready_handles<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
-    let handles: Vec<Object> = this.engine().map_or_else(
+    let handles: Vec<Object> = this.engine_now().map_or_else(
         |_| Vec::new(),
         |mut engine| {
             let (first, due, later) = engine.queued();
@@ -69,7 +69,7 @@ pub(super) fn ready_handles<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'p
 
 /// How much is ready.
 pub(super) fn ready_count<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
-    let count = this.engine().map_or(0, |mut engine| {
+    let count = this.engine_now().map_or(0, |mut engine| {
         let (first, due, later) = engine.queued();
         first.count() + due.count() + later.count()
     });

@@ -73,7 +73,7 @@ impl<'py> This<'_, 'py, Loop> {
     /// Puts a handle into the queue of ready callbacks.
     #[inline]
     fn enqueue(self, handle: &Object) {
-        match self.engine() {
+        match self.engine_now() {
             Ok(mut engine) => {
                 ffi::untrack(handle);
                 engine.call_soon(handle.clone());
@@ -194,8 +194,8 @@ pub(super) fn timer_handle_cancelled<'py>(
     if let Some(timer) = call.get(0)
         && handles::is_scheduled(&timer)?
     {
-        // A closed loop has no timers to count.
-        if let Ok(mut engine) = this.engine() {
+        // A closed loop has no timers to count, and one that waits finds out by itself.
+        if let Ok(mut engine) = this.engine_now() {
             engine.timers().note_cancelled();
         }
     }
@@ -226,7 +226,7 @@ pub(super) fn add_callback<'py>(
         by_hand::take_timer(this, &handle)?;
     }
     if !handles::is_cancelled(&handle) {
-        match this.engine() {
+        match this.engine_now() {
             Ok(mut engine) => engine.call_soon(handle),
             Err(_) => this.push(handle),
         }
