@@ -83,13 +83,26 @@ def table_rows(page: Path) -> list[list[str]]:
     return [row for row in cells if not row[0].startswith("---") and row[0] != "what goes wrong"]
 
 
-def test_every_test_named_beside_a_trap_exists():
-    known = {
+def known_tests() -> set[str]:
+    """Every test there is, as pages name it."""
+    return {
         f"{path.name}::{node.name}"
         for path in (ROOT / "tests").rglob("test_*.py")
         for node in ast.parse(path.read_text()).body
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
+
+
+def test_every_integration_has_a_test_that_exists():
+    rows = [row for row in table_rows(ROOT / "docs" / "integrations.md") if row[0]]
+    assert len(rows) > 15
+    named = [re.findall(r"`(\S+?::\S+?)`", tests) for _, _, tests in rows]
+    assert all(named)
+    assert {name for names in named for name in names} - known_tests() == set()
+
+
+def test_every_test_named_beside_a_trap_exists():
+    known = known_tests()
     named = set()
     rows = table_rows(ROOT / "docs" / "traps.md")
     assert len(rows) > 80

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import socket
 import sys
 import threading
 
@@ -307,3 +308,117 @@ def test_work_is_done_by_the_executor_that_was_set(loop):
         name = run(loop, loop.run_in_executor(None, lambda: threading.current_thread().name))
         run(loop, loop.shutdown_default_executor())
     assert name.startswith("ours")
+
+
+# What is not thread-safe, and done all the same. It goes well on stock asyncio where the loop waits in the kernel.
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_readers_added_by_other_threads_while_the_loop_waits(loop, threads):
+    """ipykernel adds the readers of its sockets from its main thread to loops that run in others."""
+
+    def watch():
+        near, far = socket.socketpair()
+        with near, far:
+            for _ in range(50):
+                received = threading.Event()
+
+                def ready():
+                    near.recv(1)
+                    received.set()
+
+                loop.add_reader(near, ready)
+                far.send(b"x")
+                assert received.wait(PATIENCE)
+                assert loop.remove_reader(near)
+                assert not loop.remove_reader(near)
+
+    async def main():
+        await asyncio.gather(*(asyncio.to_thread(watch) for _ in range(threads)))
+
+    run(loop, main())
+
+
+def test_timers_of_another_thread_while_the_loop_waits(loop):
+    def schedule():
+        for _ in range(50):
+            fired = threading.Event()
+            loop.call_later(1000, fired.set).cancel()
+            loop.call_later(0, fired.set)
+            # asyncio's loop does not notice by itself.
+            loop.call_soon_threadsafe(int)
+            assert fired.wait(PATIENCE)
+
+    run(loop, asyncio.wait_for(asyncio.to_thread(schedule), PATIENCE))
+
+
+def test_a_transport_used_by_another_thread_while_the_loop_waits(loop, unix):
+    near, far = unix
+    far.settimeout(PATIENCE)
+    lost = loop.create_future()
+
+    class Protocol(asyncio.Protocol):
+        def connection_lost(self, exc):
+            lost.set_result(exc)
+
+    def use(transport):
+        for number in range(50):
+            transport.write(b"%02d" % number)
+            assert far.recv(2) == b"%02d" % number
+            assert transport.get_write_buffer_size() == 0
+            transport.pause_reading()
+            transport.resume_reading()
+            assert not transport.is_closing()
+        transport.close()
+        assert transport.is_closing()
+        # Closing schedules the end of it, which asyncio's loop does not notice by itself.
+        loop.call_soon_threadsafe(int)
+
+    async def main():
+        transport, _ = await loop.connect_accepted_socket(Protocol, near)
+        await asyncio.to_thread(use, transport)
+        assert await lost is None
+
+    run(loop, main())
+
+
+def test_a_child_of_a_process_whose_loop_waits_is_refused(hotloop_name):
+    """In a child there is no thread that would let go of the loop."""
+    ended = python(
+        """
+        import os, socket, threading, warnings
+
+        loop = new_loop()
+        near, far = socket.socketpair()
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        answers = []
+        # Until a fork has met the loop waiting, which it does nearly always.
+        while "refused" not in answers:
+            done = threading.Event()
+            loop.call_soon_threadsafe(done.set)
+            done.wait()
+            reading, writing = os.pipe()
+            warnings.simplefilter("ignore", DeprecationWarning)
+            if (child := os.fork()) == 0:
+                try:
+                    loop.add_reader(near, int)
+                except (RuntimeError, OSError):
+                    os.write(writing, b"refused")
+                os._exit(0)
+            os.close(writing)
+            with open(reading, "rb") as pipe:
+                answers.append(pipe.read().decode())
+            os.waitpid(child, 0)
+            # With a selector loop, parent and child share an epoll set.
+            loop.remove_reader(near)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+        near.close()
+        far.close()
+        print(answers[-1])
+        """,
+        factory=hotloop_name,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "refused\n", "")

@@ -10,6 +10,7 @@ Importing this package changes nothing.
 """
 
 from ._hotloop import __version__
+from ._loop import EventLoop as Loop
 from ._loop import ProactorEventLoop, SelectorEventLoop
 from ._policy import (
     AbstractEventLoopPolicy,
@@ -30,6 +31,7 @@ __all__ = [
     "AbstractEventLoopPolicy",
     "DefaultEventLoopPolicy",
     "EventLoopPolicy",
+    "Loop",
     "ProactorEventLoop",
     "SelectorEventLoop",
     "__version__",

@@ -15,6 +15,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from ._connections import ConnectionMethods
+from ._originals import own
 from ._processes import Children, has_own_watcher, is_by_descriptor, spawn
 from ._queues import ReadyView, ScheduledView
 from ._registry import TransportsView
@@ -38,14 +39,18 @@ _Ts = TypeVarTuple("_Ts")
 _Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 
 # What the native answer for literals stands in for.
-_getaddrinfo = socket.getaddrinfo
+_getaddrinfo = own(socket, "getaddrinfo")
 
 # And what native sockets do.
-_socket = socket.socket
+_socket = own(socket, "socket")
 
 
 class EventLoop(SocketMethods, ConnectionMethods):
-    """What both loops are, but for the driver underneath. Make one of the two classes below."""
+    """What both loops are, but for the facility of the kernel underneath. One of this very class is on readiness
+    notification.
+
+    :raises OSError: where no descriptor is left.
+    """
 
     # Whether the selector does the waiting, in Python.
     _delegates = False

@@ -84,16 +84,22 @@ def _make_loop(driver: str | None) -> EventLoop:
         return SelectorEventLoop()
 
 
-def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
+def run(
+    main: Coroutine[Any, Any, _T],
+    *,
+    debug: bool | None = None,
+    loop_factory: Callable[[], AbstractEventLoop] | None = None,
+) -> _T:
     """Run a coroutine on a new loop, as ``asyncio.run`` does, and answer its result.
 
     :param main: the coroutine.
     :param debug: whether the loop runs in debug mode; ``None`` leaves that to the environment.
+    :param loop_factory: what makes the loop; ``None`` is ``new_event_loop``.
     :raises RuntimeError: if a loop is running in this thread already.
     """
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("asyncio.run() cannot be called from a running event loop")
-    with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
+    with asyncio.Runner(debug=debug, loop_factory=loop_factory or new_event_loop) as runner:
         return runner.run(main)
 
 

@@ -17,7 +17,7 @@ class ReadyView:
         self._loop = loop
 
     def __len__(self) -> int:
-        return len(self._loop._ready_handles())
+        return self._loop._ready_count()
 
     def __iter__(self) -> Iterator[asyncio.Handle]:
         return iter(self._loop._ready_handles())
@@ -45,21 +45,17 @@ class ReadyView:
         self._loop._clear_scheduled(False)
 
 
-class ScheduledView:
-    """The timers that wait, as asyncio's heap of them would look."""
+class ScheduledView(list[asyncio.TimerHandle]):
+    """The timers that wait, as asyncio's heap of them would look: a copy, since ``heapq`` works on lists only.
+
+    A timer that somebody takes out of it and puts into the ready queue is taken from the loop's own.
+    """
 
     def __init__(self, loop: Loop) -> None:
+        super().__init__(loop._scheduled_handles())
         self._loop = loop
-
-    def __len__(self) -> int:
-        return len(self._loop._scheduled_handles())
-
-    def __iter__(self) -> Iterator[asyncio.TimerHandle]:
-        return iter(self._loop._scheduled_handles())
-
-    def __getitem__(self, index: int) -> asyncio.TimerHandle:
-        return self._loop._scheduled_handles()[index]
 
     def clear(self) -> None:
         """Drop all timers."""
+        super().clear()
         self._loop._clear_scheduled(True)

@@ -11,6 +11,8 @@ import selectors
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from . import _hotloop
+
 if TYPE_CHECKING:
     from ._loop import EventLoop
 
@@ -43,7 +45,14 @@ class LoopSelector(selectors.BaseSelector):
         return key
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Which of the watched descriptors are ready. The loop itself does not ask here: it waits natively."""
+        """Which of the watched descriptors are ready. The loop itself does not ask here: it waits natively.
+
+        A tool that has put turns of its own in the place of the loop's does. It gets no descriptors, but what is ready
+        is handled by one more callback.
+        """
+        if self._loop is not None and type(self._loop)._run_once is not _hotloop.Loop._run_once:
+            self._loop._wait_for_io(timeout)
+            return []
         with selectors.DefaultSelector() as selector:
             for key in self.get_map().values():
                 # One that was closed meanwhile is never ready.

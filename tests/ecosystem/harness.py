@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import importlib
+import json
 import os
 import re
 import shutil
@@ -26,6 +27,9 @@ T = TypeVar("T")
 DEADLINE = 60.0
 
 SERVERS = Path(__file__).parent / "servers"
+
+#: Programs that do something on the loop that their command line names, print what they found, and end.
+PROGRAMS = Path(__file__).parent / "programs"
 
 #: What to run a program by that must not outlive a test run which is killed: nothing else would end it then.
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
@@ -91,6 +95,25 @@ class LoopUnderTest:
         assert not reported, reported
         assert not left, left
         return result
+
+
+def run_program(name: str, loop: LoopUnderTest, *arguments: str) -> Any:
+    """Run one of the programs, for what changes a whole process, and give the JSON of the last line that it prints.
+
+    Raises:
+        AssertionError: it fails, or reports something that asyncio's loops log.
+    """
+    run = subprocess.run(
+        [*DIES_WITH_US, sys.executable, str(PROGRAMS / f"{name}.py"), loop.factory, *arguments],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env={name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "OTEL_"))},
+        timeout=DEADLINE,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "Traceback" not in run.stderr, run.stderr
+    return json.loads(run.stdout.splitlines()[-1])
 
 
 def free_port() -> int:

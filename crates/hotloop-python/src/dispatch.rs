@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::errors::os_error;
 use crate::event_loop::{Loop, delegated};
 use crate::ffi::{self, Object, This};
+use crate::host::PythonHost;
 use crate::transports::Transport;
 use crate::{handles, listeners, sockets};
 
@@ -38,44 +39,92 @@ fn turn(this: This<'_, '_, Loop>) -> PyResult<()> {
         let event = this.engine()?.next_event();
         match event {
             None => return Ok(()),
-            Some(Event::Callback(handle)) => {
-                let outcome = run_handle(this, &handle, natively);
-                handles::done(&handle);
-                this.reuse(handle);
-                outcome?;
-            }
-            Some(Event::Timer(timer)) => {
-                handles::unschedule(this.py(), &timer)?;
-                let outcome = run_handle(this, &timer, natively);
-                handles::done(&timer);
-                outcome?;
-            }
-            Some(Event::Stream(_, transport, news)) => {
-                timed(this, &transport, || transport.on_event(this, news))?;
-            }
-            Some(Event::Datagram(_, transport, news)) => {
-                timed(this, &transport, || transport.on_datagram(this, news))?;
-            }
-            Some(Event::Accept(listener)) => listeners::on_event(this, &listener, natively)?,
-            Some(Event::Replaced(handle)) => {
-                ffi::call_method(&handle.bind(this.py()), pyo3::intern!(this.py(), "cancel"), [])?;
-            }
+            Some(event) => run_event(this, event, natively)?,
         }
     }
 }
 
 /// Waits for what the turn has to do, if it may.
 fn begin(this: This<'_, '_, Loop>) -> PyResult<()> {
-    let timeout = prepare(this)?;
-    if wait(this, timeout)? == Woken::BySignal || timeout != Some(Duration::ZERO) {
-        this.py().check_signals()?;
-    }
+    wait_up_to(this, None)?;
     let now = if this.engine()?.timers().is_empty() {
         0.0
     } else {
         this.now()?
     };
     this.engine()?.begin_turn(|| now + this.resolution());
+    Ok(())
+}
+
+/// Runs one event of a turn.
+#[inline]
+fn run_event(this: This<'_, '_, Loop>, event: Event<PythonHost>, natively: bool) -> PyResult<()> {
+    match event {
+        Event::Callback(handle) => {
+            let outcome = run_handle(this, &handle, natively);
+            handles::done(&handle);
+            this.reuse(handle);
+            outcome?;
+        }
+        Event::Timer(timer) => {
+            handles::unschedule(this.py(), &timer)?;
+            let outcome = run_handle(this, &timer, natively);
+            handles::done(&timer);
+            outcome?;
+        }
+        Event::Stream(_, transport, news) => {
+            timed(this, &transport, || transport.on_event(this, news))?;
+        }
+        Event::Datagram(_, transport, news) => {
+            timed(this, &transport, || transport.on_datagram(this, news))?;
+        }
+        Event::Accept(listener) => listeners::on_event(this, &listener, natively)?,
+        Event::Replaced(handle) => {
+            ffi::call_method(&handle.bind(this.py()), pyo3::intern!(this.py(), "cancel"), [])?;
+        }
+    }
+    Ok(())
+}
+
+/// Waits as long as there is nothing to do, but no longer than so long.
+///
+/// # Errors
+/// The kernel's, and what a signal handler raises.
+#[inline]
+pub(crate) fn wait_at_most(this: This<'_, '_, Loop>, given: Timeout) -> PyResult<()> {
+    this.flush_tls()?;
+    this.drop_snapshot();
+    wait_up_to(this, given)
+}
+
+#[inline]
+fn wait_up_to(this: This<'_, '_, Loop>, given: Timeout) -> PyResult<()> {
+    let timeout = match (prepare(this)?, given) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    };
+    if wait(this, timeout)? == Woken::BySignal || timeout != Some(Duration::ZERO) {
+        this.py().check_signals()?;
+    }
+    Ok(())
+}
+
+/// Handles the I/O that the last wait has found, for whoever runs callbacks and timers by himself.
+///
+/// # Errors
+/// `SystemExit` and `KeyboardInterrupt` of what it calls.
+pub(crate) fn run_io(this: This<'_, '_, Loop>) -> PyResult<()> {
+    this.engine()?.begin_io();
+    let natively = handles::run_is_original(this.py()) && !this.is_debug();
+    loop {
+        let event = this.engine()?.next_io();
+        match event {
+            None => break,
+            Some(event) => run_event(this, event, natively)?,
+        }
+    }
+    this.flush_tls()?;
+    this.engine()?.end_turn();
     Ok(())
 }
 
@@ -108,8 +157,10 @@ fn wait(this: This<'_, '_, Loop>, timeout: Timeout) -> PyResult<Woken> {
     let waiter = engine.waiter();
     let woken = match timeout {
         Some(Duration::ZERO) => waiter.wait(timeout),
-        _ => this.py().detach(move || waiter.wait(timeout)),
+        _ => this.block(this.py(), move || waiter.wait(timeout)),
     };
+    drop(engine);
+    this.let_guests_in(this.py());
     woken.map_err(os_error)
 }
 

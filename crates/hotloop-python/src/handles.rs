@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyType};
 
 use crate::ffi::{self, Flag, Object, PlainClass, Slot};
+use crate::modules::own_method;
 
 /// The handle classes and where their instances keep what.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ struct Kind {
     base: Object,
     /// Whether an instance's context is a snapshot, of which the callback gets a copy of its own.
     deferred: Flag,
-    /// `_run` as asyncio defines it. Where a tool has replaced it, the replacement is called.
+    /// `_run` as asyncio defines it, or `None` if somebody was there before. Where a tool has replaced it, the replacement is called.
     run: Object,
     /// `cancel` as asyncio defines it, likewise: of the base, and of the class above that, whose it calls.
     cancels: Vec<(Object, Object)>,
@@ -63,12 +64,12 @@ impl Kind {
         module.add(class.name()?, &class)?;
         Ok(Self {
             class: class.into_any().into(),
-            run: base.getattr("_run")?.into(),
+            run: own_method(base, "_run")?,
             cancels: base
                 .mro()
                 .iter()
                 .filter(|above| above.hasattr("cancel").unwrap_or(false))
-                .map(|above| Ok((Object::from(&above), above.getattr("cancel")?.into())))
+                .map(|above| Ok((Object::from(&above), own_method(&above, "cancel")?)))
                 .collect::<PyResult<_>>()?,
             base: base.as_any().into(),
             deferred,
@@ -389,6 +390,12 @@ pub(crate) fn is_scheduled(timer: &Bound<'_, PyAny>) -> PyResult<bool> {
     timer
         .getattr(pyo3::intern!(timer.py(), "_scheduled"))?
         .is_truthy()
+}
+
+/// Whether a handle is a native timer handle.
+#[inline]
+pub(crate) fn is_timer(handle: &Object) -> bool {
+    handles().timer.is_of(handle)
 }
 
 /// Marks a timer handle as no longer scheduled.

@@ -4,6 +4,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyString;
 
+use crate::ffi::Object;
+
 /// `asyncio.futures`.
 pub(crate) static FUTURES: Module = Module::new("asyncio.futures");
 /// `asyncio.tasks`.
@@ -42,4 +44,19 @@ impl Module {
             .bind(py)
             .getattr(name)
     }
+}
+
+/// A method as the module of its class defines it; `None` in the place of what a tool had put there before hotloop was
+/// imported, so that nothing is taken for the original.
+///
+/// # Errors
+/// `AttributeError` if there is no such method.
+pub(crate) fn own_method(class: &Bound<'_, PyAny>, name: &str) -> PyResult<Object> {
+    let py = class.py();
+    let found = class.getattr(name)?;
+    let module = py.import(class.getattr("__module__")?.cast_into::<PyString>()?)?;
+    let is_own = found
+        .getattr_opt("__globals__")?
+        .is_some_and(|globals| globals.is(module.dict()));
+    Ok(if is_own { found } else { py.None().into_bound(py) }.into())
 }

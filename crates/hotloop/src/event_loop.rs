@@ -386,6 +386,41 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         timer.map(Event::Timer)
     }
 
+    /// Begins what is left of a turn for a host that takes callbacks and timers out by itself, with
+    /// [`pop_scheduled`](Self::pop_scheduled): its I/O. To be followed by [`next_io`](Self::next_io) until there is none,
+    /// and [`end_turn`](Self::end_turn).
+    pub fn begin_io(&mut self) {
+        self.take_unsent();
+        self.turns += 1;
+        self.turn = self.turns;
+    }
+
+    /// The oldest of [`queued`](Self::queued), as an event, for a host that runs it by itself.
+    pub fn pop_scheduled(&mut self) -> Option<Event<H>> {
+        self.take_inbox();
+        if self.ready.in_turn() == 0
+            && let Some(timer) = self.due.pop_front()
+        {
+            return Some(Event::Timer(timer));
+        }
+        self.ready.pop_front().map(Event::Callback)
+    }
+
+    /// What is to run without waiting for anything: the callbacks of the turn under way, the timers that are due in it,
+    /// the callbacks of the next one.
+    pub fn queued(
+        &mut self,
+    ) -> (
+        impl Iterator<Item = &H::Handle>,
+        impl Iterator<Item = &H::Timer>,
+        impl Iterator<Item = &H::Handle>,
+    ) {
+        self.take_inbox();
+        let in_turn = self.ready.in_turn();
+        let first = self.ready.iter().take(in_turn);
+        (first, self.due.iter(), self.ready.iter().skip(in_turn))
+    }
+
     /// Ends the turn under way: what was posted or gathered is sent. Writes from now on go to the kernel at once.
     pub fn end_turn(&mut self) {
         self.turn = 0;
@@ -467,7 +502,8 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         self.next_event()
     }
 
-    fn next_io(&mut self) -> Option<Event<H>> {
+    /// The next event of I/O, of a turn or of [`begin_io`](Self::begin_io).
+    pub fn next_io(&mut self) -> Option<Event<H>> {
         if let Some(handle) = self.replaced.pop_front() {
             return Some(Event::Replaced(handle));
         }

@@ -63,6 +63,17 @@ impl<T> Timers<T> {
         (!waits).then(|| self.pop_first())
     }
 
+    /// Takes one timer out of the middle, if it is there. O(n).
+    pub fn remove(&mut self, is_it: impl Fn(&T) -> bool) -> Option<T> {
+        let position = self.heap.iter().position(|entry| is_it(&entry.timer))?;
+        let entry = self.heap.swap_remove(position);
+        if position < self.heap.len() {
+            self.sift_down(position);
+            self.sift_up(0, position);
+        }
+        Some(entry.timer)
+    }
+
     /// Takes one cancelled timer that need not stay: from the top, or any if more than half of many are cancelled.
     /// Call it until it answers nothing.
     ///
@@ -211,6 +222,22 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_left_behind_a_removal_is_in_order(times in prop::collection::vec(0u32..50, 1..100), removed: prop::sample::Index) {
+            let mut timers = Timers::default();
+            for (label, &time) in times.iter().enumerate() {
+                timers.push(f64::from(time), label);
+            }
+            let removed = removed.index(times.len());
+            prop_assert_eq!(timers.remove(|&label| label == removed), Some(removed));
+            prop_assert_eq!(timers.remove(|&label| label == removed), None);
+            let left: Vec<u32> = std::iter::from_fn(|| timers.pop_due(f64::INFINITY)).map(|label| times[label]).collect();
+            let mut expected = times.clone();
+            expected.remove(removed);
+            expected.sort_unstable();
+            prop_assert_eq!(left, expected);
+        }
+
         #[test]
         fn order_and_compaction_agree_with_a_sorted_list(
             times in prop::collection::vec(0u32..50, 0..300),

@@ -6,8 +6,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyString, PyType};
 
 use super::{
-    CLASS, Loop, assigned, begin_running, construct, create_future, create_task, delegated, end_running,
-    get_debug, is_closed, registry, release, run_once, scheduling, stop, watching, write_to_self,
+    CLASS, Loop, assigned, begin_running, by_hand, construct, create_future, create_task, delegated,
+    end_running, get_debug, is_closed, registry, release, run_once, scheduling, stop, watching,
+    write_to_self,
 };
 use crate::answers::{bool_object, object_or_none};
 use crate::ffi::{ClassBuilder, Object, This};
@@ -34,6 +35,8 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .no_args(c"is_closed", c"is_closed($self, /)\n--\n\nWhether the loop was closed.", is_closed)
         .no_args(c"get_debug", c"get_debug($self, /)\n--\n\nWhether the loop is in debug mode.", get_debug)
         .no_args(c"_run_once", c"_run_once($self, /)\n--\n\nRun one turn; inside run_forever(), all turns until stop().", run_once)
+        .method(c"_wait_for_io", c"_wait_for_io($self, seconds, /)\n--\n\nWait, for whoever runs turns by hand; answer the handle that handles what was found.", by_hand::wait_for_io)
+        .no_args(c"_run_io", c"_run_io($self, /)\n--\n\nHandle the I/O that was found.", by_hand::run_io)
         .no_args(c"_begin_running", c"_begin_running($self, /)\n--\n\nLet the next _run_once() go on until stop().", begin_running)
         .no_args(c"_end_running", c"_end_running($self, /)\n--\n\nUndo _begin_running() and send what is still gathered.", end_running)
         .method(c"_timer_handle_cancelled", c"_timer_handle_cancelled($self, handle, /)\n--\n\nNotification that a TimerHandle was cancelled.", scheduling::timer_handle_cancelled)
@@ -53,9 +56,10 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(c"_refused", c"_refused($self, fd, /)\n--\n\nSay that a selector object does not know a descriptor.", delegated::refused)
         .method(c"_found", c"_found($self, fd, events, /)\n--\n\nSay which events a selector object has found.", delegated::found)
         .method(c"_new_handle", c"_new_handle($self, callback, args, context=None, /)\n--\n\nA Handle of this loop for a callback and a tuple of arguments.", scheduling::new_handle)
-        .no_args(c"_ready_handles", c"_ready_handles($self, /)\n--\n\nThe ready callbacks, as a list.", scheduling::ready_handles)
+        .no_args(c"_ready_handles", c"_ready_handles($self, /)\n--\n\nThe ready callbacks, as a list.", by_hand::ready_handles)
+        .no_args(c"_ready_count", c"_ready_count($self, /)\n--\n\nHow many callbacks are ready.", by_hand::ready_count)
         .no_args(c"_scheduled_handles", c"_scheduled_handles($self, /)\n--\n\nThe timers, as a list in heap order.", scheduling::scheduled_handles)
-        .no_args(c"_ready_popleft", c"_ready_popleft($self, /)\n--\n\nTake the oldest ready callback, or None.", scheduling::ready_popleft)
+        .no_args(c"_ready_popleft", c"_ready_popleft($self, /)\n--\n\nTake the oldest ready callback, or None.", by_hand::ready_popleft)
         .method(c"_ready_appendleft", c"_ready_appendleft($self, handle, /)\n--\n\nPut a handle before all ready callbacks.", scheduling::ready_appendleft)
         .method(c"_clear_scheduled", c"_clear_scheduled($self, timers, /)\n--\n\nDrop all timers, or else all ready callbacks.", scheduling::clear_scheduled)
         .method(c"_try_recv", c"_try_recv($self, sock, nbytes, /)\n--\n\nReceive, or a future for it.", sockets::try_recv)

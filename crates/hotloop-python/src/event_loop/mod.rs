@@ -1,5 +1,6 @@
 //! `Loop`: the native base of the loop classes.
 
+mod by_hand;
 mod class;
 pub(crate) mod delegated;
 mod guard;
@@ -7,7 +8,7 @@ mod registry;
 mod scheduling;
 mod watching;
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::num::NonZeroU32;
@@ -20,6 +21,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyType;
 
 pub(crate) use self::class::add_to;
+use self::guard::Door;
 pub(crate) use self::guard::EngineGuard;
 use crate::answers::{bool_object, none};
 use crate::dispatch;
@@ -44,8 +46,10 @@ pub(crate) struct Loop {
     facility: Cell<&'static str>,
     /// Whether a selector object in Python does the waiting.
     delegates: Cell<bool>,
-    /// `None` once the loop is closed.
+    /// `None` once the loop is closed. Borrowed while the loop waits.
     engine: RefCell<Option<Engine>>,
+    /// How other threads come by the engine while the loop waits.
+    door: Door,
     /// The way into the engine for other threads; gone with it.
     inbox: RefCell<Option<Arc<Inbox>>>,
     /// Reads land here first. Empty while one is under way.
@@ -133,24 +137,6 @@ impl Class for Loop {
 }
 
 impl Loop {
-    /// The engine, for one call into it: nothing in Python may run while it is borrowed.
-    ///
-    /// # Errors
-    /// `RuntimeError` if the loop's own thread has it, waiting in the kernel: then this is another thread.
-    #[inline]
-    pub(crate) fn engine(&self) -> PyResult<EngineGuard<'_>> {
-        let engine = self.engine.try_borrow_mut().map_err(|_| {
-            PyRuntimeError::new_err(
-                "Non-thread-safe operation invoked on an event loop other than the current one; \
-                 use call_soon_threadsafe() from other threads",
-            )
-        })?;
-        match RefMut::filter_map(engine, Option::as_mut) {
-            Ok(engine) => Ok(EngineGuard(Some(engine))),
-            Err(_) => Err(PyRuntimeError::new_err("Event loop is closed")),
-        }
-    }
-
     /// The engine, for one call into it; `None` once the loop is closed.
     ///
     /// # Errors
@@ -171,7 +157,7 @@ impl Loop {
     /// The number of the turn under way; 0 while none is.
     ///
     /// # Errors
-    /// `RuntimeError` from a wrong thread.
+    /// `RuntimeError` in a child of the process whose loop waits.
     #[inline]
     pub(crate) fn turn(&self) -> PyResult<u64> {
         Ok(self.open_engine()?.map_or(0, |engine| engine.turn()))
@@ -431,6 +417,7 @@ fn construct(class: &Bound<'_, PyType>) -> PyResult<Loop> {
     Ok(Loop {
         facility,
         delegates: Cell::new(false),
+        door: Door::new(),
         inbox: RefCell::new(Some(engine.inbox())),
         engine: RefCell::new(Some(engine)),
         scratch: RefCell::default(),

@@ -7,8 +7,8 @@ use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyList};
 
-use super::Loop;
-use crate::answers::{argument, none, object_or_none};
+use super::{Loop, by_hand};
+use crate::answers::{argument, none};
 use crate::ffi::{self, Call, Object, This};
 use crate::handles::{self, Context};
 
@@ -73,7 +73,7 @@ impl<'py> This<'_, 'py, Loop> {
     /// Puts a handle into the queue of ready callbacks.
     #[inline]
     fn enqueue(self, handle: &Object) {
-        match self.engine() {
+        match self.engine_now() {
             Ok(mut engine) => {
                 ffi::untrack(handle);
                 engine.call_soon(handle.clone());
@@ -194,8 +194,8 @@ pub(super) fn timer_handle_cancelled<'py>(
     if let Some(timer) = call.get(0)
         && handles::is_scheduled(&timer)?
     {
-        // A closed loop has no timers to count.
-        if let Ok(mut engine) = this.engine() {
+        // A closed loop has no timers to count, and one that waits finds out by itself.
+        if let Ok(mut engine) = this.engine_now() {
             engine.timers().note_cancelled();
         }
     }
@@ -220,9 +220,13 @@ pub(super) fn add_callback<'py>(
     this: This<'_, 'py, Loop>,
     call: Call<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let handle: Object = argument(&call, 0, "_add_callback")?.into();
+    let given = argument(&call, 0, "_add_callback")?;
+    let handle: Object = given.into();
+    if handles::is_timer(&handle) {
+        by_hand::take_timer(this, &handle)?;
+    }
     if !handles::is_cancelled(&handle) {
-        match this.engine() {
+        match this.engine_now() {
             Ok(mut engine) => engine.call_soon(handle),
             Err(_) => this.push(handle),
         }
@@ -239,27 +243,12 @@ pub(super) fn add_callback_signalsafe<'py>(
     Ok(result)
 }
 
-pub(super) fn ready_handles<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
-    let handles: Vec<Object> = this
-        .engine()
-        .map(|mut engine| engine.ready().iter().cloned().collect())
-        .unwrap_or_default();
-    list(this.py(), handles)
-}
-
 pub(super) fn scheduled_handles<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
     let handles: Vec<Object> = this
         .engine()
         .map(|mut engine| engine.timers().iter().cloned().collect())
         .unwrap_or_default();
     list(this.py(), handles)
-}
-
-pub(super) fn ready_popleft<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
-    let handle = this.engine()?.ready().pop_front();
-    let given = handle.clone();
-    given.iter().for_each(handles::done);
-    Ok(object_or_none(this.py(), handle))
 }
 
 pub(super) fn ready_appendleft<'py>(
@@ -340,6 +329,6 @@ fn seconds(when: &Bound<'_, PyAny>) -> PyResult<f64> {
     }
 }
 
-fn list(py: Python<'_>, objects: Vec<Object>) -> PyResult<Bound<'_, PyAny>> {
+pub(super) fn list(py: Python<'_>, objects: Vec<Object>) -> PyResult<Bound<'_, PyAny>> {
     Ok(PyList::new(py, objects.into_iter().map(|object| object.into_bound(py)))?.into_any())
 }

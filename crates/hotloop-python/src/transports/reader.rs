@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyWeakrefMethods, PyWeakrefReference};
 
 use crate::ffi::{self, Object};
+use crate::modules::own_method;
 
 /// asyncio's stream classes, and the functions whose place the native way takes.
 #[derive(Debug)]
@@ -81,7 +82,7 @@ fn find(py: Python<'_>) -> PyResult<Stock> {
     );
     let methods = METHODS
         .iter()
-        .map(|&(of_reader, name)| Ok(if of_reader { &reader } else { &protocol }.getattr(name)?.into()))
+        .map(|&(of_reader, name)| own_method(if of_reader { &reader } else { &protocol }, name))
         .collect::<PyResult<_>>()?;
     Ok(Stock {
         property: protocol.getattr("_stream_reader")?.into(),

@@ -246,3 +246,45 @@ fn all_that_is_scheduled_can_be_taken_out() -> io::Result<()> {
     assert_eq!(program.prepare(false), None);
     Ok(())
 }
+
+/// A host that runs callbacks and timers by itself, in the middle of a turn, has all of that turn and of the next.
+#[test]
+fn a_host_takes_what_is_queued_and_the_io_is_handled_behind_a_wait() -> io::Result<()> {
+    let mut program = Program::new();
+    program.network.open(5, 0);
+    program.event_loop.watch(5, Direction::Read, 4)?;
+    program.call_at(0.0, 3);
+    for label in [1, 2] {
+        program.event_loop.call_soon(label);
+    }
+    let mut by_hand = Vec::new();
+    let rest = program.turn_with(|program, seen| {
+        if seen != Seen::Callback(1) {
+            return;
+        }
+        program.event_loop.call_soon(5);
+        program.network.feed(5, b"a");
+        let (first, due, later) = program.event_loop.queued();
+        assert_eq!((first.count(), due.count(), later.count()), (1, 1, 1));
+        while let Some(event) = program.event_loop.pop_scheduled() {
+            by_hand.push(Seen::from(event));
+        }
+        let mut swept = Vec::new();
+        assert_eq!(program.event_loop.prepare_wait(|| 0.0, false, &mut swept), None);
+        program.event_loop.wait(None).expect("there is something to read");
+        program.event_loop.begin_io();
+        while let Some(event) = program.event_loop.next_io() {
+            by_hand.push(Seen::from(event));
+        }
+        program.event_loop.end_turn();
+    })?;
+    let expected = [
+        Seen::Callback(2),
+        Seen::Timer(3),
+        Seen::Callback(5),
+        Seen::Callback(4),
+    ];
+    assert_eq!(by_hand, expected);
+    assert_eq!(rest, [Seen::Callback(1)]);
+    Ok(())
+}

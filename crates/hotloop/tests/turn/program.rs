@@ -49,6 +49,21 @@ pub(crate) enum Seen {
     Replaced(u32),
 }
 
+impl From<Event<Labels>> for Seen {
+    fn from(event: Event<Labels>) -> Self {
+        match event {
+            Event::Callback(label) => Self::Callback(label),
+            Event::Timer(timer) => Self::Timer(timer.label),
+            Event::Stream(_, label, StreamEvent::Readable) => Self::Readable(label),
+            Event::Stream(_, label, StreamEvent::Sent) => Self::Sent(label),
+            Event::Stream(_, label, StreamEvent::Broken(error)) => Self::Broken(label, error.kind()),
+            Event::Datagram(_, label, news) => Self::Datagram(label, news),
+            Event::Accept(label) => Self::Accept(label),
+            Event::Replaced(label) => Self::Replaced(label),
+        }
+    }
+}
+
 pub(crate) type Loop = EventLoop<Labels, Sim>;
 
 /// A loop with its surroundings.
@@ -142,15 +157,8 @@ impl Program {
     pub(crate) fn next(&mut self) -> Option<Seen> {
         loop {
             return Some(match self.event_loop.next_event()? {
-                Event::Callback(label) => Seen::Callback(label),
                 Event::Timer(timer) if timer.cancelled.get() => continue,
-                Event::Timer(timer) => Seen::Timer(timer.label),
-                Event::Stream(_, label, StreamEvent::Readable) => Seen::Readable(label),
-                Event::Stream(_, label, StreamEvent::Sent) => Seen::Sent(label),
-                Event::Stream(_, label, StreamEvent::Broken(error)) => Seen::Broken(label, error.kind()),
-                Event::Datagram(_, label, news) => Seen::Datagram(label, news),
-                Event::Accept(label) => Seen::Accept(label),
-                Event::Replaced(label) => Seen::Replaced(label),
+                event => Seen::from(event),
             });
         }
     }

@@ -105,7 +105,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
         self.link().closing.set(true);
         let event_loop = self.link().event_loop.borrow().clone();
         if let Some(event_loop) = event_loop
-            && let Ok(mut engine) = event_loop.get(self.py()).engine()
+            && let Ok(mut engine) = event_loop.get(self.py()).engine_now()
         {
             key.release(&mut engine);
         }

@@ -117,7 +117,7 @@ pub(super) fn abandon<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     // The number is somebody else's once the descriptor is closed.
     if matches!(&*this.owner.borrow(), Owner::Transport(_))
         && let Some(event_loop) = this.event_loop()
-        && let Ok(mut engine) = event_loop.get(py).engine()
+        && let Ok(mut engine) = event_loop.get(py).engine_now()
     {
         let watcher = engine.unwatch(this.link.fd, Direction::Write);
         drop(engine);
