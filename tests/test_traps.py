@@ -140,7 +140,7 @@ def test_an_idle_loop_makes_no_system_calls(loop_name):
         loop = new_loop()
         loop.call_later(1000, int)
         loop.add_reader(0, loop.stop)
-        loop.call_soon(print, "ready", flush=True)
+        loop.call_soon(lambda: print("ready", flush=True))
         loop.run_forever()
         loop.close()
         """,
@@ -172,7 +172,7 @@ def test_an_idle_loop_with_many_connections_makes_no_system_calls(loop_name):
                 made.append(transport)
                 if len(made) == {many}:
                     print("ready", flush=True)
-        loop.run_until_complete(loop.create_server(Idle, sock=listener))
+        loop.run_until_complete(loop.create_server(Idle, sock=listener, backlog=4096))
         loop.run_forever()
         os.kill(peer, signal.SIGKILL)
         os._exit(0)
