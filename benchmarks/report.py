@@ -94,7 +94,8 @@ def page(run: Run) -> str:
 def conditions(run: Run) -> str:
     """When, where and of what."""
     versions = ", ".join(
-        f"{name} ({version})" if name not in version else version for name, version in run.versions.items()
+        version if name in version else f"{name} {version}" if name == "revision" else f"{name} ({version})"
+        for name, version in run.versions.items()
     )
     rounds = sorted({len(figures) for row in run.rows.values() for figures in row.figures.values()})
     return (
