@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export VIRTUAL_ENV := $(abspath $(VENV))
 export PYO3_PYTHON := $(abspath $(BIN))/python
 
-.PHONY: demo test fuzz conformance asan free-threaded lint build load bench bench-quick clean
+.PHONY: demo test fuzz conformance asan free-threaded lint build load gate bench bench-quick clean
 
 # FastAPI under uvicorn and aiohttp on hotloop, asyncio and uvloop: about a minute behind the set-up.
 demo: build load $(VENV)/demo.installed $(VENV)/peers.installed
@@ -63,12 +63,22 @@ build: $(VENV)/dev.installed
 load:
 	cargo build --release -p hotloop-load
 
-# Every row, in about twenty minutes; the quick one takes a few and leaves out what is slow to measure.
-bench: build load $(VENV)/peers.installed
-	$(BIN)/python -m benchmarks --json benchmarks/results/bench.json
+# Whether an operation takes more instructions than those on record: three minutes behind the build. After a change that
+# was meant: make gate GATE=--record
+gate: build
+	$(BIN)/python -m benchmarks.gate $(GATE)
 
-bench-quick: build load $(VENV)/peers.installed
-	$(BIN)/python -m benchmarks --rounds 3 --duration 1 --rows 'call_soon*,call_later_cancel,timers,gather,echo_*_1k'
+# Every row, on every loop that installs into an interpreter of its own, of the newest Python that most of them have wheels
+# for: about three hours, of which what was measured is kept, so that make bench BENCH=--resume goes on. Run as root.
+# `python -m benchmarks.report benchmarks/results/bench.json --readme` then shows the run in the project's pages.
+bench:
+	scripts/interpreters.sh
+	HOTLOOP_REVISION=$$(git rev-parse --short=12 HEAD) scripts/in-interpreter --build --venv bench 3.14 \
+		scripts/compare --json benchmarks/results/bench.json --plots benchmarks/results/plots $(BENCH)
+
+# The rows that say most, in $(PYTHON), in a few minutes.
+bench-quick: build $(VENV)/dev.installed
+	PATH=$(abspath $(BIN)):$$PATH scripts/compare --quick --json benchmarks/results/bench-quick.json $(BENCH)
 
 clean:
 	rm -rf $(VENV) target python/hotloop/*.so benchmarks/results
@@ -84,5 +94,5 @@ $(VENV)/%.installed: requirements/%.txt | $(BIN)/python
 
 # uvloop installs on some platforms only, and is left out of the comparisons on others.
 $(VENV)/peers.installed: requirements/peers.txt | $(BIN)/python
-	grep -v '^#' $< | xargs -n 1 $(PIP) || echo 'Some loops do not install here; they are left out.'
+	grep -v '^#' $< | xargs -n 1 $(PIP) --only-binary :all: || echo 'Some loops do not install here; they are left out.'
 	touch $@

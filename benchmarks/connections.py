@@ -14,8 +14,6 @@ import os
 import resource
 import signal
 import socket
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,8 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import loops, process
-from benchmarks.report import Ratio, table
-from benchmarks.rounds import Rounds
 
 CONNECTS = 3_000
 EXCHANGES = 20_000
@@ -177,30 +173,7 @@ ROWS = {
 
 def measure(row: str, loop: str) -> float:
     """The figure of a row, in a process of its own; the loop and its other end share the server's core."""
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.connections", "--loop", loop, "--row", row]
-    with process.pinned(process.cores()[0]):
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=True)
-    return float(done.stdout)
-
-
-def to_markdown(rounds: Rounds[float]) -> str:
-    """A line for each row and loop. Ratios below 1 are better."""
-    lines = []
-    for row, by_loop in rounds.items():
-        for loop, figures in by_loop.items():
-            lines.append(
-                [
-                    row,
-                    loop,
-                    f"{statistics.median(figures):,.1f}",
-                    ROWS[row].unit,
-                    *[
-                        str(Ratio.of(figures, by_loop[other])) if other in by_loop else ""
-                        for other in (loops.CONTROL, "uvloop")
-                    ],
-                ]
-            )
-    return table(["row", "loop", "figure", "unit", f"vs {loops.CONTROL}", "vs uvloop"], lines)
+    return process.figure(process.python("-W", "ignore", "-m", "benchmarks.connections", "--loop", loop, "--row", row))
 
 
 def main() -> None:

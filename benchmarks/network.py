@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from benchmarks import loops, process
-from benchmarks.report import Ratio, table
+from benchmarks.ratios import Ratio, table
 from benchmarks.rounds import Rounds
 
-# Stands among the loops in these rows: the same exchange on bare epoll, `crates/hotloop-load/src/floor.rs`.
+# These stand among the loops in these rows: the same exchange on bare epoll, `crates/hotloop-load/src/floor.rs`, and on
+# bare io_uring, `floor_uring.rs` beside it.
 FLOOR = "floor"
+URING_FLOOR = "floor-uring"
+FLOORS = {FLOOR: "hotloop-floor", URING_FLOOR: "hotloop-floor-uring"}
 
 
 @dataclass(frozen=True)
@@ -19,17 +21,36 @@ class Row:
     """One server under one load."""
 
     kind: str
+    # Bytes a message.
     size: int
     connections: int = 50
     # Whether each exchange has a connection, and a handshake, of its own.
     reconnect: bool = False
+    # Whether a thread of the server's computes in Python meanwhile. What counts then is how long answers take.
+    busy: bool = False
     # What it is called, where that is not how it is made.
     title: str = ""
 
     @property
     def name(self) -> str:
         verb = "connect" if self.reconnect else "echo"
-        return self.title or f"{verb}_{self.kind}_{self.size // 1024}k"
+        return self.title or f"{verb}_{self.kind}_{size_name(self.size)}"
+
+    @property
+    def about(self) -> str:
+        """What it is, for a table."""
+        what = KINDS[self.kind]
+        if self.is_download:
+            return f"{what}, a megabyte of {self.size // 1_000_000}"
+        size = size_text(self.size)
+        if self.reconnect:
+            return f"{what}, connection and echo of {size}"
+        count = f"{self.connections:,} connection{'s' * (self.connections > 1)}"
+        return f"{what}, echo of {size}, {count}" + ", beside a busy thread" * self.busy
+
+    @property
+    def unit(self) -> str:
+        return "µs, p99" if self.busy else "CPU µs/request"
 
     @property
     def is_tls(self) -> bool:
@@ -45,53 +66,103 @@ class Row:
         return self.kind == "udp"
 
     @property
-    def has_floor(self) -> bool:
-        """Whether the floor can do it too."""
-        return not self.is_tls
+    def floors(self) -> list[str]:
+        """The floors that can do it too."""
+        if self.is_tls or self.busy:
+            return []
+        return [FLOOR] if self.is_datagrams else list(FLOORS)
+
+    def figure(self, load: process.Load) -> float:
+        """What counts of a load; less is better."""
+        return load.p99_us if self.busy else load.server_cpu_us_per_request
+
+
+KINDS = {
+    "protocol": "protocol",
+    "buffered": "buffered protocol",
+    "streams": "streams",
+    "sock": "sock_recv, sock_sendall",
+    "tls_protocol": "protocol over TLS",
+    "tls_streams": "streams over TLS",
+    "tls_download": "download over TLS",
+    "udp": "UDP",
+}
+KIBIBYTE = 1024
+MEBIBYTE = 1024 * KIBIBYTE
+# The sizes of messages that the plot of throughput has.
+SIZES = (64, 256, KIBIBYTE, 4 * KIBIBYTE, 16 * KIBIBYTE, 64 * KIBIBYTE, 256 * KIBIBYTE, MEBIBYTE)
+# The numbers of connections that the plot of cost has.
+COUNTS = (1, 10, 50, 100, 500, 1_000, 10_000)
+
+
+def size_name(size: int) -> str:
+    """A size in the name of a row."""
+    if size % MEBIBYTE == 0:
+        return f"{size // MEBIBYTE}m"
+    return f"{size // KIBIBYTE}k" if size >= KIBIBYTE else f"{size}b"
+
+
+def size_text(size: int) -> str:
+    """A size for a person."""
+    if size % MEBIBYTE == 0:
+        return f"{size // MEBIBYTE} MiB"
+    return f"{size // KIBIBYTE} KiB" if size % KIBIBYTE == 0 else f"{size:,} B"
+
+
+def of_size(size: int) -> Row:
+    """The row of the plot of throughput that has messages of `size` bytes."""
+    return Row("protocol", size)
+
+
+def of_count(count: int) -> Row:
+    """The row of the plot of cost that has `count` connections."""
+    return Row("protocol", KIBIBYTE, count, title="" if count == 50 else f"echo_protocol_1k_x{count}")
 
 
 ROWS = {
     row.name: row
     for row in (
-        Row("protocol", 1024),
-        Row("buffered", 1024),
-        Row("streams", 1024),
-        Row("sock", 1024),
-        Row("protocol", 100 * 1024),
-        Row("buffered", 100 * 1024),
-        Row("streams", 100 * 1024),
-        Row("sock", 100 * 1024),
-        *(Row(kind, 10 * 1024) for kind in ("protocol", "streams", "sock")),
+        Row("protocol", KIBIBYTE),
+        Row("buffered", KIBIBYTE),
+        Row("streams", KIBIBYTE),
+        Row("sock", KIBIBYTE),
+        *(Row(kind, 10 * KIBIBYTE) for kind in ("protocol", "streams", "sock")),
+        *(Row(kind, 100 * KIBIBYTE) for kind in ("protocol", "buffered", "streams", "sock")),
         # One connection waits for each answer; of many, a turn has more.
         *(
-            Row(kind, 1024, connections=count, title=f"echo_{kind}_1k_x{count}")
+            Row(kind, KIBIBYTE, connections=count, title=f"echo_{kind}_1k_x{count}")
             for count in (1, 500)
-            for kind in ("protocol", "streams", "sock")
+            for kind in ("streams", "sock")
         ),
-        Row("tls_protocol", 1024),
-        Row("tls_streams", 1024),
+        Row("tls_protocol", KIBIBYTE),
+        Row("tls_streams", KIBIBYTE),
         # Bulk, there and back.
-        Row("tls_protocol", 1024 * 1024, connections=4),
-        Row("tls_streams", 1024 * 1024, connections=4),
+        Row("tls_protocol", MEBIBYTE, connections=4),
+        Row("tls_streams", MEBIBYTE, connections=4),
         # Bulk one way: 100 MB from the server, again and again. A request of the table is a megabyte here.
         Row("tls_download", 100_000_000, connections=1, title="tls_100mb"),
         # Next to nothing but connections: what accepting and closing one costs.
         Row("protocol", 64, reconnect=True, title="accept_rate"),
         # Handshakes: what each costs, with the connection under it.
-        Row("tls_protocol", 1024, reconnect=True),
+        Row("tls_protocol", KIBIBYTE, reconnect=True),
         # One peer that waits for each answer, and so many that datagrams always wait. The size is that of a packet.
         Row("udp", 1200, connections=1, title="udp_pingpong"),
         Row("udp", 1200, title="udp_flood"),
+        # How long the loop waits for the interpreter when another thread wants it, too.
+        Row("protocol", KIBIBYTE, busy=True, title="busy_thread_p99"),
+        *map(of_size, SIZES),
+        *map(of_count, COUNTS),
     )
 }
 
 
 def measure(row: Row, loop: str, duration: float) -> process.Load:
-    """One round of one loop, on a fresh server. Raises what `process` does when that fails."""
-    if loop == FLOOR:
-        command = [str(process.binary("hotloop-floor")), *(["udp"] if row.is_datagrams else [])]
+    """One round of one loop, on a fresh server. Raises process.Failure when that fails."""
+    if loop in FLOORS:
+        command = [str(process.binary(FLOORS[loop])), *(["udp"] if row.is_datagrams else [])]
     else:
         command = process.python("-m", "benchmarks.servers", "--loop", loop, "--kind", row.kind)
+        command += ["--busy"] * row.busy
     with process.server(command) as (pid, port):
         scheme = "udp:" if row.is_datagrams else ""
         address = f"{scheme}127.0.0.1:{port}"
@@ -107,14 +178,14 @@ def measure(row: Row, loop: str, duration: float) -> process.Load:
 def to_markdown(rounds: Rounds[process.Load]) -> str:
     """A line for each row and loop. CPU ratios below 1 are better, requests/s ratios above 1."""
     header = ["row", "loop", "requests/s", "p50 µs", "p99 µs", "server CPU µs/request"]
-    compared = ("uvloop", loops.AIOFASTNET, "hotloop", FLOOR)
+    compared = ("uvloop", loops.AIOFASTNET, loops.OURS, FLOOR, URING_FLOOR)
     others = [other for other in compared if any(other in by_loop for by_loop in rounds.values())]
     header += ["requests/s vs asyncio", *[f"CPU vs {other}" for other in (loops.CONTROL, *others)]]
     lines = []
     for row, by_loop in rounds.items():
+        cpu = {name: [load.server_cpu_us_per_request for load in theirs] for name, theirs in by_loop.items()}
+        speed = {name: [load.requests_per_second for load in theirs] for name, theirs in by_loop.items()}
         for loop, loads in by_loop.items():
-            cpu = {name: [load.server_cpu_us_per_request for load in theirs] for name, theirs in by_loop.items()}
-            speed = {name: [load.requests_per_second for load in theirs] for name, theirs in by_loop.items()}
             lines.append(
                 [
                     row,
@@ -129,11 +200,3 @@ def to_markdown(rounds: Rounds[process.Load]) -> str:
                 ]
             )
     return table(header, lines)
-
-
-def to_json(rounds: Rounds[process.Load]) -> dict[str, Any]:
-    """Every figure of every round."""
-    return {
-        row: {loop: [asdict(load) for load in loads] for loop, loads in by_loop.items()}
-        for row, by_loop in rounds.items()
-    }

@@ -1,43 +1,257 @@
-"""Medians, ratios to a control, and Markdown tables."""
+"""What a run says: `python -m benchmarks.report RUN.json`.
+
+Prints a page of Markdown: how hotloop compares with the best other loop on each row, the figures of every loop, and who
+failed at what. Of several files the later ones add rows to the first; they must be of the same interpreter, machine and
+loops.
+
+With --readme the run becomes the one that the project shows: a short form of it is kept in docs/benchmarks.json, the
+page is docs/benchmarks.md, the plots are in docs/plots, and README.md has the table of the rows that say most.
+"""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
+import argparse
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import loops, network
+from benchmarks.ratios import Ratio, geometric_mean, significant, table
+from benchmarks.rows import GROUPS
+from benchmarks.run import Incomparable, Measured, Run
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "benchmarks.md"
+STORED = ROOT / "docs" / "benchmarks.json"
+PLOTS = ROOT / "docs" / "plots"
+BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+
+# The rows in README's table.
+HEADLINE = (
+    "call_soon",
+    "call_later_cancel",
+    "gather",
+    "echo_protocol_1k",
+    "echo_streams_1k",
+    "echo_sock_1k",
+    "echo_protocol_100k",
+    "echo_tls_protocol_1k",
+    "udp_pingpong",
+    "uvicorn",
+    "fastapi",
+    "aiohttp",
+    "websockets",
+    "memory_idle",
+)
+# The rows of which the plots show how latency is distributed.
+LATENCY = ("echo_protocol_1k", "echo_streams_1k", "busy_thread_p99")
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """A figure as a multiple of the control's: the median of the rounds, and the lowest and highest of them.
+class Comparison:
+    """hotloop's selector loop on one row, and the others: how many times its cost they have."""
 
-    Each round's ratio is taken within that round, so that a slow minute of the machine is in both parts of it.
-    """
+    name: str
+    row: Measured
+    # The loop that is no other of hotloop's and has the least cost, and that cost as a multiple.
+    best: str
+    against_best: Ratio
 
-    median: float
-    lowest: float
-    highest: float
-
-    @classmethod
-    def of(cls, figures: Sequence[float], control: Sequence[float]) -> Ratio:
-        ratios = [figure / other for figure, other in zip(figures, control, strict=True)]
-        return cls(statistics.median(ratios), min(ratios), max(ratios))
-
-    def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.lowest:.2f}-{self.highest:.2f})"
+    def against(self, loop: str) -> Ratio | None:
+        """The cost of a loop as a multiple of hotloop's, where it has one."""
+        figures = self.row.figures
+        return Ratio.of(figures[loop], figures[loops.OURS]) if loop in figures else None
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose source lines up too: two columns of text, then figures to the right."""
-    lines = [list(header), *[list(row) for row in rows]]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+def comparisons(run: Run) -> list[Comparison]:
+    """Every row that hotloop and another loop have figures of."""
+    found = []
+    for name, row in run.rows.items():
+        others = [loop for loop in row.figures if loop not in {loops.OURS, loops.PROACTOR, *network.FLOORS}]
+        if loops.OURS in row.figures and others:
+            best = min(others, key=row.median)
+            found.append(Comparison(name, row, best, Ratio.of(row.figures[best], row.figures[loops.OURS])))
+    return found
 
-    def line_of(cells: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+
+def page(run: Run) -> str:
+    """Everything that a run says, as Markdown."""
+    parts = ["# Benchmarks", conditions(run), summary(run), "## hotloop and the best other loop", against_best(run)]
+    for group, title in GROUPS.items():
+        rows = {name: row for name, row in run.rows.items() if row.group == group and row.figures}
+        if rows:
+            parts += [f"## {title}", medians(rows)]
+    failed = [[name, loop, escape(why)] for name, row in run.rows.items() for loop, why in row.failures.items()]
+    if failed:
+        parts += ["## Failures", table(["row", "loop", "why it has no figure"], failed, texts=3)]
+    if run.missing:
+        parts += ["## Left out", table(["loop", "why"], [[loop, escape(why)] for loop, why in run.missing.items()])]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def conditions(run: Run) -> str:
+    """When, where and of what."""
+    versions = ", ".join(
+        version if name in version else f"{name} {version}" if name == "revision" else f"{name} ({version})"
+        for name, version in run.versions.items()
+    )
+    rounds = sorted({len(figures) for row in run.rows.values() for figures in row.figures.values()})
+    return (
+        f"Measured on {run.begun}: {run.machine}, {run.kernel}, {run.python}; {versions}. "
+        f"{'-'.join(map(str, rounds[:1] + rounds[1:][-1:]))} interleaved rounds a row, loads of {run.duration:g} s. "
+        "Every figure is a cost, of which less is better; every ratio is another loop's cost divided by hotloop's "
+        "within one round, so that above 1 hotloop is ahead: the median of rounds, then the lowest and highest."
+    )
+
+
+def summary(run: Run) -> str:
+    """How often hotloop is first, and the means."""
+    found = comparisons(run)
+    if not found:
+        return ""
+    ties = [each.name for each in found if each.against_best.is_tie]
+    behind = [each.name for each in found if each.against_best.highest < 1]
+    lines = [f"- ahead of every other loop on {len(found) - len(ties) - len(behind)} of {len(found)} rows"]
+    if ties:
+        lines.append(f"- level with the best other loop, as rounds disagree, on {len(ties)}: {', '.join(ties)}")
+    if behind:
+        lines.append(f"- behind the best other loop on {len(behind)}: {', '.join(behind)}")
+    lines.append(f"- geometric mean, best other loop of each row: {mean(each.against_best for each in found)}")
+    for other in ("uvloop", loops.CONTROL):
+        ratios = [ratio for each in found if (ratio := each.against(other))]
+        if ratios:
+            lines.append(f"- geometric mean, {other}: {mean(iter(ratios))}")
+    return "\n".join(lines)
+
+
+def mean(ratios: Iterator[Ratio]) -> str:
+    return f"{geometric_mean(ratio.median for ratio in ratios):.2f}"
+
+
+def against_best(run: Run) -> str:
+    """A line for each row."""
+    floors = [floor for floor in network.FLOORS if any(floor in row.figures for row in run.rows.values())]
+    others = [*[name for name in ("uvloop", loops.CONTROL) if name in run.versions or name == loops.CONTROL], *floors]
+    ours = [loops.PROACTOR] if any(loops.PROACTOR in row.figures for row in run.rows.values()) else []
+    header = ["row", "best other", loops.OURS, "unit", "best other / hotloop"]
+    lines = [
+        [
+            each.name,
+            each.best,
+            significant(each.row.median(loops.OURS)),
+            each.row.unit,
+            str(each.against_best),
+            *[f"{ratio.median:.2f}" if (ratio := each.against(other)) else "" for other in [*others, *ours]],
         ]
-        return f"| {' | '.join(padded)} |"
+        for each in comparisons(run)
+    ]
+    return table([*header, *[f"{other} /" for other in [*others, *ours]]], lines)
 
-    rule = ["-" * width if column < 2 else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
-    return "\n".join([line_of(header), line_of(rule), *map(line_of, lines[1:])])
+
+def medians(rows: dict[str, Measured]) -> str:
+    """The figures of every loop, the best of the loops in bold."""
+    names = list(dict.fromkeys(loop for row in rows.values() for loop in [*row.figures, *row.failures]))
+    lines = []
+    for name, row in rows.items():
+        best = min((loop for loop in row.figures if loop not in network.FLOORS), key=row.median)
+
+        def cell(loop: str, row: Measured = row, best: str = best) -> str:
+            if loop in row.failures:
+                return "failed"
+            if loop not in row.figures:
+                return ""
+            figure = significant(row.median(loop))
+            return f"**{figure}**" if loop == best else figure
+
+        lines.append([name, f"{row.about} ({row.unit})", *map(cell, names)])
+    return table(["row", "what", *names], lines)
+
+
+def escape(text: str) -> str:
+    """A text in a cell of a table."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def readme_block(run: Run) -> str:
+    """What README.md has between its marks."""
+    lines = []
+    found = {each.name: each for each in comparisons(run)}
+    for each in (found[name] for name in HEADLINE if name in found):
+        ratios = [each.against(other) for other in ("uvloop", loops.CONTROL)]
+        lines.append(
+            [
+                each.row.about,
+                f"{significant(each.row.median(loops.OURS))} {each.row.unit}",
+                f"{each.against_best.median:.2f} {each.best}",
+                *[f"{ratio.median:.2f}" if ratio else "" for ratio in ratios],
+            ]
+        )
+    means = mean(each.against_best for each in found.values())
+    python = run.python.partition(" (")[0]
+    begun = run.begun.partition(" ")[0]
+    return (
+        f"{BEGIN}\n\n"
+        "What an operation costs on hotloop, and how many times that on other loops, medians of interleaved rounds. "
+        f"The best other loop costs {means} times as much (geometric mean of {len(found)} rows).\n\n"
+        f"{table(['', 'hotloop', 'best other', 'uvloop', 'asyncio'], lines)}\n\n"
+        "![How many times hotloop's cost the best other loop has, by row](docs/plots/best-other.svg)\n\n"
+        f"{begun}, {run.machine}, {run.kernel}, {python}. All rows, the versions of all loops and the spread of the "
+        f"rounds are in [docs/benchmarks.md](docs/benchmarks.md).\n\n{END}"
+    )
+
+
+def with_block(text: str, block: str) -> str:
+    """README's text with this block in the place of the one that is there. Raises ValueError where it has no marks."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"there is no {BEGIN} ... {END}")
+    return before + block + after
+
+
+def stored_page(run: Run) -> str:
+    """docs/benchmarks.md: the page, and the plots that the directory has."""
+    images = "\n\n".join(f"![{alt}](plots/{name}.svg)" for name, alt in PLOTTED.items())
+    return f"{page(run)}\n## Plots\n\n{images}\n"
+
+
+# The plots by their files' names, see `benchmarks.plots`.
+PLOTTED = {
+    "best-other": "How many times hotloop's cost the best other loop has, by row",
+    "throughput": "Throughput against the size of messages",
+    "connections": "Cost of a request against the number of connections",
+    "latency": "How latency is distributed",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN.json", help="what python -m benchmarks --json wrote")
+    parser.add_argument("--plots", type=Path, help="a directory for the plots, SVG and PNG")
+    parser.add_argument("--readme", action="store_true", help="show this run in the project's pages")
+    options = parser.parse_args()
+    try:
+        first, *others = map(Run.load, options.runs)
+        for other in others:
+            first = first.with_rows_of(other)
+    except Incomparable as error:
+        print(error, file=sys.stderr)
+        return 2
+    if options.plots or options.readme:
+        from benchmarks import plots
+
+        plots.draw(first, options.plots or PLOTS)
+    if not options.readme:
+        print(page(first))
+        return 0
+    stored = first.shortened(LATENCY)
+    stored.save(STORED)
+    PAGE.write_text(stored_page(stored))
+    README.write_text(with_block(README.read_text(), readme_block(stored)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,5 +1,5 @@
-"""In-process rows: what a loop costs a call, a timer, a task, a future; with those of `benchmarks.pipes` and
-`benchmarks.files`.
+"""In-process rows: what a loop costs a call, a timer, a task, a future; with those of `benchmarks.lines`,
+`benchmarks.pipes`, `benchmarks.datagrams` and `benchmarks.files`.
 
 `python -m benchmarks.scheduling --loop NAME --row ROW` runs one row in this process, and prints the nanoseconds an
 operation.
@@ -11,43 +11,40 @@ import argparse
 import asyncio
 import gc
 import statistics
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from benchmarks import datagrams, files, loops, pipes, process
-from benchmarks.report import Ratio, table
-from benchmarks.rounds import Rounds
+from benchmarks import datagrams, files, lines, loops, pipes, process
 
 Loop = asyncio.AbstractEventLoop
-# A row runs on a loop that is not running, and returns how many operations that were.
+# A row runs on a loop that is not running, and returns how many operations that were. Those of this file and of
+# `benchmarks.exchanges` can be told how many to do.
 Row = Callable[[Loop], int]
 
 # Runs of a row in one process, of which the median counts, behind one that does not.
 REPEATS = 3
 
 
-def call_soon(loop: Loop) -> int:
+def call_soon(loop: Loop, count: int = 300_000) -> int:
     """Callbacks without arguments, all scheduled before the first runs."""
-    for _ in range(300_000):
+    for _ in range(count):
         loop.call_soon(nothing)
-    return run_all(loop, 300_000)
+    return run_all(loop, count)
 
 
-def call_soon_args(loop: Loop) -> int:
+def call_soon_args(loop: Loop, count: int = 300_000) -> int:
     """The same with two arguments."""
-    for _ in range(300_000):
+    for _ in range(count):
         loop.call_soon(nothing, 1, 2)
-    return run_all(loop, 300_000)
+    return run_all(loop, count)
 
 
-def call_soon_chain(loop: Loop) -> int:
+def call_soon_chain(loop: Loop, count: int = 200_000) -> int:
     """A callback that schedules itself: one callback a turn."""
-    left = 200_000
+    left = count
 
     def again() -> None:
         nonlocal left
@@ -59,14 +56,14 @@ def call_soon_chain(loop: Loop) -> int:
 
     loop.call_soon(again)
     loop.run_forever()
-    return 200_000
+    return count
 
 
-def call_soon_threadsafe(loop: Loop) -> int:
+def call_soon_threadsafe(loop: Loop, count: int = 100_000) -> int:
     """The thread-safe call, from the loop's own thread."""
-    for _ in range(100_000):
+    for _ in range(count):
         loop.call_soon_threadsafe(nothing)
-    return run_all(loop, 100_000)
+    return run_all(loop, count)
 
 
 def call_soon_from_thread(loop: Loop) -> int:
@@ -84,59 +81,59 @@ def call_soon_from_thread(loop: Loop) -> int:
     return 100_000
 
 
-def call_later_cancel(loop: Loop) -> int:
+def call_later_cancel(loop: Loop, count: int = 100_000) -> int:
     """Timers that are set and cancelled before they are due, as time limits are."""
-    for _ in range(100_000):
+    for _ in range(count):
         loop.call_later(60, nothing).cancel()
-    return run_all(loop, 100_000)
+    return run_all(loop, count)
 
 
-def timers(loop: Loop) -> int:
+def timers(loop: Loop, count: int = 50_000) -> int:
     """Timers that fire, set in an order that is not that of their times."""
     start = loop.time()
-    for index in range(50_000):
-        loop.call_at(start + (index * 7919 % 50_000) * 1e-9, nothing)
+    for index in range(count):
+        loop.call_at(start + (index * 7919 % count) * 1e-9, nothing)
     # Due behind all of them, whatever a loop's resolution is.
     loop.call_later(0.002, loop.stop)
     loop.run_forever()
-    return 50_000
+    return count
 
 
-def sleep_0(loop: Loop) -> int:
+def sleep_0(loop: Loop, count: int = 100_000) -> int:
     """One task that gives way again and again."""
 
     async def give_way() -> None:
-        for _ in range(100_000):
+        for _ in range(count):
             await asyncio.sleep(0)
 
-    return run_coroutine(loop, give_way(), 100_000)
+    return run_coroutine(loop, give_way(), count)
 
 
-def gather(loop: Loop) -> int:
+def gather(loop: Loop, count: int = 100_000) -> int:
     """Tasks made and gathered."""
 
     async def one() -> None:
         return None
 
     async def all_of_them() -> None:
-        await asyncio.gather(*[loop.create_task(one()) for _ in range(100_000)])
+        await asyncio.gather(*[loop.create_task(one()) for _ in range(count)])
 
-    return run_coroutine(loop, all_of_them(), 100_000)
+    return run_coroutine(loop, all_of_them(), count)
 
 
-def future(loop: Loop) -> int:
+def future(loop: Loop, count: int = 50_000) -> int:
     """A future that a callback resolves, awaited."""
 
     async def wait() -> None:
-        for _ in range(50_000):
+        for _ in range(count):
             waiter = loop.create_future()
             loop.call_soon(waiter.set_result, None)
             await waiter
 
-    return run_coroutine(loop, wait(), 50_000)
+    return run_coroutine(loop, wait(), count)
 
 
-def queue(loop: Loop) -> int:
+def queue(loop: Loop, count: int = 30_000) -> int:
     """Two tasks that pass an item to and fro over two queues."""
 
     async def play() -> None:
@@ -144,37 +141,37 @@ def queue(loop: Loop) -> int:
         back: asyncio.Queue[int] = asyncio.Queue(1)
 
         async def other() -> None:
-            for _ in range(30_000):
+            for _ in range(count):
                 await back.put(await there.get())
 
         task = loop.create_task(other())
-        for item in range(30_000):
+        for item in range(count):
             await there.put(item)
             await back.get()
         await task
 
-    return run_coroutine(loop, play(), 30_000)
+    return run_coroutine(loop, play(), count)
 
 
-def run_in_executor(loop: Loop) -> int:
+def run_in_executor(loop: Loop, count: int = 5_000) -> int:
     """Calls in another thread, one after the other."""
 
     async def call() -> None:
         with ThreadPoolExecutor(1) as executor:
-            for _ in range(5_000):
+            for _ in range(count):
                 await loop.run_in_executor(executor, nothing)
 
-    return run_coroutine(loop, call(), 5_000)
+    return run_coroutine(loop, call(), count)
 
 
-def getaddrinfo_literal(loop: Loop) -> int:
+def getaddrinfo_literal(loop: Loop, count: int = 2_000) -> int:
     """The resolver, asked for what is an address already."""
 
     async def resolve() -> None:
-        for _ in range(2_000):
+        for _ in range(count):
             await loop.getaddrinfo("127.0.0.1", 80)
 
-    return run_coroutine(loop, resolve(), 2_000)
+    return run_coroutine(loop, resolve(), count)
 
 
 ROWS: dict[str, Row] = {
@@ -193,6 +190,7 @@ ROWS: dict[str, Row] = {
         queue,
         run_in_executor,
         getaddrinfo_literal,
+        lines.stream_lines,
         pipes.pipe_ping_pong,
         pipes.pipe_throughput,
         pipes.spawn,
@@ -239,20 +237,7 @@ def nanoseconds(row: Row, factory: loops.Factory) -> float:
 
 def measure(row: str, loop: str) -> float:
     """Nanoseconds an operation, in a process of its own on the server's core."""
-    command = [sys.executable, "-m", "benchmarks.scheduling", "--loop", loop, "--row", row]
-    with process.pinned(process.cores()[0]):
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=True)
-    return float(done.stdout)
-
-
-def to_markdown(rounds: Rounds[float]) -> str:
-    """A line for each row and loop. Ratios above 1 are better: how much more is done in the same time."""
-    lines = []
-    for row, by_loop in rounds.items():
-        for loop, figures in by_loop.items():
-            speed = Ratio.of(by_loop[loops.CONTROL], figures)
-            lines.append([row, loop, f"{statistics.median(figures):,.0f}", str(speed)])
-    return table(["row", "loop", "ns/operation", f"speed vs {loops.CONTROL}"], lines)
+    return process.figure(process.python("-m", "benchmarks.scheduling", "--loop", loop, "--row", row))
 
 
 def main() -> None:

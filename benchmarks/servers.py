@@ -10,12 +10,15 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import threading
 from typing import Any
 
 from benchmarks import loops
 
 # Bytes asked for at once by the kinds that ask.
 READ_SIZE = 64 * 1024
+# Connections that may wait to be accepted: those of the load generator connect one right behind the other.
+BACKLOG = 4096
 
 
 class EchoProtocol(asyncio.Protocol):
@@ -56,25 +59,27 @@ class EchoDatagrams(asyncio.DatagramProtocol):
 
 
 async def serve_protocol(context: ssl.SSLContext | None = None) -> None:
-    server = await asyncio.get_running_loop().create_server(EchoProtocol, "127.0.0.1", 0, ssl=context)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(EchoProtocol, "127.0.0.1", 0, ssl=context, backlog=BACKLOG)
     await announce_and_serve(server)
 
 
 async def serve_buffered() -> None:
-    server = await asyncio.get_running_loop().create_server(EchoBuffered, "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(EchoBuffered, "127.0.0.1", 0, backlog=BACKLOG)
     await announce_and_serve(server)
 
 
 async def serve_streams(context: ssl.SSLContext | None = None) -> None:
-    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # The load generator leaves in the middle of an exchange when its time is up.
-        with contextlib.suppress(ConnectionError):
-            while data := await reader.read(READ_SIZE):
-                writer.write(data)
-                await writer.drain()
-        writer.close()
+    await announce_and_serve(await asyncio.start_server(echo_stream, "127.0.0.1", 0, ssl=context, backlog=BACKLOG))
 
-    await announce_and_serve(await asyncio.start_server(echo, "127.0.0.1", 0, ssl=context))
+
+async def echo_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    # The load generator leaves in the middle of an exchange when its time is up.
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(READ_SIZE):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
 
 
 async def serve_tls_protocol() -> None:
@@ -137,23 +142,24 @@ async def serve_tls_download() -> None:
 
 async def serve_sock() -> None:
     loop = asyncio.get_running_loop()
-    listener = socket.create_server(("127.0.0.1", 0), backlog=1000)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
     listener.setblocking(False)
     announce(listener.getsockname()[1])
-
-    async def echo(connection: socket.socket) -> None:
-        with connection, contextlib.suppress(ConnectionError):
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            while data := await loop.sock_recv(connection, READ_SIZE):
-                await loop.sock_sendall(connection, data)
 
     tasks = set()
     while True:
         connection, _ = await loop.sock_accept(listener)
         connection.setblocking(False)
-        task = loop.create_task(echo(connection))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        task = loop.create_task(echo_socket(loop, connection))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+
+
+async def echo_socket(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
+    with connection, contextlib.suppress(ConnectionError):
+        while data := await loop.sock_recv(connection, READ_SIZE):
+            await loop.sock_sendall(connection, data)
 
 
 async def serve_udp() -> None:
@@ -184,11 +190,20 @@ def announce(port: int) -> None:
     print(port, flush=True)
 
 
+def compute() -> None:
+    """Wants the interpreter, always."""
+    while True:
+        pass
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--loop", required=True)
     parser.add_argument("--kind", required=True, choices=KINDS)
+    parser.add_argument("--busy", action="store_true", help="a thread computes in Python meanwhile")
     options = parser.parse_args()
+    if options.busy:
+        threading.Thread(target=compute, daemon=True).start()
     with asyncio.Runner(loop_factory=loops.factory(options.loop)) as runner:
         runner.run(KINDS[options.kind]())
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import socket
 import ssl
+from collections.abc import Callable
 
 import pytest
 
-from benchmarks import connections, datagrams, files, loops, network, pipes, process, scheduling
-from benchmarks.report import Ratio, table
+from benchmarks import connections, datagrams, files, lines, loops, network, pipes, process, scheduling
+from benchmarks.ratios import Ratio, table
 from benchmarks.rounds import interleave
 from benchmarks.servers import KINDS
 
@@ -67,6 +69,7 @@ def test_scheduling_rows_run_on_a_loop(loop: str) -> None:
         assert scheduling.call_later_cancel(made) == 100_000
         assert scheduling.call_soon_from_thread(made) == 100_000
         assert scheduling.getaddrinfo_literal(made) == 2_000
+        assert lines.stream_lines(made, 10_000) == 10_000
         assert pipes.pipe_throughput(made) == 4_000
         assert pipes.pipe_ping_pong(made) == 20_000
         assert pipes.spawn(made) == 100
@@ -95,45 +98,78 @@ def test_connection_rows_run_on_a_loop(loop: str, row: str, monkeypatch: pytest.
 
 
 def test_a_server_that_does_not_start_is_an_error() -> None:
-    with pytest.raises(process.NotServing, match="did not start"), process.server(process.python("-c", "pass")):
+    dies = process.python("-c", "import sys; print('first', file=sys.stderr); sys.exit('a reason')")
+    with (
+        pytest.raises(process.NotServing, match="did not start, it ended with status 1: a reason"),
+        process.server(dies),
+    ):
         pass
-    command = process.python("-c", "pass")
-    with pytest.raises(process.NotServing, match="ended at once"), process.server(command, process.free_port()):
+    with (
+        pytest.raises(process.NotServing, match="ended at once, it ended with status 1: a reason"),
+        process.server(dies, process.free_port()),
+    ):
         pass
+
+
+def test_a_server_that_dies_under_load_is_told_of() -> None:
+    dies = process.python("-c", "import os; print(1, flush=True); os.abort()")
+    with (
+        pytest.raises(process.NotServing, match="no answer; the server killed by SIGABRT"),
+        process.server(dies) as (pid, port),
+    ):
+        assert port == 1
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        raise process.WrongAnswer("no answer")
+
+
+def test_a_row_that_crashes_or_hangs_has_no_figure() -> None:
+    assert process.figure(process.python("-c", "print(1.5)")) == 1.5
+    with pytest.raises(process.NoFigure, match="killed by SIGABRT"):
+        process.figure(process.python("-c", "import os; os.abort()"))
+    with pytest.raises(process.NoFigure, match="ended with status 1: why"):
+        process.figure(process.python("-c", "import sys; sys.exit('why')"))
+    with pytest.raises(process.NoFigure, match="no figure within"):
+        process.figure(process.python("-c", "import time; time.sleep(1000)"), timeout=0.01)
 
 
 def test_loops_that_are_not_installed_are_named() -> None:
-    names, missing = loops.installed(["asyncio", "no_such_loop"])
-    assert names == ["asyncio"]
-    assert len(missing) == 1
-    assert missing[0].startswith("no_such_loop is left out: ModuleNotFoundError")
+    names, missing = loops.installed(["asyncio", "hotloop", "no_such_loop"])
+    assert names == ["asyncio", "hotloop"]
+    assert missing == {"no_such_loop": "ended with status 1: ModuleNotFoundError: No module named 'no_such_loop'"}
     assert loops.factory("asyncio") is asyncio.SelectorEventLoop
+    assert loops.versions(["asyncio", "hotloop-proactor"]).keys() == {"hotloop-proactor"}
 
 
 def test_rounds_are_interleaved(capsys: pytest.CaptureFixture[str]) -> None:
     order: list[str] = []
 
-    def measure(row: str, loop: str) -> int:
+    def measure(loop: str) -> int:
         order.append(loop)
         return len(order)
 
-    assert interleave(["row"], ["a", "b"], 2, measure, str) == ({"row": {"a": [1, 4], "b": [2, 3]}}, [])
+    assert interleave("row", ["a", "b"], 2, measure, str) == ({"a": [1, 4], "b": [2, 3]}, {})
     assert order == ["a", "b", "b", "a"]
     assert capsys.readouterr().err.splitlines()[-1] == "row, round 2 of 2, a: 4"
 
 
-def test_a_loop_that_fails_has_no_figures_and_without_the_control_there_is_no_row() -> None:
-    def measure(row: str, loop: str) -> int:
-        if loop == row:
-            raise process.WrongAnswer("why")
-        return 1
+def test_a_loop_that_fails_has_no_figures_and_without_the_control_nobody_has() -> None:
+    calls: list[str] = []
 
-    figures, failures = interleave(["other"], ["asyncio", "other"], 3, measure, str)
-    assert figures == {"other": {"asyncio": [1, 1, 1]}}
-    assert failures == ["other fails at other: why"]
-    figures, failures = interleave(["asyncio", "row"], ["asyncio", "other"], 1, measure, str)
-    assert figures == {"row": {"asyncio": [1], "other": [1]}}
-    assert failures == ["asyncio fails at asyncio: why"]
+    def failing(name: str) -> Callable[[str], int]:
+        def measure(loop: str) -> int:
+            calls.append(loop)
+            if loop == name and calls.count(loop) == 2:
+                raise process.WrongAnswer("why")
+            return 1
+
+        return measure
+
+    assert interleave("row", ["asyncio", "other"], 3, failing("other"), str) == (
+        {"asyncio": [1, 1, 1]},
+        {"other": "why"},
+    )
+    calls.clear()
+    assert interleave("row", ["asyncio", "other"], 3, failing("asyncio"), str) == ({}, {"asyncio": "why"})
 
 
 def test_ratios_are_taken_within_a_round() -> None:

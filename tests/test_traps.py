@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import resource
 import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -132,21 +134,62 @@ def state(pid: int) -> str:
 
 def test_an_idle_loop_makes_no_system_calls(loop_name):
     """tideway#308: it is in the one that waits, until there is something to do."""
-    refused = tracing_is_refused()
-    if refused:
-        pytest.skip(refused)
-    script = """
-        import ctypes, sys
-        ctypes.CDLL(None).prctl(0x59616D61, -1)  # PR_SET_PTRACER: anybody
+    assert_idle(
+        loop_name,
+        """
         loop = new_loop()
         loop.call_later(1000, int)
         loop.add_reader(0, loop.stop)
-        loop.call_soon(print, "ready")
-        loop.call_soon(sys.stdout.flush)
+        loop.call_soon(lambda: print("ready", flush=True))
         loop.run_forever()
         loop.close()
+        """,
+    )
+
+
+def test_an_idle_loop_with_many_connections_makes_no_system_calls(loop_name):
+    """tideway#308: what is idle costs nothing, whatever there is of it."""
+    many = min(10_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 100)
+    assert_idle(
+        loop_name,
+        f"""
+        import asyncio, os, resource, signal, socket
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+        peer = os.fork()
+        if peer == 0:
+            address = listener.getsockname()
+            listener.close()
+            kept = [socket.create_connection(address) for _ in range({many})]
+            signal.pause()
+        loop = new_loop()
+        loop.call_later(1000, int)
+        loop.add_reader(0, loop.stop)
+        made = []
+        class Idle(asyncio.Protocol):
+            def connection_made(self, transport):
+                made.append(transport)
+                if len(made) == {many}:
+                    print("ready", flush=True)
+        loop.run_until_complete(loop.create_server(Idle, sock=listener, backlog=4096))
+        loop.run_forever()
+        os.kill(peer, signal.SIGKILL)
+        os._exit(0)
+        """,
+    )
+
+
+def assert_idle(loop_name: str, script: str) -> None:
+    """Have a program say that it is ready, watch it do nothing, and have it end.
+
+    Says why it skips where a process may not be traced.
     """
-    source = FACTORIES[loop_name] + "\n".join(line.strip() for line in script.splitlines())
+    refused = tracing_is_refused()
+    if refused:
+        pytest.skip(refused)
+    traceable = "import ctypes\nctypes.CDLL(None).prctl(0x59616D61, -1)  # PR_SET_PTRACER: anybody\n"
+    source = FACTORIES[loop_name] + traceable + textwrap.dedent(script)
     with tempfile.NamedTemporaryFile("r") as trace:
         program = subprocess.Popen(
             [sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -154,8 +197,14 @@ def test_an_idle_loop_makes_no_system_calls(loop_name):
         with program:
             assert program.stdout.readline() == "ready\n"
             limit = time.monotonic() + PATIENCE
-            while state(program.pid) != "S" and time.monotonic() < limit:
-                time.sleep(0.01)  # it is on its way into the wait
+            switches = -1
+            # It is on its way into the wait, until it sleeps and nothing wakes it.
+            while (switches, state(program.pid)) != (context_switches(program.pid), "S"):
+                assert time.monotonic() < limit, "it does not come to rest"
+                switches = context_switches(program.pid)
+                time.sleep(0.1)
+            time.sleep(0.5)  # in which nothing happens
+            assert context_switches(program.pid) == switches
             command = ["strace", "-o", trace.name, "-p", str(program.pid)]
             tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
             assert "attached" in tracer.stderr.readline()
@@ -168,6 +217,12 @@ def test_an_idle_loop_makes_no_system_calls(loop_name):
     # The wait that attaching interrupts, and the one after it.
     assert 1 <= len(calls) <= 2
     assert all(name.startswith(("epoll_", "io_uring_enter", "restart")) for name in calls), calls
+
+
+def context_switches(pid: int) -> int:
+    """How often a process has been put to sleep, or another one in its place."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return sum(map(int, re.findall(r"ctxt_switches:\s*(\d+)", status)))
 
 
 @pytest.mark.parametrize("live", [True, False], ids=["open", "closed at exit"])

@@ -8,58 +8,31 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from dataclasses import dataclass
 
-from benchmarks import loops, network, process
-from benchmarks.demo import aiohttp_server, fastapi_app
+from benchmarks import loops, network, process, programs
 from benchmarks.rounds import Rounds, interleave
 
-
-@dataclass(frozen=True)
-class Program:
-    """A server, by its command line, and the one request that it is asked."""
-
-    command: str
-    path: str
-    body: str
-
-    def arguments(self, loop: str, port: int) -> list[str]:
-        return self.command.format(loop=loop, uvicorn_loop=loops.uvicorn_name(loop), port=port).split()
-
-
-PROGRAMS = {
-    "FastAPI on uvicorn": Program(
-        "-m uvicorn benchmarks.demo.fastapi_app:app --loop {uvicorn_loop} --port {port}"
-        " --log-level warning --no-access-log",
-        fastapi_app.PATH,
-        fastapi_app.BODY,
-    ),
-    "aiohttp": Program(
-        "-m benchmarks.demo.aiohttp_server --loop {loop} --port {port}",
-        aiohttp_server.PATH,
-        aiohttp_server.BODY,
-    ),
-}
+# The programs of the demo.
+SHOWN = ("fastapi", "aiohttp")
 
 
 class Servers:
     """One program on every loop at once. Each has a process of its own and uses no CPU while another is loaded."""
 
-    def __init__(self, program: Program, names: list[str], duration: float, stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self, program: programs.Program, names: list[str], duration: float, stack: contextlib.ExitStack
+    ) -> None:
         self.program = program
         self.duration = duration
         self.running = {}
         for loop in names:
             port = process.free_port()
-            self.running[loop] = stack.enter_context(
-                process.server(process.python(*program.arguments(loop, port)), port)
-            )
+            self.running[loop] = stack.enter_context(process.server(program.server(loop, port), port))
 
-    def measure(self, _: str, loop: str) -> process.Load:
+    def measure(self, loop: str) -> process.Load:
         """Loads the one on `loop`. Raises process.WrongAnswer when a response was wrong."""
         pid, port = self.running[loop]
-        request = ["http", f"127.0.0.1:{port}", "--path", self.program.path, "--expect", self.program.body]
-        return process.load(request, pid=pid, duration=self.duration)
+        return process.load(self.program.request(port), pid=pid, duration=self.duration)
 
 
 def main() -> int:
@@ -71,17 +44,18 @@ def main() -> int:
 
     process.binary("hotloop-load")
     names, missing = loops.installed(options.loops.split(","))
-    for line in missing:
-        print(line, file=sys.stderr)
+    for name, reason in missing.items():
+        print(f"{name} is left out: {reason}", file=sys.stderr)
     rounds: Rounds[process.Load] = {}
     failures = []
-    for name, program in PROGRAMS.items():
-        print(f"starting {name} on {', '.join(names)}", file=sys.stderr, flush=True)
+    for program in (programs.PROGRAMS[name] for name in SHOWN):
+        print(f"starting {program.about} on {', '.join(names)}", file=sys.stderr, flush=True)
         with contextlib.ExitStack() as stack:
             servers = Servers(program, names, options.duration, stack)
-            measured, failed = interleave([name], names, options.rounds, servers.measure, str)
-        rounds |= measured
-        failures += failed
+            measured, failed = interleave(program.about, names, options.rounds, servers.measure, str)
+        if measured:
+            rounds[program.about] = measured
+        failures += [f"{loop} fails at {program.about}: {reason}" for loop, reason in failed.items()]
     print(f"\nMedians of {options.rounds} rounds of {options.duration:g} s, 50 connections (lowest-highest ratio)\n")
     print(network.to_markdown(rounds))
     for line in failures:

@@ -8,9 +8,6 @@ from aiohttp import web
 
 from benchmarks import loops
 
-PATH = "/hello/world"
-BODY = '{"hello": "world"}'
-
 
 async def hello(request: web.Request) -> web.Response:
     return web.json_response({"hello": request.match_info["name"]})

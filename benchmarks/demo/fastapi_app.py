@@ -5,9 +5,6 @@ from __future__ import annotations
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-PATH = "/items/42?tag=new"
-BODY = '{"number":42,"name":"item 42","tags":["new"]}'
-
 
 class Item(BaseModel):
     number: int

@@ -1,30 +1,21 @@
 //! The CPU time of another process.
 
+use std::io;
 use std::time::Duration;
-use std::{fs, io};
 
-/// User and system time that a process with all its threads has used so far.
+use nix::time::{ClockId, clock_getcpuclockid};
+use nix::unistd::Pid;
+
+/// User and system time that a process with all its threads has used so far, to the nanosecond: the kernel's own clock of
+/// that process, not the hundredths of a second of `/proc`.
 ///
 /// # Errors
 ///
-/// When the process is gone, or the platform has no `/proc`.
+/// When the process is gone.
 pub(crate) fn of_process(pid: u32) -> io::Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let ticks = ticks(&stat)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "unreadable /proc/PID/stat"))?;
-    Ok(Duration::from_secs_f64(
-        ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
-    ))
-}
-
-/// utime + stime, the 14th and 15th field. The second field is the program's name in parentheses and may hold anything,
-/// so the count starts behind the last closing one.
-fn ticks(stat: &str) -> Option<u64> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(user + system)
+    let pid = i32::try_from(pid).map_err(io::Error::other)?;
+    let time = clock_getcpuclockid(Pid::from_raw(pid)).and_then(ClockId::now)?;
+    Ok(time.into())
 }
 
 #[cfg(test)]
@@ -32,12 +23,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn user_and_system_time_are_added() {
-        assert_eq!(
-            ticks("7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 30 12 5 5 20 0 1 0 9 0"),
-            Some(42)
-        );
-        assert_eq!(ticks("7 (name"), None);
-        assert_eq!(ticks("7 (name) S 1 7"), None);
+    fn a_process_that_computes_uses_time_and_one_that_is_not_there_has_none() {
+        let own = std::process::id();
+        let before = of_process(own).expect("this process is there");
+        while of_process(own).expect("still there") < before + Duration::from_millis(1) {}
+        assert!(of_process(u32::MAX).is_err());
+        assert!(of_process(1 << 23).is_err(), "more than any system has");
     }
 }

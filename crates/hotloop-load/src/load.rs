@@ -17,6 +17,7 @@ use crate::options::{Mode, Options};
 use crate::report::{Report, empty_histogram};
 use crate::socket::Socket;
 use crate::tls::Settings;
+use crate::websocket::WebSocket;
 
 /// Loads the server as `options` say and reports on the measured window.
 ///
@@ -28,6 +29,10 @@ pub(crate) fn run(options: &Options) -> io::Result<Report> {
         Mode::Echo { size } => Load::connect(options, |seed| Echo::new(*size, seed))?.measure(options),
         Mode::Download { megabytes } => {
             Load::connect(options, |_| Download::new(*megabytes))?.measure(options)
+        }
+        Mode::WebSocket { path, size } => {
+            let host = options.address.host();
+            Load::connect(options, |_| WebSocket::new(path, &host, *size))?.measure(options)
         }
         Mode::Http { path, expect } => {
             let request: Arc<[u8]> = http_request(path, &options.address.host()).into();

@@ -21,6 +21,7 @@ mod options;
 mod report;
 mod socket;
 mod tls;
+mod websocket;
 
 use std::process::ExitCode;
 

@@ -10,14 +10,15 @@ use crate::socket::Address;
 pub(crate) const USAGE: &str = "\
 usage: hotloop-load echo ADDRESS [--size BYTES] [OPTIONS]
        hotloop-load download ADDRESS [--megabytes N] [OPTIONS]
+       hotloop-load websocket ADDRESS [--path PATH] [--size BYTES] [OPTIONS]
        hotloop-load http ADDRESS [--path PATH] [--expect TEXT | --expect-file FILE] [OPTIONS]
 
 ADDRESS is host:port, udp:host:port (echo only; a message is a datagram), or unix:PATH.
 A download asks for so many megabytes again and again, and counts each megabyte as a request.
 
-  --size BYTES         echo: length of a message (default 1024)
+  --size BYTES         echo, websocket: length of a message (default 1024)
   --megabytes N        download: length of an answer (default 100)
-  --path PATH          http: what to GET (default /)
+  --path PATH          http, websocket: what to GET (default /)
   --expect TEXT        http: the body that every answer must have
   --expect-file FILE   http: the same, from a file
   --tls                over TLS; the server's certificate is not checked
@@ -53,6 +54,11 @@ pub(crate) enum Mode {
     Download {
         /// Megabytes an answer, at least 1.
         megabytes: usize,
+    },
+    WebSocket {
+        path: String,
+        /// Bytes a message, at least 1.
+        size: usize,
     },
     Http {
         path: String,
@@ -109,15 +115,22 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
     let mode = match mode.as_str() {
         "echo" => Mode::Echo { size },
         "download" => Mode::Download { megabytes },
+        "websocket" => Mode::WebSocket { path, size },
         "http" => Mode::Http { path, expect },
-        other => return Err(format!("the mode is echo, download or http, not {other:?}").into()),
+        other => return Err(format!("the mode is echo, download, websocket or http, not {other:?}").into()),
     };
     let address = Address::parse(address)?;
     if matches!(
         (&mode, &address),
-        (Mode::Http { .. } | Mode::Download { .. }, Address::Udp(_))
+        (
+            Mode::Http { .. } | Mode::WebSocket { .. } | Mode::Download { .. },
+            Address::Udp(_)
+        )
     ) {
-        return Err("http and downloads go over a stream".into());
+        return Err("http, websocket and downloads go over a stream".into());
+    }
+    if reconnect && matches!(mode, Mode::WebSocket { .. }) {
+        return Err("a WebSocket stays open".into());
     }
     if matches!((&mode, &address), (Mode::Echo { size }, Address::Udp(_)) if *size > MAX_DATAGRAM) {
         return Err(format!("a datagram has at most {MAX_DATAGRAM} bytes").into());
@@ -183,6 +196,8 @@ mod tests {
             &["gopher", "127.0.0.1:80"],
             &["echo", "nowhere"],
             &["http", "udp:127.0.0.1:80"],
+            &["websocket", "udp:127.0.0.1:80"],
+            &["websocket", "127.0.0.1:80", "--reconnect"],
             &["download", "udp:127.0.0.1:80"],
             &["download", "127.0.0.1:80", "--megabytes", "0"],
             &["echo", "udp:127.0.0.1:80", "--size", "65508"],

@@ -11,6 +11,11 @@ pub(crate) fn empty_histogram() -> io::Result<Histogram<u64>> {
     Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(io::Error::other)
 }
 
+/// The percentiles of latency that are told: of which a distribution is drawn.
+const PERCENTILES: [f64; 14] = [
+    0.0, 1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.99, 100.0,
+];
+
 /// The figures of the measured window.
 pub(crate) struct Report {
     /// Right answers that were complete within the window.
@@ -47,14 +52,19 @@ impl Report {
             }
             _ => String::from("null"),
         };
+        let percentiles = PERCENTILES.map(|percentile| {
+            let latency = microseconds(percentile / 100.0);
+            format!("[{percentile}, {latency:.1}]")
+        });
         format!(
             "{{\"requests\": {}, \"seconds\": {seconds:.6}, \"requests_per_second\": {:.1}, \"p50_us\": {:.1}, \
-             \"p99_us\": {:.1}, \"server_cpu_us_per_request\": {cpu}, \"errors\": {}}}",
+             \"p99_us\": {:.1}, \"server_cpu_us_per_request\": {cpu}, \"errors\": {}, \"percentiles_us\": [{}]}}",
             self.requests,
             self.requests as f64 / seconds,
             microseconds(0.50),
             microseconds(0.99),
             self.errors.len(),
+            percentiles.join(", "),
         )
     }
 }
@@ -84,7 +94,9 @@ mod tests {
         assert_eq!(
             report.to_json(),
             "{\"requests\": 100, \"seconds\": 2.000000, \"requests_per_second\": 50.0, \"p50_us\": 50.0, \
-             \"p99_us\": 99.0, \"server_cpu_us_per_request\": 10.000, \"errors\": 0}"
+             \"p99_us\": 99.0, \"server_cpu_us_per_request\": 10.000, \"errors\": 0, \"percentiles_us\": [[0, 1.0], \
+             [1, 1.0], [5, 5.0], [10, 10.0], [25, 25.0], [50, 50.0], [75, 75.0], [90, 90.0], [95, 95.0], [99, 99.0], [99.5, 100.0], \
+             [99.9, 100.0], [99.99, 100.0], [100, 100.0]]}"
         );
         assert!(report.is_good());
     }
