@@ -33,7 +33,7 @@ def prepare(library: Library, target: Path) -> Environment:
 
     Raises `SuiteError` where that fails.
     """
-    directory = target / library.name
+    directory = target.absolute() / library.name
     directory.mkdir(parents=True, exist_ok=True)
     environment = Environment(directory, directory / "tests", directory / "venv" / "bin" / "python")
     stamp = directory / "prepared"

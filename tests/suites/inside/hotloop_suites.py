@@ -4,7 +4,8 @@ All that the libraries' fixtures make (pytest-asyncio's runners, anyio's, aiohtt
 from asyncio's names and its default policy; there the loop under test is put, before any of them is imported. That is
 done on the control as well, with stock asyncio's loop, so that the only difference between two runs is the loop.
 
-This file and its neighbour are the only ones of the project that a suite can import.
+This file and its neighbour are the only ones of the project that a suite can import. They are imported before pytest
+is, which has a word for that: PYTEST_DONT_REWRITE.
 """
 
 from __future__ import annotations
