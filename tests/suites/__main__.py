@@ -37,7 +37,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     known = libraries(options.libraries)
     if options.list:
-        print(*known, *(f"{table['library']}: {table['reason']}" for table in tables("not_run", options.registry)), sep="\n")
+        print(
+            *known,
+            *(f"{table['library']}: {table['reason']}" for table in tables("not_run", options.registry)),
+            sep="\n",
+        )
         return 0
     if unknown := [name for name in options.names if name not in known]:
         print(f"no such library: {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
@@ -72,9 +76,7 @@ def _suite(library: Library, options: argparse.Namespace) -> Counter[str]:
                 only = {test for test in stock.collected for glob in options.tests if fnmatch.fnmatchcase(test, glob)}
             tested = _run(library, made, loop, patterns, only, extra, options)
 
-            def alone(
-                test: str, which: str, loop: str = loop, patterns: tuple[str, ...] = patterns
-            ) -> Result:
+            def alone(test: str, which: str, loop: str = loop, patterns: tuple[str, ...] = patterns) -> Result:
                 where = STOCK if which == "stock" else loop
                 run = execute.execute(library, made, where, patterns, {test}, extra)
                 return run.tests.get(test, verdict.MISSING)
@@ -107,7 +109,10 @@ def _run(
     found = Counter(result.outcome for result in run.tests.values())
     how = ", ".join(f"{count} {outcome}" for outcome, count in found.most_common())
     loops = ", ".join(f"{name} in {len(processes)}" for name, processes in run.processes.items())
-    print(f"{library.name} {library.version} on {loop}: {how} in {run.seconds} s; processes: {loops or 'none'}", flush=True)
+    print(
+        f"{library.name} {library.version} on {loop}: {how} in {run.seconds} s; processes: {loops or 'none'}",
+        flush=True,
+    )
     return run
 
 
@@ -126,9 +131,7 @@ def _whole(tested: Run, stock: Run, loop: str) -> dict[str, Verdict]:
     return found
 
 
-def _report(
-    library: Library, loop: str, tested: Run, stock: Run, verdicts: dict[str, Verdict], target: Path
-) -> None:
+def _report(library: Library, loop: str, tested: Run, stock: Run, verdicts: dict[str, Verdict], target: Path) -> None:
     counts = verdict.counts(verdicts)
     for test, found in verdicts.items():
         if found.verdict in ("failed", "unsteady", "stock"):
@@ -136,7 +139,10 @@ def _report(
             print(f"{label} {test}")
             if found.verdict == "failed":
                 print(_indent(_tail(found.reason)))
-    print(f"{library.name} on {loop}: {', '.join(f'{count} {name}' for name, count in counts.items() if count)}", flush=True)
+    print(
+        f"{library.name} on {loop}: {', '.join(f'{count} {name}' for name, count in counts.items() if count)}",
+        flush=True,
+    )
     about = {
         "library": library.name,
         "version": library.version,
@@ -156,11 +162,15 @@ def _report(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("suites", description="Libraries' own test suites, on hotloop and on stock asyncio.")
+    parser = argparse.ArgumentParser(
+        "suites", description="Libraries' own test suites, on hotloop and on stock asyncio."
+    )
     parser.add_argument("names", nargs="*", help="libraries; all without any")
     parser.add_argument("--loop", action="append", help="hotloop (default), proactor, or module:Class; may be repeated")
     parser.add_argument("--tests", action="append", help="only tests whose ids match this pattern; may be repeated")
-    parser.add_argument("--target", type=Path, default=Path("target/suites"), help="where all of it lies (default: target/suites)")
+    parser.add_argument(
+        "--target", type=Path, default=Path("target/suites"), help="where all of it lies (default: target/suites)"
+    )
     parser.add_argument("--libraries", type=Path, default=HERE / "libraries.toml", help="another libraries.toml")
     parser.add_argument("--registry", type=Path, default=HERE / "registry", help="another directory of registries")
     parser.add_argument("--list", action="store_true", help="print the libraries, and those that cannot be run and why")

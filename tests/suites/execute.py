@@ -77,7 +77,7 @@ def execute(
             )  # fmt: skip
             results = Path(scratch, f"results-{attempt}")
             variables = {
-                "PYTHONPATH": str(INSIDE),
+                "PYTHONPATH": os.pathsep.join(filter(None, [str(INSIDE), os.environ.get("PYTHONPATH", "")])),
                 "HOTLOOP_SUITES_LOOP": loop,
                 "HOTLOOP_SUITES_RESULTS": str(results),
                 "HOTLOOP_SUITES_WANTED": str(wanted),

@@ -68,7 +68,9 @@ def entries(registry: str, library: str, loop: str, directory: Path = HERE / "re
     return [
         Entry(tuple(table["tests"]), table["reason"])
         for table in tables(registry, directory)
-        if table["library"] == library and loop in table.get("loops", [loop]) and python_matches(table.get("python", ""))
+        if table["library"] == library
+        and loop in table.get("loops", [loop])
+        and python_matches(table.get("python", ""))
     ]
 
 

@@ -48,7 +48,9 @@ def assign(entries: Iterable[Entry], tests: Collection[str]) -> dict[str, Entry]
     return assigned
 
 
-def compare(tested: Run, stock: Run, divergences: dict[str, Entry], alone: Callable[[str, str], Result]) -> dict[str, Verdict]:
+def compare(
+    tested: Run, stock: Run, divergences: dict[str, Entry], alone: Callable[[str, str], Result]
+) -> dict[str, Verdict]:
     """The verdict on every test that ran on either loop.
 
     `alone` runs one test by itself, on the loop `"tested"` or `"stock"`.
@@ -64,14 +66,18 @@ def compare(tested: Run, stock: Run, divergences: dict[str, Entry], alone: Calla
             verdicts[test] = Verdict(verdict, result.detail, result, control.outcome)
     for test in different:
         result, control = tested.tests.get(test, MISSING), stock.tests.get(test, MISSING)
-        verdicts[test] = Verdict("failed", f"{result.outcome}, {control.outcome} on stock: {result.detail}", result, control.outcome)
+        verdicts[test] = Verdict(
+            "failed", f"{result.outcome}, {control.outcome} on stock: {result.detail}", result, control.outcome
+        )
         if test in divergences or len(different) > ALONE:
             continue
         again = alone(test, "tested")
         if not _differs(again, control):
             verdicts[test] = Verdict("unsteady", result.detail, again, control.outcome)
         elif not _differs(again, stock_alone := alone(test, "stock")):
-            verdicts[test] = Verdict("stock", f"{again.outcome} alone, on stock too: {again.detail}", again, stock_alone.outcome)
+            verdicts[test] = Verdict(
+                "stock", f"{again.outcome} alone, on stock too: {again.detail}", again, stock_alone.outcome
+            )
     for test, entry in divergences.items():
         found = verdicts.get(test)
         if found is None or found.verdict != "failed":
