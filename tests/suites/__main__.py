@@ -13,6 +13,7 @@ import argparse
 import fnmatch
 import json
 import platform
+import signal
 import sys
 from collections import Counter
 from dataclasses import asdict
@@ -34,6 +35,8 @@ STOCK = "asyncio"
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs what `arguments` ask for and returns the exit status."""
+    # The process of a suite has a session of its own: it must be ended by whoever ends this one.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     options = _parser().parse_args(arguments)
     known = libraries(options.libraries)
     if options.list:
