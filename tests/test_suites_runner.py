@@ -104,7 +104,9 @@ class Bench:
         for registry in ("divergence", "left_out", "not_run"):
             self.register(registry)
         (directory / "libraries.toml").write_text(
-            '[sample]\nversion = "1"\nrequirements = []\ntake = []\narguments = ["-p", "no:xdist", "test_sample.py"]\n'
+            '[sample]\nversion = "1"\nrequirements = []\ntake = []\n'
+            # Other plugins are of no use to it, and take longer to load than its tests to run.
+            'environment = { PYTEST_DISABLE_PLUGIN_AUTOLOAD = "1" }\narguments = ["-p", "pytest_timeout", "test_sample.py"]\n'
         )
 
     def suite(self, source: str) -> None:
