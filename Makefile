@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export VIRTUAL_ENV := $(abspath $(VENV))
 export PYO3_PYTHON := $(abspath $(BIN))/python
 
-.PHONY: demo test fuzz conformance asan free-threaded lint build load gate bench bench-quick clean
+.PHONY: demo test fuzz conformance ecosystem asan free-threaded lint build load gate bench bench-quick clean
 
 # FastAPI under uvicorn and aiohttp on hotloop, asyncio and uvloop: about a minute behind the set-up.
 demo: build load $(VENV)/demo.installed $(VENV)/peers.installed
@@ -39,6 +39,13 @@ conformance: build
 conformance-3.%:
 	scripts/interpreters.sh
 	scripts/in-interpreter --build 3.$* python tests/conformance --loop $(LOOP) --json target/conformance-3.$*.json
+
+# The libraries' own test suites, on LOOPS and on stock asyncio: LIBRARIES of them, or all, in an hour or more.
+LIBRARIES ?=
+LOOPS ?= hotloop proactor
+ecosystem: build
+	scripts/services.sh
+	$(BIN)/python tests/suites $(LIBRARIES) $(addprefix --loop ,$(LOOPS))
 
 # The engine's tests under AddressSanitizer, which stable Rust has only behind this door.
 asan:

@@ -71,9 +71,9 @@ def resolve(name: str) -> type:
     return found
 
 
-def install(tested: type) -> Census:
+def install(tested: type, census_of: type[Census] = Census) -> Census:
     """Puts `tested` where the suite makes its loops and returns the count of loops made from now on."""
-    census = Census(tested)
+    census = census_of(tested)
     _count_made(asyncio.base_events.BaseEventLoop, census, unless=tested)
     tested = _count_made(tested, census)
     if tested is not STOCK:
