@@ -16,13 +16,18 @@ use crate::handles;
 ///
 /// # Errors
 /// The kernel's, and what a signal handler raises.
-pub(super) fn wait_for_io<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+pub(super) fn wait_for_io<'py>(
+    this: This<'_, 'py, Loop>,
+    call: Call<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     let given = match call.get(0).filter(|seconds| !seconds.is_none()) {
         None => None,
         Some(seconds) => {
             let seconds: f64 = seconds.extract()?;
-            Some(Duration::from_secs_f64(seconds.max(0.0).min(MAXIMUM_WAIT)))
+            let longest = Duration::from_secs_f64(MAXIMUM_WAIT);
+            // A time that is not a number does not wait.
+            Some(Duration::try_from_secs_f64(seconds.max(0.0)).map_or(longest, |given| given.min(longest)))
         }
     };
     this.find_own_time()?;
@@ -81,7 +86,9 @@ pub(super) fn ready_count<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py,
 /// # Errors
 /// What a class of handles of somebody's own raises.
 pub(super) fn take_timer(this: This<'_, '_, Loop>, timer: &Object) -> PyResult<()> {
-    let Ok(mut engine) = this.engine() else { return Ok(()) };
+    let Ok(mut engine) = this.engine() else {
+        return Ok(());
+    };
     let taken = engine.timers().remove(|other| other.is(&timer.bind(this.py())));
     drop(engine);
     taken.map_or(Ok(()), |taken| handles::unschedule(this.py(), &taken))

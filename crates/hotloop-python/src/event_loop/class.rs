@@ -6,8 +6,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyString, PyType};
 
 use super::{
-    CLASS, Loop, begin_running, by_hand, construct, create_future, create_task, delegated, end_running, get_debug,
-    is_closed, registry, release, run_once, scheduling, stop, watching, write_to_self,
+    CLASS, Loop, begin_running, by_hand, construct, create_future, create_task, delegated, end_running,
+    get_debug, is_closed, registry, release, run_once, scheduling, stop, watching, write_to_self,
 };
 use crate::answers::{bool_object, object_or_none};
 use crate::ffi::{ClassBuilder, Object, This};

@@ -278,7 +278,12 @@ fn a_host_takes_what_is_queued_and_the_io_is_handled_behind_a_wait() -> io::Resu
         }
         program.event_loop.end_turn();
     })?;
-    let expected = [Seen::Callback(2), Seen::Timer(3), Seen::Callback(5), Seen::Callback(4)];
+    let expected = [
+        Seen::Callback(2),
+        Seen::Timer(3),
+        Seen::Callback(5),
+        Seen::Callback(4),
+    ];
     assert_eq!(by_hand, expected);
     assert_eq!(rest, [Seen::Callback(1)]);
     Ok(())
