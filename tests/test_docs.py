@@ -93,6 +93,13 @@ def known_tests() -> set[str]:
     }
 
 
+def test_every_test_named_beside_a_difference_exists():
+    page = (ROOT / "docs" / "differences.md").read_text()
+    named = set(re.findall(r"`(test_\S+?::\S+?)`", page))
+    assert len(named) > 50
+    assert named - known_tests() == set()
+
+
 def test_every_integration_has_a_test_that_exists():
     rows = [row for row in table_rows(ROOT / "docs" / "integrations.md") if row[0]]
     assert len(rows) > 15

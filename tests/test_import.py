@@ -80,3 +80,59 @@ def test_the_public_names_are_there():
     for name in ("SelectorEventLoop", "new_event_loop", "run", "install", "uninstall", "EventLoopPolicy"):
         assert name in hotloop.__all__
         assert hasattr(hotloop, name)
+
+
+def test_what_was_replaced_before_the_import_is_called():
+    """logfire#2186: tools patch asyncio when they are imported, which may be first."""
+    output = run_script(
+        """
+        import asyncio, asyncio.base_events, functools, socket
+
+        seen = set()
+
+        def watch(owner, name):
+            original = getattr(owner, name)
+
+            @functools.wraps(original)
+            def watched(*args, **kwargs):
+                seen.add(original.__qualname__)
+                return original(*args, **kwargs)
+
+            setattr(owner, name, watched)
+
+        watch(asyncio.Handle, "_run")
+        watch(asyncio.Handle, "cancel")
+        watch(asyncio.StreamReader, "feed_data")
+        watch(socket, "getaddrinfo")
+
+        class Socket(socket.socket):
+            def __init__(self, *args, **kwargs):
+                seen.add("socket")
+                super().__init__(*args, **kwargs)
+
+        socket.socket = Socket
+
+        import hotloop
+
+        async def serve(reader, writer):
+            writer.write(await reader.read())
+            writer.close()
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            loop.call_soon(int).cancel()
+            async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+                address = server.sockets[0].getsockname()
+                await loop.getaddrinfo("127.0.0.1", 80)
+                reader, writer = await asyncio.open_connection(*address)
+                writer.write(b"x")
+                writer.write_eof()
+                assert await reader.read() == b"x"
+                writer.close()
+                await writer.wait_closed()
+
+        hotloop.run(main())
+        print(sorted(seen))
+        """
+    )
+    assert output == "['Handle._run', 'Handle.cancel', 'StreamReader.feed_data', 'getaddrinfo', 'socket']\n"

@@ -9,5 +9,5 @@ from typing import Any
 def own(module: ModuleType, name: str) -> Any:
     """A function or a class as its module defines it; ``None`` where somebody has replaced it already."""
     found = getattr(module, name)
-    function = found.__init__ if isinstance(found, type) else found
+    function = vars(found).get("__init__") if isinstance(found, type) else found
     return found if getattr(function, "__globals__", None) is vars(module) else None

@@ -13,7 +13,7 @@ import sys
 import threading
 import warnings
 from asyncio import get_running_loop
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from ._loop import EventLoop, ProactorEventLoop, SelectorEventLoop

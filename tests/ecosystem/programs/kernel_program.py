@@ -18,6 +18,6 @@ with warnings.catch_warnings():
 
     asyncio.set_event_loop_policy(Policy())
 
-from ipykernel.kernelapp import IPKernelApp  # noqa: E402
+from ipykernel.kernelapp import IPKernelApp
 
 IPKernelApp.launch_instance(argv=sys.argv[2:])

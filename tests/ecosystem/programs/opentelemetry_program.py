@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 
 os.environ["OTEL_PYTHON_ASYNCIO_COROUTINE_NAMES_TO_TRACE"] = "outer,inner,failing,echo"
 os.environ["OTEL_PYTHON_ASYNCIO_TO_THREAD_FUNCTION_NAMES_TO_TRACE"] = "computed"
 os.environ["OTEL_PYTHON_ASYNCIO_FUTURE_TRACE_ENABLED"] = "true"
 
-from chosen import answer, package_of, run  # noqa: E402
-from opentelemetry import trace  # noqa: E402
-from opentelemetry.instrumentation.asyncio import AsyncioInstrumentor  # noqa: E402
-from opentelemetry.sdk.trace import TracerProvider  # noqa: E402
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: E402
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter  # noqa: E402
+from chosen import answer, package_of, run
+from opentelemetry import trace
+from opentelemetry.instrumentation.asyncio import AsyncioInstrumentor
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 exporter = InMemorySpanExporter()
 provider = TracerProvider()
@@ -63,10 +64,8 @@ async def main() -> str:
         async with asyncio.TaskGroup() as group:
             group.create_task(inner())
         assert await asyncio.to_thread(computed) == 42
-        try:
+        with contextlib.suppress(ZeroDivisionError):
             await asyncio.create_task(failing())
-        except ZeroDivisionError:
-            pass
         future = loop.create_future()
         loop.call_later(0.001, future.set_result, None)
         await asyncio.ensure_future(future)
