@@ -202,13 +202,18 @@ def readme_block(run: Run) -> str:
     )
     parts = [
         BEGIN,
-        textwrap.fill(first, 120),
+        paragraph(first),
         table(["", "hotloop", "best other", "uvloop", "asyncio"], lines),
         f"![{PLOTTED['best-other']}](docs/plots/best-other.svg)",
-        textwrap.fill(last, 120),
+        paragraph(last),
         END,
     ]
     return "\n\n".join(parts)
+
+
+def paragraph(text: str) -> str:
+    """A text in lines of the usual width; no word is divided, since Markdown would put a space there."""
+    return textwrap.fill(text, 120, break_on_hyphens=False, break_long_words=False)
 
 
 def with_block(text: str, block: str) -> str:
