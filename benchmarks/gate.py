@@ -2,6 +2,7 @@
 
     python -m benchmarks.gate             compare; the exit status is 1 where a row needs more than it may
     python -m benchmarks.gate --record    put what is measured on record
+    python -m benchmarks.gate --rows future,echo_sock
 
 Instructions are counted by callgrind, so neither the machine's speed nor its load matters. A row runs twice, and the
 difference of the two runs is that of their lengths: what starting costs is in neither figure. Two figures are kept:
@@ -87,10 +88,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--record", action="store_true", help="put what is measured on record")
     parser.add_argument("--strict", action="store_true", help="fail where nothing can be compared")
+    names = [row.__name__ for row in ROWS]
+    parser.add_argument("--rows", default=",".join(names), help="names, with commas between them (all)")
+    parser.add_argument("--loop", default=MEASURED, help="another loop than %(default)s, to try the gate itself")
     parser.add_argument("--run", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    rows = {row: count for row, count in ROWS.items() if row.__name__ in options.rows.split(",")}
+    if not rows or len(rows) != len(options.rows.split(",")):
+        parser.error(f"the rows are {', '.join(names)}")
+    if options.record and (len(rows) < len(ROWS) or options.loop != MEASURED):
+        parser.error(f"a record is of all rows on {MEASURED}")
     if options.run:
-        run(options.run)
+        run(options.run, rows)
         return 0
 
     if shutil.which("valgrind") is None:
@@ -98,7 +107,7 @@ def main() -> int:
     records = json.loads(RECORDS.read_text()) if RECORDS.exists() else {}
     if key() not in records and not options.record:
         return skip(f"there is no record for {key()}", strict=options.strict)
-    figures = measure()
+    figures = measure(options.loop, rows)
     if options.record:
         record = {"builds": builds(), "rows": {row: asdict(figure) for row, figure in figures.items()}}
         RECORDS.write_text(json.dumps(dict(sorted({**records, key(): record}.items())), indent=1) + "\n")
@@ -157,12 +166,12 @@ def compare(figures: dict[str, Figure], record: dict[str, Figure], tolerance: fl
     return lines, worse
 
 
-def measure() -> dict[str, Figure]:
-    """The figures of every row. Both loops run side by side, which instructions do not mind."""
+def measure(loop: str, rows: dict[Row, int]) -> dict[str, Figure]:
+    """The figures of these rows. Both loops run side by side, which instructions do not mind."""
     with ThreadPoolExecutor(2) as threads:
-        control, ours = threads.map(counted, (loops.CONTROL, MEASURED))
+        control, ours = threads.map(lambda each: counted(each, rows), (loops.CONTROL, loop))
     figures = {}
-    for row, count in ROWS.items():
+    for row, count in rows.items():
         name, more = row.__name__, count * (LONGER - 1)
         own, total, asyncio_total = (
             (counts[name, LONGER] - counts[name, 1]) / more
@@ -176,11 +185,12 @@ def measure() -> dict[str, Figure]:
     return figures
 
 
-def counted(loop: str) -> dict[tuple[str, int], Counts]:
-    """The instructions of every row on a loop, by its name and by how many times as long it was."""
+def counted(loop: str, rows: dict[Row, int]) -> dict[tuple[str, int], Counts]:
+    """The instructions of these rows on a loop, by its name and by how many times as long it was."""
     with tempfile.TemporaryDirectory() as directory:
         valgrind = ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={directory}/%p"]
         command = [*valgrind, sys.executable, "-m", "benchmarks.gate", "--run", loop]
+        command += ["--rows", ",".join(row.__name__ for row in rows)]
         # Hashes decide the order of sets and where dictionaries collide.
         environment = {**os.environ, "PYTHONHASHSEED": "0"}
         done = subprocess.run(
@@ -190,8 +200,8 @@ def counted(loop: str) -> dict[tuple[str, int], Counts]:
         return {(row, int(times)): parse(Path(directory, pid).read_text()) for row, times, pid in runs}
 
 
-def run(loop: str) -> None:
-    """Runs every row on a loop, below valgrind. Each run is a process of its own, a copy of this one.
+def run(loop: str, rows: dict[Row, int]) -> None:
+    """Runs these rows on a loop, below valgrind. Each run is a process of its own, a copy of this one.
 
     So what is imported is the same in all of them, and costs once. A line for each goes to standard output: the row,
     how many times as long it was, the process, by which callgrind names its file.
@@ -200,7 +210,7 @@ def run(loop: str) -> None:
     gc.disable()
     factory = loops.factory(loop)
     factory().close()
-    for row, count in ROWS.items():
+    for row, count in rows.items():
         for times in (1, LONGER):
             pid = os.fork()
             if pid == 0:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,15 +192,28 @@ def readme_block(run: Run) -> str:
     means = mean(each.against_best for each in found.values())
     python = run.python.partition(" (")[0]
     begun = run.begun.partition(" ")[0]
-    return (
-        f"{BEGIN}\n\n"
+    first = (
         "What an operation costs on hotloop, and how many times that on other loops, medians of interleaved rounds. "
-        f"The best other loop costs {means} times as much (geometric mean of {len(found)} rows).\n\n"
-        f"{table(['', 'hotloop', 'best other', 'uvloop', 'asyncio'], lines)}\n\n"
-        "![How many times hotloop's cost the best other loop has, by row](docs/plots/best-other.svg)\n\n"
-        f"{begun}, {run.machine}, {run.kernel}, {python}. All rows, the versions of all loops and the spread of the "
-        f"rounds are in [docs/benchmarks.md](docs/benchmarks.md).\n\n{END}"
+        f"The best other loop costs {means} times as much (geometric mean of {len(found)} rows)."
     )
+    last = (
+        f"{begun}, {run.machine}, {run.kernel}, {python}. All rows, the versions of all loops and the spread of the "
+        "rounds are in [docs/benchmarks.md](docs/benchmarks.md)."
+    )
+    parts = [
+        BEGIN,
+        paragraph(first),
+        table(["", "hotloop", "best other", "uvloop", "asyncio"], lines),
+        f"![{PLOTTED['best-other']}](docs/plots/best-other.svg)",
+        paragraph(last),
+        END,
+    ]
+    return "\n\n".join(parts)
+
+
+def paragraph(text: str) -> str:
+    """A text in lines of the usual width; no word is divided, since Markdown would put a space there."""
+    return textwrap.fill(text, 120, break_on_hyphens=False, break_long_words=False)
 
 
 def with_block(text: str, block: str) -> str:
