@@ -15,7 +15,6 @@ from pathlib import Path
 
 from library import Library, SuiteError
 
-
 CONFIGURATION = ("pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
 
 
