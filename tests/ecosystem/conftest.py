@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import shutil
-import signal
 import ssl
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trustme
 
 from harness import refusal
 
-from .harness import LoopUnderTest, ServerProcess, UvicornServers, on_free_port
+from .harness import LoopUnderTest, UvicornServers
+from .services import PostgreSQL, Redis, run_postgresql, run_redis
 
 #: The oracle, and the loops that are compared with it. `HOTLOOP_ECOSYSTEM_FACTORY` puts another loop in the
 #: selector's place ("uvloop:new_event_loop"), to learn whether a failure here is hotloop's alone.
@@ -102,136 +101,34 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return made
 
 
-def require(program: str, *places: str) -> str:
-    """The path of a service's program.
+@contextlib.contextmanager
+def required() -> Iterator[None]:
+    """Skips where a service is neither installed nor could be.
 
-    Skips where it is neither installed nor could be; where ``scripts/services.sh`` would install it, its absence is a
-    failure, so that a run with fewer tests is never taken for a whole one.
+    Where ``scripts/services.sh`` would install it, its absence is a failure, so that a run with fewer tests is never
+    taken for a whole one.
     """
-    path = shutil.which(program, path=os.pathsep.join([*places, os.environ.get("PATH", os.defpath)]))
-    if path is not None:
-        return path
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        pytest.fail(f"{program} is not installed: run scripts/services.sh")
-    pytest.skip(f"{program} is not installed, and installing it takes root and apt-get")
-
-
-@dataclass(frozen=True)
-class PostgreSQL:
-    """A running PostgreSQL that only this session uses. It speaks TLS where asked, on TCP only."""
-
-    port: int
-    sockets: str
-    """The directory of its Unix socket."""
-    user: str
-
-    @property
-    def tcp(self) -> dict[str, Any]:
-        """Arguments of ``asyncpg.connect`` that reach it over TCP, without TLS."""
-        return {"host": "127.0.0.1", "port": self.port, "user": self.user, "database": "postgres", "ssl": False}
-
-    @property
-    def unix(self) -> dict[str, Any]:
-        """Arguments of ``asyncpg.connect`` that reach it over its Unix socket."""
-        return {"host": self.sockets, "port": self.port, "user": self.user, "database": "postgres"}
+    try:
+        yield
+    except FileNotFoundError as missing:
+        if os.geteuid() == 0 and shutil.which("apt-get"):
+            pytest.fail(f"{missing}: run scripts/services.sh")
+        pytest.skip(f"{missing}, and installing it takes root and apt-get")
 
 
 @pytest.fixture(scope="session")
 def postgresql(certificates: Certificates) -> Iterator[PostgreSQL]:
-    """A PostgreSQL of Debian's package, in a directory of its own."""
-    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: -int(path.parent.name))
-    places = [str(path) for path in installed]
-    initdb, postgres = require("initdb", *places), require("postgres", *places)
-    # It refuses to run as root. The package made a user for it; its directory then must lie where that user may go.
-    account: dict[str, Any] = {}
-    directory = Path(tempfile.mkdtemp(prefix="hotloop-postgresql-"))
-    if os.geteuid() == 0:
-        account = {"user": "postgres", "group": "postgres", "extra_groups": []}
-        shutil.chown(directory, "postgres", "postgres")
-    try:
-        cluster = directory / "cluster"
-        made = subprocess.run(
-            [initdb, "--pgdata", str(cluster), "--username", "hotloop", "--auth", "trust", "--no-sync", "-E", "UTF8"],
-            capture_output=True,
-            text=True,
-            cwd=directory,
-            env={"PATH": os.defpath, "LC_ALL": "C"},
-            **account,
-        )
-        assert made.returncode == 0, made.stderr
-        for name, source in (("server.crt", certificates.chain), ("server.key", certificates.key)):
-            shutil.copyfile(source, cluster / name)
-            (cluster / name).chmod(0o600)
-            if account:
-                shutil.chown(cluster / name, "postgres", "postgres")
-        settings = {
-            "listen_addresses": "127.0.0.1",
-            "unix_socket_directories": str(directory),
-            "ssl": "on",
-            "fsync": "off",
-            "max_connections": "60",
-        }
-
-        def start(port: int) -> tuple[ServerProcess, int]:
-            options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-            server = ServerProcess(
-                [postgres, "-D", str(cluster), "-p", str(port), *options], cwd=directory, env={"LC_ALL": "C"}, **account
-            )
-            try:
-                server.wait_for("database system is ready to accept connections")
-            except BaseException:
-                server.kill()
-                raise
-            return server, port
-
-        server, port = on_free_port(start)
-        try:
-            yield PostgreSQL(port, str(directory), "hotloop")
-            # SIGINT is its fast shutdown: it ends the sessions that are left, and itself with 0.
-            server.send_signal(signal.SIGINT)
-            assert server.wait() == 0, server.output
-        finally:
-            server.kill()
-    finally:
-        shutil.rmtree(directory)
-
-
-@dataclass(frozen=True)
-class Redis:
-    """A running Redis that only this session uses."""
-
-    port: int
-    path: str
-    """Its Unix socket."""
+    """A PostgreSQL for this session. It speaks TLS where asked, on TCP only."""
+    with contextlib.ExitStack() as stack:
+        with required():
+            running = stack.enter_context(run_postgresql(certificates.chain, certificates.key))
+        yield running
 
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[Redis]:
-    """A Redis of Debian's package, keeping nothing on disk."""
-    program = require("redis-server")
-    directory = Path(tempfile.mkdtemp(prefix="hotloop-redis-"))
-    path = str(directory / "socket")
-
-    def start(port: int) -> tuple[ServerProcess, int]:
-        server = ServerProcess(
-            [
-                *(program, "--port", str(port), "--bind", "127.0.0.1", "--unixsocket", path),
-                *("--dir", str(directory), "--save", "", "--appendonly", "no", "--daemonize", "no"),
-            ]
-        )
-        try:
-            server.wait_for("eady to accept connections")
-        except BaseException:
-            server.kill()
-            raise
-        return server, port
-
-    try:
-        server, port = on_free_port(start)
-        try:
-            yield Redis(port, path)
-            assert server.stop() == 0
-        finally:
-            server.kill()
-    finally:
-        shutil.rmtree(directory)
+    """A Redis for this session."""
+    with contextlib.ExitStack() as stack:
+        with required():
+            running = stack.enter_context(run_redis())
+        yield running

@@ -87,10 +87,15 @@ def _suite(library: Library, options: argparse.Namespace) -> Counter[str]:
             collected = tested.collected | stock.collected
             skipped = verdict.assign(left_out, collected)
             divergences = verdict.assign(entries("divergence", library.name, loop, options.registry), collected)
+            if only is not None:
+                skipped = {test: entry for test, entry in skipped.items() if test in only}
+                divergences = {test: entry for test, entry in divergences.items() if test in only}
             verdicts = verdict.compare(tested, stock, divergences, alone)
             verdicts |= {test: Verdict("left out", entry.reason) for test, entry in skipped.items()}
             verdicts |= _whole(tested, stock, loop)
-            _report(library, loop, tested, stock, verdicts, options.target)
+            part = "" if only is None else "-part"
+            path = options.target / f"{library.name}-{loop.replace(':', '.')}{part}.json"
+            _report(library, loop, tested, stock, verdicts, path)
             total.update(verdict.counts(verdicts))
     return total
 
@@ -134,7 +139,7 @@ def _whole(tested: Run, stock: Run, loop: str) -> dict[str, Verdict]:
     return found
 
 
-def _report(library: Library, loop: str, tested: Run, stock: Run, verdicts: dict[str, Verdict], target: Path) -> None:
+def _report(library: Library, loop: str, tested: Run, stock: Run, verdicts: dict[str, Verdict], path: Path) -> None:
     counts = verdict.counts(verdicts)
     for test, found in verdicts.items():
         if found.verdict in ("failed", "unsteady", "stock"):
@@ -160,7 +165,6 @@ def _report(library: Library, loop: str, tested: Run, stock: Run, verdicts: dict
         "trouble": tested.trouble,
         "tests": {test: asdict(found) for test, found in sorted(verdicts.items())},
     }
-    path = target / f"{library.name}-{loop.replace(':', '.')}.json"
     path.write_text(json.dumps(about, indent=1) + "\n")
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from library import Library, SuiteError
 
+CONFIGURATION = ("pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
+
 
 @dataclass(frozen=True)
 class Environment:
@@ -37,7 +39,8 @@ def prepare(library: Library, target: Path) -> Environment:
     directory.mkdir(parents=True, exist_ok=True)
     environment = Environment(directory, directory / "tests", directory / "venv" / "bin" / "python")
     stamp = directory / "prepared"
-    wanted = hashlib.sha256(repr((library, sys.version)).encode()).hexdigest()
+    needs = (library.package, library.version, library.requirements, library.source, library.take, sys.version)
+    wanted = hashlib.sha256(repr(needs).encode()).hexdigest()
     if not stamp.exists() or stamp.read_text() != wanted:
         stamp.unlink(missing_ok=True)
         _install(library, environment)
@@ -73,6 +76,9 @@ def _unpack(source: Path, library: Library, tests: Path) -> None:
                 archive.extract(member, tests, filter="data")
     if not tests.exists():
         raise SuiteError(f"{source.name} has none of {', '.join(library.take)}")
+    # Or pytest would look for its settings in the directories above, and find those of hotloop.
+    if not any("pytest" in path.read_text() for name in CONFIGURATION if (path := tests / name).exists()):
+        (tests / "pytest.ini").write_text("[pytest]\n")
 
 
 def _lend_hotloop(environment: Environment) -> None:

@@ -62,7 +62,11 @@ def _tell(**what: Any) -> None:
 
 
 def steady(node: str) -> str:
-    """The id of a test without what differs from run to run: addresses of objects, as in the parameters' texts."""
+    """The id of a test without what differs from run to run, as in its parameters' texts.
+
+    Those are addresses of objects, and the name of the loop's class: stock asyncio's is called otherwise.
+    """
+    node = re.sub(r"\b(_UnixSelectorEventLoop|ProactorEventLoop)\b", "SelectorEventLoop", node)
     return re.sub(r"0x[0-9a-f]{6,}", "0x...", node)
 
 
