@@ -258,10 +258,13 @@ class _VirtualSelector(selectors.DefaultSelector):
                 found = super().select(None)
             elif timeout is not None:
                 loop._pass(timeout)
-            elif len(self.get_map()) <= self._own and not loop._can_be_woken():
-                raise Deadlock("the program waits for ever: nothing is scheduled")
-            else:
+            elif len(self.get_map()) > self._own or loop._can_be_woken():
                 found = super().select(None)
+            else:
+                # What a thread did last before it ended may have come after the first look.
+                found = super().select(0)
+                if not found:
+                    raise Deadlock("the program waits for ever: nothing is scheduled")
         if len(found) > 1:
             found.sort(key=lambda ready: ready[0].fd)
             self._loop.random.shuffle(found)
