@@ -1,22 +1,26 @@
-//! Listening, accepting and connecting.
+//! Listening and accepting.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::{SocketType, sockopt};
 
 use super::error::{Error, Panic};
 use super::event_loop::{BaseEventLoop, Report};
 use super::future::Future;
 use super::host::Callback;
 use super::protocol::Protocol;
-use super::transport::Transport;
+use super::stream::{Medium, Stream};
 use crate::driver::{self, SocketAddress};
+use crate::sys;
 use crate::transport::{ACCEPT_BUDGET, is_out_of_resources};
 
 /// How many connections may wait to be accepted (asyncio's default).
@@ -36,10 +40,19 @@ struct State {
     factory: Box<Factory>,
     /// Empty once it is closed.
     sockets: RefCell<Vec<OwnedFd>>,
+    /// What a Unix server has in the file system. Taken when it is closed.
+    named: RefCell<Option<Named>>,
     /// How many connections it has that are not lost.
     clients: Cell<usize>,
     /// Resolved when it is closed and has no clients.
     closed: Future<()>,
+}
+
+/// A Unix socket in the file system, and which one it is: another may have its path later.
+struct Named {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
 }
 
 /// Counts one client of a server until it is dropped.
@@ -76,76 +89,110 @@ impl BaseEventLoop {
         port: u16,
     ) -> Result<Server, Error> {
         let addresses = self.getaddrinfo(host, port).await?;
-        let sockets = addresses.iter().map(listen).collect::<io::Result<Vec<_>>>()?;
+        let sockets = addresses.iter().map(|&address| listen(&address.into()));
+        let sockets = sockets.collect::<io::Result<Vec<_>>>()?;
+        self.serve(sockets, None, factory)
+    }
+
+    /// Listens at a Unix socket by its path, in the place of a socket that is there; an abstract one begins with a zero
+    /// byte. The path is removed when the server is closed, unless it is another's by then.
+    ///
+    /// # Errors
+    /// The kernel's; [`Error::Closed`].
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    /// use hotloop::asyncio::{Error, Protocol, SelectorEventLoop, Transport, get_running_loop};
+    /// struct Silent;
+    /// impl Protocol for Silent {
+    ///     fn data_received(&self, _: &Transport, _: &[u8]) {}
+    /// }
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// event_loop.run_until_complete(async {
+    ///     let event_loop = get_running_loop()?;
+    ///     let path = std::env::temp_dir().join(format!("hotloop-{}", std::process::id()));
+    ///     let server = event_loop.create_unix_server(|| Rc::new(Silent), &path).await?;
+    ///     let (transport, _) = event_loop.create_unix_connection(|| Rc::new(Silent), &path).await?;
+    ///     transport.close();
+    ///     server.close();
+    ///     assert!(!path.exists());
+    ///     Ok::<_, Error>(())
+    /// })??;
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[expect(
+        clippy::unused_async,
+        reason = "asyncio's is a coroutine, and a name may want a resolver one day"
+    )]
+    pub async fn create_unix_server<P: Protocol + 'static>(
+        &self,
+        factory: impl Fn() -> Rc<P> + 'static,
+        path: impl AsRef<Path>,
+    ) -> Result<Server, Error> {
+        let path = path.as_ref();
+        if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+            fs::remove_file(path)?;
+        }
+        let socket = listen(&path.into())?;
+        let named = fs::symlink_metadata(path).ok().map(|found| Named {
+            path: path.to_owned(),
+            device: found.dev(),
+            inode: found.ino(),
+        });
+        self.serve(vec![socket], named, factory)
+    }
+
+    /// Listens at a socket that has its name already. It becomes non-blocking and the server's.
+    ///
+    /// # Errors
+    /// The kernel's; [`Error::Closed`].
+    ///
+    /// ```
+    /// use std::net::TcpListener;
+    /// use std::rc::Rc;
+    /// use hotloop::asyncio::{Error, Protocol, SelectorEventLoop, Transport, get_running_loop};
+    /// struct Silent;
+    /// impl Protocol for Silent {
+    ///     fn data_received(&self, _: &Transport, _: &[u8]) {}
+    /// }
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let address = listener.local_addr()?;
+    /// event_loop.run_until_complete(async move {
+    ///     let server = get_running_loop()?.create_server_with_sock(|| Rc::new(Silent), listener)?;
+    ///     assert_eq!(server.addresses(), [address]);
+    ///     server.close();
+    ///     Ok::<_, Error>(())
+    /// })??;
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn create_server_with_sock<P: Protocol + 'static>(
+        &self,
+        factory: impl Fn() -> Rc<P> + 'static,
+        sock: impl Into<OwnedFd>,
+    ) -> Result<Server, Error> {
+        let socket = sock.into();
+        rustix::io::ioctl_fionbio(&socket, true).map_err(io::Error::from)?;
+        rustix::net::listen(&socket, BACKLOG).map_err(io::Error::from)?;
+        self.serve(vec![socket], None, factory)
+    }
+
+    fn serve<P: Protocol + 'static>(
+        &self,
+        sockets: Vec<OwnedFd>,
+        named: Option<Named>,
+        factory: impl Fn() -> Rc<P> + 'static,
+    ) -> Result<Server, Error> {
         let server = Server(Rc::new(State {
             event_loop: self.clone(),
             factory: Box::new(move || factory()),
             sockets: RefCell::new(sockets),
+            named: RefCell::new(named),
             clients: Cell::new(0),
             closed: self.create_future(),
         }));
         server.start_serving()?;
         Ok(server)
-    }
-
-    /// Connects to a host and port, trying its addresses in their order, and begins with the protocol that `factory`
-    /// makes.
-    ///
-    /// # Errors
-    /// The resolver's; the last address's; [`Error::Closed`].
-    pub async fn create_connection<P: Protocol + 'static>(
-        &self,
-        factory: impl FnOnce() -> Rc<P>,
-        host: &str,
-        port: u16,
-    ) -> Result<(Transport, Rc<P>), Error> {
-        let mut failed = Error::Io(io::ErrorKind::NotFound.into());
-        for address in self.getaddrinfo(host, port).await? {
-            match self.connect(&SocketAddress::Internet(address)).await {
-                Ok(socket) => {
-                    let protocol = factory();
-                    let transport = Transport::open(self, socket, protocol.clone(), None)?;
-                    // By then the protocol has been told of the connection, as with asyncio.
-                    let told = self.create_future();
-                    let teller = told.clone();
-                    self.call_soon(move || drop(teller.set_result(())))?;
-                    told.await?;
-                    return Ok((transport, protocol));
-                }
-                Err(error) => failed = error,
-            }
-        }
-        Err(failed)
-    }
-
-    async fn connect(&self, address: &SocketAddress) -> Result<OwnedFd, Error> {
-        let (socket, connected) = driver::connect(address)?;
-        if connected {
-            return Ok(socket);
-        }
-        let fd = socket.as_raw_fd();
-        let decided = self.create_future();
-        let decide = decided.clone();
-        self.add_writer(fd, move || drop(decide.set_result(())))?;
-        let watched = Watched { event_loop: self, fd };
-        decided.await?;
-        drop(watched);
-        match driver::take_error(fd)? {
-            None => Ok(socket),
-            Some(error) => Err(error.into()),
-        }
-    }
-}
-
-/// Ends a watcher, also where its task is cancelled. Declared after the socket, so that it goes before it.
-struct Watched<'a> {
-    event_loop: &'a BaseEventLoop,
-    fd: i32,
-}
-
-impl Drop for Watched<'_> {
-    fn drop(&mut self) {
-        self.event_loop.remove_writer(self.fd);
     }
 }
 
@@ -157,6 +204,9 @@ impl Server {
             self.ignore(socket);
         }
         drop(sockets);
+        if let Some(named) = self.0.named.borrow_mut().take() {
+            named.remove();
+        }
         self.0.finish();
     }
 
@@ -257,7 +307,7 @@ impl Server {
                 Ok(protocol) => {
                     server.0.clients.set(server.0.clients.get() + 1);
                     let client = Clients(Rc::downgrade(&server.0));
-                    match Transport::open(event_loop, socket, protocol, Some(client)) {
+                    match Stream::open(event_loop, socket, Medium::Socket, protocol, Some(client)) {
                         Ok(_) | Err(Error::Closed) => return,
                         Err(error) => (None, Some(io::Error::other(error))),
                     }
@@ -292,6 +342,16 @@ impl State {
     }
 }
 
+impl Named {
+    fn remove(&self) {
+        let found = fs::symlink_metadata(&self.path);
+        if found.is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode)) {
+            // Somebody else has removed it just now, or it may not be.
+            drop(fs::remove_file(&self.path));
+        }
+    }
+}
+
 impl Drop for Clients {
     fn drop(&mut self) {
         if let Some(server) = self.0.upgrade() {
@@ -302,19 +362,15 @@ impl Drop for Clients {
 }
 
 /// A listening socket, with the options that asyncio sets.
-fn listen(address: &SocketAddr) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() {
-        AddressFamily::INET
-    } else {
-        AddressFamily::INET6
-    };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, true)?;
+fn listen(address: &SocketAddress) -> io::Result<OwnedFd> {
+    let socket = sys::socket(address, SocketType::STREAM)?;
+    if let SocketAddress::Internet(address) = address {
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        if address.is_ipv6() {
+            sockopt::set_ipv6_v6only(&socket, true)?;
+        }
     }
-    rustix::net::bind(&socket, address)?;
+    sys::bind(&socket, address)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket)
 }
