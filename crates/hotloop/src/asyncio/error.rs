@@ -1,6 +1,7 @@
 //! What a loop refuses, and why.
 
 use std::any::Any;
+use std::os::fd::RawFd;
 use std::sync::{Mutex, PoisonError};
 use std::{fmt, io};
 
@@ -28,6 +29,8 @@ pub enum Error {
     TimedOut,
     /// The transport's sending half was ended by `write_eof`.
     EndWritten,
+    /// A transport has the descriptor: what is done to it behind its back would harm its connection.
+    UsedByTransport(RawFd),
     /// The code that was to give the result panicked.
     Panicked(Panic),
     /// The system's.
@@ -49,6 +52,9 @@ impl fmt::Display for Error {
             Self::InvalidState => "invalid state: the future is done already, or not done yet",
             Self::TimedOut => "the time was over before the result was there",
             Self::EndWritten => "Cannot call write() after write_eof()",
+            Self::UsedByTransport(fd) => {
+                return write!(formatter, "File descriptor {fd} is used by a transport");
+            }
             Self::Panicked(panic) => return panic.fmt(formatter),
             Self::Io(error) => return error.fmt(formatter),
         })

@@ -15,12 +15,12 @@ use std::time::Duration;
 use super::error::{Error, Panic};
 use super::executor::Executor;
 use super::handle::{Handle, Stopper, ThreadsafeHandle, Timer, TimerHandle};
-use super::host::{Callback, CallbackKey, Engine, Named};
+use super::host::{Callback, CallbackKey, Engine, Hosted, Named};
 use super::task::{Task, TaskCell};
 use crate::Event;
 use crate::clock::{Clock, Monotonic};
 use crate::driver::sim::Threads;
-use crate::driver::{AnyDriver, Direction, Driver};
+use crate::driver::{AnyDriver, Batch, Direction, Driver};
 
 /// How far apart two times must be to be told apart, in seconds: what is due within it runs in the same turn.
 const RESOLUTION: f64 = 1e-9;
@@ -70,6 +70,8 @@ pub(crate) struct LoopState {
     exception_handler: RefCell<Option<Rc<ExceptionHandler>>>,
     /// Received into. Out while a protocol looks at it.
     pub(crate) scratch: RefCell<Vec<u8>>,
+    /// Datagrams are received into it. Made when it is first needed, out while a protocol looks at it.
+    pub(crate) batch: RefCell<Option<Box<Batch>>>,
     /// Made when it is first needed.
     pub(crate) executor: RefCell<Option<Executor>>,
     /// Counts what threads do for the loop, where its time waits for that.
@@ -177,6 +179,7 @@ impl BaseEventLoop {
             slow_callback_duration: Cell::new(0.1),
             exception_handler: RefCell::new(None),
             scratch: RefCell::new(vec![0; SCRATCH]),
+            batch: RefCell::new(None),
             executor: RefCell::new(None),
             threads,
         }))
@@ -276,7 +279,11 @@ impl BaseEventLoop {
         let callbacks = self.0.callbacks.borrow_mut().take();
         drop(callbacks);
         drop(engine.take_scheduled());
-        drop(engine.take_io());
+        let (handles, hosted) = engine.take_io();
+        for hosted in &hosted {
+            hosted.let_go();
+        }
+        drop((handles, hosted));
         drop(engine);
         Ok(())
     }
@@ -375,7 +382,7 @@ impl BaseEventLoop {
     /// # Errors
     /// [`Error::Closed`]; the kernel's, if it refuses the descriptor.
     pub fn add_reader(&self, fd: RawFd, callback: impl Fn() + 'static) -> Result<(), Error> {
-        self.watch(fd, Direction::Read, Rc::new(callback))
+        self.watch(fd, Direction::Read, Rc::new(callback)).map(drop)
     }
 
     /// As [`add_reader`](Self::add_reader), for writing.
@@ -383,7 +390,7 @@ impl BaseEventLoop {
     /// # Errors
     /// As of `add_reader`.
     pub fn add_writer(&self, fd: RawFd, callback: impl Fn() + 'static) -> Result<(), Error> {
-        self.watch(fd, Direction::Write, Rc::new(callback))
+        self.watch(fd, Direction::Write, Rc::new(callback)).map(drop)
     }
 
     /// Ends [`add_reader`](Self::add_reader). Answers whether there was one.
@@ -547,23 +554,6 @@ impl BaseEventLoop {
         self.0.stopping.load(Ordering::Acquire)
     }
 
-    fn watch(&self, fd: RawFd, direction: Direction, callback: Rc<dyn Fn()>) -> Result<(), Error> {
-        self.check_closed()?;
-        let key = self.keep(callback);
-        // A handle that is refused comes back as an event, and is forgotten there.
-        let old = self.with_engine(|engine| engine.watch(fd, direction, Callback::Local(key)))??;
-        self.forget(old);
-        Ok(())
-    }
-
-    fn unwatch(&self, fd: RawFd, direction: Direction) -> bool {
-        let old = self.with_engine(|engine| engine.unwatch(fd, direction));
-        let old = old.ok().flatten();
-        let was = old.is_some();
-        self.forget(old);
-        was
-    }
-
     /// One turn.
     fn turn(&self) -> Result<(), Error> {
         let mut swept = Vec::new();
@@ -595,8 +585,10 @@ impl BaseEventLoop {
                         self.guard("timer callback", callback);
                     }
                 }
-                Some(Event::Stream(_, transport, news)) => transport.on_event(news),
-                Some(Event::Datagram(_, transport, _)) => drop(transport),
+                Some(Event::Stream(_, Hosted::Stream(stream), news)) => stream.on_event(news),
+                Some(Event::Datagram(_, Hosted::Datagram(transport), news)) => transport.on_event(news),
+                // News of the one kind are never of the other.
+                Some(Event::Stream(..) | Event::Datagram(..)) => {}
                 Some(Event::Replaced(callback)) => self.forget(Some(callback)),
             }
         }

@@ -52,6 +52,16 @@ impl BaseEventLoop {
     }
 }
 
+impl BaseEventLoop {
+    /// Waits until what is scheduled by now was called.
+    pub(crate) async fn wait_scheduled(&self) -> Result<(), Error> {
+        let called = self.create_future();
+        let caller = called.clone();
+        self.call_soon(move || drop(caller.set_result(())))?;
+        called.await
+    }
+}
+
 impl<T> Clone for Future<T> {
     fn clone(&self) -> Self {
         Self(Rc::clone(&self.0))

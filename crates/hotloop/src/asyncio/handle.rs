@@ -138,6 +138,13 @@ impl ThreadsafeHandle {
     }
 }
 
+impl ThreadsafeHandle {
+    /// Runs a closure that the loop keeps, unless that is gone by then.
+    pub(crate) fn call_local(&self, key: CallbackKey) {
+        self.inbox.push(Callback::Local(key));
+    }
+}
+
 impl fmt::Debug for ThreadsafeHandle {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("ThreadsafeHandle")

@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use slab::Slab;
 
+use super::datagram::DatagramTransport;
 use super::handle::TimerHandle;
+use super::stream::Stream;
 use super::task::TaskWaker;
-use super::transport::Transport;
 use crate::driver::AnyDriver;
 use crate::{EventLoop, Host};
 
@@ -19,11 +20,29 @@ pub(crate) type Engine = EventLoop<Closures, AnyDriver>;
 impl Host for Closures {
     type Handle = Callback;
     type Timer = TimerHandle;
-    type Stream = Transport;
+    type Stream = Hosted;
     type Bytes = Vec<u8>;
 
     fn is_cancelled(timer: &TimerHandle) -> bool {
         timer.is_cancelled()
+    }
+}
+
+/// A transport as the engine keeps it.
+#[derive(Clone)]
+pub(crate) enum Hosted {
+    Stream(Stream),
+    Datagram(DatagramTransport),
+}
+
+impl Hosted {
+    /// Parts it from its protocol, which is not told: its loop is closed. A protocol that has its transport, as some of
+    /// our own do, would keep both forever.
+    pub(crate) fn let_go(&self) {
+        match self {
+            Self::Stream(stream) => stream.let_go(),
+            Self::Datagram(transport) => transport.let_go(),
+        }
     }
 }
 

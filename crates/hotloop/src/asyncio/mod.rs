@@ -14,20 +14,30 @@
 //!
 //! The order of a turn is asyncio's: the callbacks that were ready, what the wait found, the timers that are due.
 
+mod connection;
+mod datagram;
 mod error;
 mod event_loop;
 mod executor;
 mod future;
 mod handle;
 mod host;
+mod pipes;
 mod policy;
 mod protocol;
 mod resolve;
 mod server;
 mod sleep;
+mod sockets;
+mod stream;
+mod subprocess;
 mod task;
+#[cfg(feature = "tls")]
+mod tls;
 mod transport;
+mod watching;
 
+pub use datagram::DatagramTransport;
 pub use error::{Error, Panic};
 pub use event_loop::{
     BaseEventLoop, ExceptionHandler, ProactorEventLoop, Report, SelectorEventLoop, get_running_loop,
@@ -39,8 +49,11 @@ pub use policy::{
     AbstractEventLoopPolicy, DefaultEventLoopPolicy, get_event_loop, get_event_loop_policy, new_event_loop,
     run, set_event_loop, set_event_loop_policy,
 };
-pub use protocol::Protocol;
+pub use protocol::{DatagramProtocol, Protocol, SubprocessProtocol};
 pub use server::Server;
 pub use sleep::{sleep, timeout};
+pub use subprocess::SubprocessTransport;
 pub use task::Task;
 pub use transport::Transport;
+
+pub use crate::driver::SocketAddress;

@@ -1,8 +1,14 @@
 //! What a program is told of its connections.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::datagram::DatagramTransport;
+use super::error::Panic;
+use super::event_loop::{BaseEventLoop, Report};
+use super::subprocess::SubprocessTransport;
 use super::transport::Transport;
+use crate::driver::SocketAddress;
 
 /// A stream protocol: asyncio's callbacks, all with the transport that they are about.
 ///
@@ -36,5 +42,90 @@ pub trait Protocol {
     /// No more waits than the low-water mark allows: write on.
     fn resume_writing(&self, transport: &Transport) {
         let _ = transport;
+    }
+}
+
+/// A protocol of datagrams. As for [`Protocol`], its callbacks take `&self` and a panic ends the transport.
+pub trait DatagramProtocol {
+    /// The endpoint is there.
+    fn connection_made(&self, transport: &DatagramTransport) {
+        let _ = transport;
+    }
+
+    /// A datagram came in.
+    fn datagram_received(&self, transport: &DatagramTransport, data: &[u8], from: &SocketAddress);
+
+    /// A datagram that was sent, or one that was to come in, has failed. The transport goes on.
+    fn error_received(&self, transport: &DatagramTransport, error: io::Error) {
+        let _ = (transport, error);
+    }
+
+    /// The endpoint is gone: by an error, or without one if it was closed. The last call.
+    fn connection_lost(&self, transport: &DatagramTransport, error: Option<io::Error>) {
+        let _ = (transport, error);
+    }
+
+    /// More waits to be sent than the high-water mark allows: send no more for now.
+    fn pause_writing(&self, transport: &DatagramTransport) {
+        let _ = transport;
+    }
+
+    /// No more waits than the low-water mark allows: send on.
+    fn resume_writing(&self, transport: &DatagramTransport) {
+        let _ = transport;
+    }
+}
+
+/// A protocol of a child process. As for [`Protocol`], its callbacks take `&self`. A descriptor is the child's: 0 is its
+/// standard input, 1 its output, 2 its errors.
+pub trait SubprocessProtocol {
+    /// The process was started.
+    fn connection_made(&self, transport: &SubprocessTransport) {
+        let _ = transport;
+    }
+
+    /// The process has written something.
+    fn pipe_data_received(&self, transport: &SubprocessTransport, fd: i32, data: &[u8]) {
+        let _ = (transport, fd, data);
+    }
+
+    /// A pipe to the process is closed.
+    fn pipe_connection_lost(&self, transport: &SubprocessTransport, fd: i32, error: Option<io::Error>) {
+        let _ = (transport, fd, error);
+    }
+
+    /// The process has ended. Its pipes may still be open: it may have children of its own.
+    fn process_exited(&self, transport: &SubprocessTransport) {
+        let _ = transport;
+    }
+
+    /// The process has ended and all its pipes are closed. The last call.
+    fn connection_lost(&self, transport: &SubprocessTransport) {
+        let _ = transport;
+    }
+
+    /// More waits to be written to its standard input than the high-water mark allows: write no more for now.
+    fn pause_writing(&self, transport: &SubprocessTransport) {
+        let _ = transport;
+    }
+
+    /// All was written to its standard input: write on.
+    fn resume_writing(&self, transport: &SubprocessTransport) {
+        let _ = transport;
+    }
+}
+
+impl BaseEventLoop {
+    /// Calls a protocol. Answers false if it panicked, which the exception handler has been told then.
+    pub(crate) fn tell_protocol(&self, what: &str, call: impl FnOnce()) -> bool {
+        let Err(payload) = self.timed(what, || catch_unwind(AssertUnwindSafe(call))) else {
+            return true;
+        };
+        self.call_exception_handler(&Report {
+            message: format!("Fatal error: protocol.{what}() call failed."),
+            panic: Some(Panic::new(payload)),
+            error: None,
+        });
+        false
     }
 }

@@ -1,10 +1,13 @@
-//! Listening, accepting and connecting.
+//! Listening and accepting.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -13,8 +16,9 @@ use super::event_loop::{BaseEventLoop, Report};
 use super::future::Future;
 use super::host::Callback;
 use super::protocol::Protocol;
-use super::transport::Transport;
+use super::stream::{Medium, Stream};
 use crate::driver::SocketAddress;
+use crate::sys;
 use crate::transport::{ACCEPT_BUDGET, is_out_of_resources};
 
 /// How long a listener rests when descriptors or memory ran out (asyncio's `ACCEPT_RETRY_DELAY`).
@@ -31,10 +35,19 @@ struct State {
     factory: Box<Factory>,
     /// Empty once it is closed.
     sockets: RefCell<Vec<OwnedFd>>,
+    /// What a Unix server has in the file system. Taken when it is closed.
+    named: RefCell<Option<Named>>,
     /// How many connections it has that are not lost.
     clients: Cell<usize>,
     /// Resolved when it is closed and has no clients.
     closed: Future<()>,
+}
+
+/// A Unix socket in the file system, and which one it is: another may have its path later.
+struct Named {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
 }
 
 /// Counts one client of a server until it is dropped.
@@ -71,96 +84,114 @@ impl BaseEventLoop {
         port: u16,
     ) -> Result<Server, Error> {
         let addresses = self.getaddrinfo(host, port).await?;
-        let sockets = addresses
-            .iter()
-            .map(|address| {
-                self.with_engine(|engine| engine.driver_mut().listen(address))?
-                    .map_err(Error::from)
-            })
-            .collect::<Result<Vec<_>, Error>>()?;
+        let sockets = addresses.iter().map(|&address| self.listen(&address.into()));
+        let sockets = sockets.collect::<Result<Vec<_>, Error>>()?;
+        self.serve(sockets, None, factory)
+    }
+
+    /// Listens at a Unix socket by its path, in the place of a socket that is there; an abstract one begins with a zero
+    /// byte. The path is removed when the server is closed, unless it is another's by then.
+    ///
+    /// # Errors
+    /// The kernel's; [`Error::Closed`].
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    /// use hotloop::asyncio::{Error, Protocol, SelectorEventLoop, Transport, get_running_loop};
+    /// struct Silent;
+    /// impl Protocol for Silent {
+    ///     fn data_received(&self, _: &Transport, _: &[u8]) {}
+    /// }
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// event_loop.run_until_complete(async {
+    ///     let event_loop = get_running_loop()?;
+    ///     let path = std::env::temp_dir().join(format!("hotloop-{}", std::process::id()));
+    ///     let server = event_loop.create_unix_server(|| Rc::new(Silent), &path).await?;
+    ///     let (transport, _) = event_loop.create_unix_connection(|| Rc::new(Silent), &path).await?;
+    ///     transport.close();
+    ///     server.close();
+    ///     assert!(!path.exists());
+    ///     Ok::<_, Error>(())
+    /// })??;
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[expect(
+        clippy::unused_async,
+        reason = "asyncio's is a coroutine, and a name may want a resolver one day"
+    )]
+    pub async fn create_unix_server<P: Protocol + 'static>(
+        &self,
+        factory: impl Fn() -> Rc<P> + 'static,
+        path: impl AsRef<Path>,
+    ) -> Result<Server, Error> {
+        let path = path.as_ref();
+        if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+            fs::remove_file(path)?;
+        }
+        let socket = self.listen(&path.into())?;
+        let named = fs::symlink_metadata(path).ok().map(|found| Named {
+            path: path.to_owned(),
+            device: found.dev(),
+            inode: found.ino(),
+        });
+        self.serve(vec![socket], named, factory)
+    }
+
+    /// Listens at a socket that has its name already. It becomes non-blocking and the server's.
+    ///
+    /// # Errors
+    /// The kernel's; [`Error::Closed`].
+    ///
+    /// ```
+    /// use std::net::TcpListener;
+    /// use std::rc::Rc;
+    /// use hotloop::asyncio::{Error, Protocol, SelectorEventLoop, Transport, get_running_loop};
+    /// struct Silent;
+    /// impl Protocol for Silent {
+    ///     fn data_received(&self, _: &Transport, _: &[u8]) {}
+    /// }
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let address = listener.local_addr()?;
+    /// event_loop.run_until_complete(async move {
+    ///     let server = get_running_loop()?.create_server_with_sock(|| Rc::new(Silent), listener)?;
+    ///     assert_eq!(server.addresses(), [address]);
+    ///     server.close();
+    ///     Ok::<_, Error>(())
+    /// })??;
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn create_server_with_sock<P: Protocol + 'static>(
+        &self,
+        factory: impl Fn() -> Rc<P> + 'static,
+        sock: impl Into<OwnedFd>,
+    ) -> Result<Server, Error> {
+        let socket = sock.into();
+        rustix::io::ioctl_fionbio(&socket, true).map_err(io::Error::from)?;
+        rustix::net::listen(&socket, sys::LISTEN_BACKLOG).map_err(io::Error::from)?;
+        self.serve(vec![socket], None, factory)
+    }
+
+    fn listen(&self, address: &SocketAddress) -> Result<OwnedFd, Error> {
+        Ok(self.with_engine(|engine| engine.driver_mut().listen(address))??)
+    }
+
+    fn serve<P: Protocol + 'static>(
+        &self,
+        sockets: Vec<OwnedFd>,
+        named: Option<Named>,
+        factory: impl Fn() -> Rc<P> + 'static,
+    ) -> Result<Server, Error> {
         let server = Server(Rc::new(State {
             event_loop: self.clone(),
             factory: Box::new(move || factory()),
             sockets: RefCell::new(sockets),
+            named: RefCell::new(named),
             clients: Cell::new(0),
             closed: self.create_future(),
         }));
         server.start_serving()?;
         Ok(server)
-    }
-
-    /// Connects to a host and port, trying its addresses in their order, and begins with the protocol that `factory`
-    /// makes.
-    ///
-    /// # Errors
-    /// The resolver's; the last address's; [`Error::Closed`].
-    pub async fn create_connection<P: Protocol + 'static>(
-        &self,
-        factory: impl FnOnce() -> Rc<P>,
-        host: &str,
-        port: u16,
-    ) -> Result<(Transport, Rc<P>), Error> {
-        let mut failed = Error::Io(io::ErrorKind::NotFound.into());
-        for address in self.getaddrinfo(host, port).await? {
-            match self.connect(&SocketAddress::Internet(address)).await {
-                Ok(socket) => {
-                    let protocol = factory();
-                    let transport = Transport::open(self, socket, protocol.clone(), None)?;
-                    // By then the protocol has been told of the connection, as with asyncio.
-                    let told = self.create_future();
-                    let teller = told.clone();
-                    self.call_soon(move || drop(teller.set_result(())))?;
-                    told.await?;
-                    return Ok((transport, protocol));
-                }
-                Err(error) => failed = error,
-            }
-        }
-        Err(failed)
-    }
-
-    async fn connect(&self, address: &SocketAddress) -> Result<OwnedFd, Error> {
-        let (socket, connected) = self.with_engine(|engine| engine.driver_mut().connect(address))??;
-        if connected {
-            return Ok(socket);
-        }
-        let fd = socket.as_raw_fd();
-        let decided = self.create_future();
-        let decide = decided.clone();
-        let attempt = Attempt {
-            event_loop: self,
-            socket: Some(socket),
-        };
-        self.add_writer(fd, move || drop(decide.set_result(())))?;
-        decided.await?;
-        match self.with_engine(|engine| engine.driver_mut().take_error(fd))?? {
-            None => attempt.succeed(),
-            Some(error) => Err(error.into()),
-        }
-    }
-}
-
-/// A connection that is not there yet. Dropped, also where its task is cancelled, it is given up.
-struct Attempt<'a> {
-    event_loop: &'a BaseEventLoop,
-    /// None once it has succeeded.
-    socket: Option<OwnedFd>,
-}
-
-impl Attempt<'_> {
-    fn succeed(mut self) -> Result<OwnedFd, Error> {
-        let socket = self.socket.take().ok_or(Error::InvalidState)?;
-        self.event_loop.remove_writer(socket.as_raw_fd());
-        Ok(socket)
-    }
-}
-
-impl Drop for Attempt<'_> {
-    fn drop(&mut self) {
-        if let Some(socket) = self.socket.take() {
-            self.event_loop.remove_writer(socket.as_raw_fd());
-            self.event_loop.let_go(socket);
-        }
     }
 }
 
@@ -171,6 +202,9 @@ impl Server {
         for socket in sockets {
             self.ignore(&socket);
             self.0.event_loop.let_go(socket);
+        }
+        if let Some(named) = self.0.named.borrow_mut().take() {
+            named.remove();
         }
         self.0.finish();
     }
@@ -276,7 +310,7 @@ impl Server {
                 Ok(protocol) => {
                     server.0.clients.set(server.0.clients.get() + 1);
                     let client = Clients(Rc::downgrade(&server.0));
-                    match Transport::open(event_loop, socket, protocol, Some(client)) {
+                    match Stream::open(event_loop, socket, Medium::Socket, protocol, Some(client)) {
                         Ok(_) | Err(Error::Closed) => return,
                         Err(error) => (None, Some(io::Error::other(error))),
                     }
@@ -307,6 +341,16 @@ impl State {
         if self.clients.get() == 0 && self.sockets.borrow().is_empty() {
             // Closed before: said already.
             drop(self.closed.set_result(()));
+        }
+    }
+}
+
+impl Named {
+    fn remove(&self) {
+        let found = fs::symlink_metadata(&self.path);
+        if found.is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode)) {
+            // Somebody else has removed it just now, or it may not be.
+            drop(fs::remove_file(&self.path));
         }
     }
 }

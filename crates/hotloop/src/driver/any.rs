@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,9 +115,10 @@ impl AnyDriver {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn listen(&mut self, address: &SocketAddr) -> io::Result<OwnedFd> {
-        match self {
-            Self::Sim(sim) => sim.listen(*address),
+    pub fn listen(&mut self, address: &SocketAddress) -> io::Result<OwnedFd> {
+        match (self, address) {
+            (Self::Sim(sim), SocketAddress::Internet(address)) => sim.listen(*address),
+            (Self::Sim(_), _) => Err(io::ErrorKind::Unsupported.into()),
             _ => super::listen(address),
         }
     }

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
+use super::SocketAddress;
 pub use crate::sys::Batch;
 
 /// How long the address of any family can be, in bytes (`sockaddr_storage`).
@@ -133,6 +135,30 @@ impl From<SocketAddr> for Address {
             }
         }
         this
+    }
+}
+
+impl TryFrom<&SocketAddress> for Address {
+    type Error = io::Error;
+
+    fn try_from(address: &SocketAddress) -> io::Result<Self> {
+        match address {
+            SocketAddress::Internet(address) => Ok(Self::from(*address)),
+            SocketAddress::Unix(name) => Self::unix(name).ok_or_else(|| io::ErrorKind::InvalidInput.into()),
+            SocketAddress::Other => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+impl From<&Address> for SocketAddress {
+    fn from(address: &Address) -> Self {
+        match address.parts() {
+            // Who has no name has an empty one: only Unix sockets do without.
+            Parts::Nothing => Self::Unix(Box::default()),
+            Parts::Internet(address) => Self::Internet(address),
+            Parts::Unix(name) => Self::Unix(name.into()),
+            Parts::Other => Self::Other,
+        }
     }
 }
 

@@ -228,7 +228,7 @@ pub fn connect(address: &SocketAddress) -> io::Result<(OwnedFd, bool)> {
 ///
 /// # Errors
 /// The kernel's.
-pub fn listen(address: &SocketAddr) -> io::Result<OwnedFd> {
+pub fn listen(address: &SocketAddress) -> io::Result<OwnedFd> {
     crate::sys::listen(address)
 }
 

@@ -3,6 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// An operation on a descriptor. The set is closed: each driver knows every one.
 ///
@@ -101,6 +103,18 @@ pub enum SocketAddress {
     Unix(Box<[u8]>),
     /// One of another family.
     Other,
+}
+
+impl From<SocketAddr> for SocketAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self::Internet(address)
+    }
+}
+
+impl From<&Path> for SocketAddress {
+    fn from(path: &Path) -> Self {
+        Self::Unix(path.as_os_str().as_bytes().into())
+    }
 }
 
 /// Which directions a descriptor is waited on in.

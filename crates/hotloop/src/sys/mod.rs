@@ -15,7 +15,7 @@ mod select;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -150,31 +150,42 @@ pub(crate) fn accept(fd: RawFd) -> io::Result<Accepted> {
 /// # Errors
 /// The kernel's: nothing has begun then.
 pub(crate) fn connect(address: &SocketAddress) -> io::Result<(OwnedFd, bool)> {
-    let (family, protocol) = match address {
-        SocketAddress::Internet(SocketAddr::V4(_)) => (AddressFamily::INET, Some(ipproto::TCP)),
-        SocketAddress::Internet(SocketAddr::V6(_)) => (AddressFamily::INET6, Some(ipproto::TCP)),
-        SocketAddress::Unix(_) => (AddressFamily::UNIX, None),
-        SocketAddress::Other => return Err(io::ErrorKind::Unsupported.into()),
-    };
+    let socket = socket(address, SocketType::STREAM)?;
+    let connected = connect_socket(&socket, address)?;
+    Ok((socket, connected))
+}
+
+/// A new socket for an address, non-blocking and close-on-exec.
+///
+/// # Errors
+/// The kernel's; `Unsupported` for an address of a family that is not known.
+pub(crate) fn socket(address: &SocketAddress, kind: SocketType) -> io::Result<OwnedFd> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, protocol)?;
-    let begun = match address {
-        SocketAddress::Internet(address) => rustix::net::connect(&socket, address),
-        SocketAddress::Unix(name) => {
-            let name = match name.split_first() {
-                Some((0, name)) => SocketAddrUnix::new_abstract_name(name)?,
-                _ => SocketAddrUnix::new(&**name)?,
-            };
-            rustix::net::connect(&socket, &name)
-        }
-        SocketAddress::Other => Ok(()),
-    };
-    match begun {
-        Ok(()) => Ok((socket, true)),
+    let protocol =
+        (kind == SocketType::STREAM && matches!(address, SocketAddress::Internet(_))).then_some(ipproto::TCP);
+    let family = name(address)?.address_family();
+    Ok(rustix::net::socket_with(family, kind, flags, protocol)?)
+}
+
+/// Begins to connect a socket. Answers whether it is connected already; else it is writable once that is decided.
+///
+/// # Errors
+/// The kernel's: nothing has begun then.
+pub(crate) fn connect_socket(socket: impl AsFd, address: &SocketAddress) -> io::Result<bool> {
+    match rustix::net::connect(socket, &name(address)?) {
+        Ok(()) => Ok(true),
         // An attempt that a signal came into goes on by itself.
-        Err(Errno::INPROGRESS | Errno::INTR) => Ok((socket, false)),
+        Err(Errno::INPROGRESS | Errno::INTR) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Gives a socket its name.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn bind(socket: impl AsFd, address: &SocketAddress) -> io::Result<()> {
+    Ok(rustix::net::bind(socket, &name(address)?)?)
 }
 
 /// The name of the near end of a socket.
@@ -215,27 +226,31 @@ pub(crate) fn is_empty(fd: RawFd) -> bool {
 }
 
 /// How many connections may wait to be accepted (asyncio's default).
-const LISTEN_BACKLOG: i32 = 100;
+pub(crate) const LISTEN_BACKLOG: i32 = 100;
 
 /// A new stream socket that listens, with the options that asyncio sets: non-blocking and close-on-exec.
 ///
 /// # Errors
 /// The kernel's.
-pub(crate) fn listen(address: &SocketAddr) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() {
-        AddressFamily::INET
-    } else {
-        AddressFamily::INET6
-    };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-    rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
-    if address.is_ipv6() {
-        rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
+pub(crate) fn listen(address: &SocketAddress) -> io::Result<OwnedFd> {
+    let socket = socket(address, SocketType::STREAM)?;
+    if let SocketAddress::Internet(address) = address {
+        rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
+        if address.is_ipv6() {
+            rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
+        }
     }
-    rustix::net::bind(&socket, address)?;
+    bind(&socket, address)?;
     rustix::net::listen(&socket, LISTEN_BACKLOG)?;
     Ok(socket)
+}
+
+/// Whether a descriptor answers rather than waits.
+///
+/// # Errors
+/// EBADF if it is none.
+pub(crate) fn is_nonblocking(fd: RawFd) -> io::Result<bool> {
+    Ok(rustix::fs::fcntl_getfl(borrow(fd)?)?.contains(rustix::fs::OFlags::NONBLOCK))
 }
 
 /// Takes the error that is pending on a socket.
@@ -266,6 +281,18 @@ pub(crate) fn socket_identity(fd: RawFd) -> io::Result<Option<Identity>> {
     let status = unsafe { status.assume_init() };
     let socket = status.st_mode & libc::S_IFMT == libc::S_IFSOCK;
     Ok(socket.then_some(Identity(status.st_dev, status.st_ino)))
+}
+
+/// An address as the kernel takes it.
+fn name(address: &SocketAddress) -> io::Result<SocketAddrAny> {
+    Ok(match address {
+        SocketAddress::Internet(address) => SocketAddrAny::from(*address),
+        SocketAddress::Unix(name) => match name.split_first() {
+            Some((0, name)) => SocketAddrUnix::new_abstract_name(name)?.into(),
+            _ => SocketAddrUnix::new(&**name)?.into(),
+        },
+        SocketAddress::Other => return Err(io::ErrorKind::Unsupported.into()),
+    })
 }
 
 /// What the kernel calls the end of a connection.

@@ -1,0 +1,424 @@
+//! Streams under a transport: sockets and pipes with their protocols.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+
+use super::error::Error;
+use super::event_loop::BaseEventLoop;
+use super::host::Hosted;
+use super::protocol::Protocol;
+use super::server::Clients;
+use super::transport::Transport;
+use crate::driver::SocketAddress;
+use crate::transport::{Close, InvalidLimits};
+use crate::{StreamEvent, StreamKey, driver, sys};
+
+/// A socket or one end of a pipe with its protocol, which knows it as a [`Transport`]. Clones are the same one.
+#[derive(Clone)]
+pub(crate) struct Stream(Rc<State>);
+
+/// What the bytes of a stream move through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Medium {
+    /// A connected socket.
+    Socket,
+    /// What is only read, like a file.
+    ReadPipe,
+    /// What is only written, like a file.
+    WritePipe {
+        /// Whether the kernel makes it readable when nobody reads the other end any more.
+        hangs_up: bool,
+    },
+}
+
+struct State {
+    event_loop: BaseEventLoop,
+    /// What `socket` is.
+    medium: Medium,
+    /// None after `connection_lost`.
+    key: Cell<Option<StreamKey>>,
+    /// The descriptor. Closed after `connection_lost`.
+    socket: RefCell<Option<OwnedFd>>,
+    /// Taken after `connection_lost`.
+    protocol: RefCell<Option<Rc<dyn Protocol>>>,
+    peer: Option<SocketAddress>,
+    /// `pause_reading` was called and `resume_reading` was not.
+    paused: Cell<bool>,
+    /// Counts it among the server's clients.
+    client: RefCell<Option<Clients>>,
+}
+
+impl Stream {
+    /// Begins with a non-blocking descriptor: `connection_made` and reading follow on the next turns.
+    pub(crate) fn open(
+        event_loop: &BaseEventLoop,
+        socket: OwnedFd,
+        medium: Medium,
+        protocol: Rc<dyn Protocol>,
+        client: Option<Clients>,
+    ) -> Result<Self, Error> {
+        let fd = socket.as_raw_fd();
+        let (key, peer) = event_loop.with_engine(|engine| {
+            let peer = engine.driver().peer_address(fd).ok();
+            let key = if medium == Medium::Socket {
+                // Only TCP has it.
+                drop(driver::set_nodelay(fd));
+                engine.open_stream(fd)
+            } else {
+                engine.open_pipe(fd)
+            };
+            (key, peer)
+        })?;
+        let stream = Self(Rc::new(State {
+            event_loop: event_loop.clone(),
+            medium,
+            key: Cell::new(Some(key)),
+            peer,
+            socket: RefCell::new(Some(socket)),
+            protocol: RefCell::new(Some(protocol)),
+            paused: Cell::new(false),
+            client: RefCell::new(client),
+        }));
+        let begun = stream.clone();
+        event_loop.call_soon(move || {
+            begun.tell("connection_made", |protocol, transport| {
+                protocol.connection_made(transport)
+            });
+            let reading = begun.clone();
+            // Closed meanwhile, it does not read.
+            drop(begun.0.event_loop.call_soon(move || {
+                if !reading.0.paused.get() && reading.0.medium.receives() {
+                    reading.start_reading();
+                }
+            }));
+        })?;
+        Ok(stream)
+    }
+
+    pub(crate) fn write(&self, data: &[u8]) -> Result<(), Error> {
+        if self.0.medium == Medium::ReadPipe {
+            return Err(Error::Io(io::ErrorKind::Unsupported.into()));
+        }
+        let Some(key) = self.0.key.get() else {
+            return Ok(());
+        };
+        let is_pipe = self.0.medium != Medium::Socket;
+        let written = self.0.event_loop.with_engine(|engine| {
+            let stream = engine.stream(key)?;
+            if stream.is_eof_written() {
+                return Some(Err(Error::EndWritten));
+            }
+            if stream.is_lost() || data.is_empty() || (is_pipe && stream.is_closing()) {
+                return None;
+            }
+            Some(Ok(engine.write(
+                key,
+                data,
+                || data.to_vec(),
+                &Hosted::Stream(self.clone()),
+            )))
+        });
+        match written {
+            Ok(None) | Err(_) => {}
+            Ok(Some(Err(error))) => return Err(error),
+            Ok(Some(Ok(Ok(written)))) => {
+                if written.pause {
+                    self.tell("pause_writing", |protocol, transport| {
+                        protocol.pause_writing(transport)
+                    });
+                }
+            }
+            Ok(Some(Ok(Err(error)))) => self.fail(error),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn write_eof(&self) {
+        if self.0.medium != Medium::Socket {
+            // A pipe has nothing but its sending half.
+            return self.close();
+        }
+        if let Some(key) = self.0.key.get() {
+            let ended = self.0.event_loop.with_engine(|engine| engine.write_eof(key));
+            if let Ok(Err(error)) = ended {
+                self.fail(error);
+            }
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        let Some(key) = self.0.key.get() else { return };
+        let close = self.0.event_loop.with_engine(|engine| engine.close(key));
+        if matches!(close, Ok(Close::LostSoon)) {
+            self.lose_soon(None);
+        }
+    }
+
+    pub(crate) fn abort(&self) {
+        self.end(None);
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.stream(|stream| stream.is_closing()).unwrap_or(true)
+    }
+
+    pub(crate) fn pause_reading(&self) {
+        if matches!(self.0.medium, Medium::WritePipe { .. }) {
+            return;
+        }
+        self.0.paused.set(true);
+        if let Some(key) = self.0.key.get() {
+            let kept = self.0.event_loop.with_engine(|engine| engine.stop_reading(key));
+            drop(kept);
+        }
+    }
+
+    pub(crate) fn resume_reading(&self) {
+        if self.0.paused.replace(false) {
+            self.start_reading();
+        }
+    }
+
+    pub(crate) fn is_reading(&self) -> bool {
+        self.0.medium.is_read() && self.stream(|stream| stream.is_reading()).unwrap_or(false)
+    }
+
+    pub(crate) fn get_write_buffer_size(&self) -> usize {
+        self.stream(|stream| stream.queue.len()).unwrap_or(0)
+    }
+
+    pub(crate) fn set_write_buffer_limits(
+        &self,
+        high: Option<usize>,
+        low: Option<usize>,
+    ) -> Result<(), InvalidLimits> {
+        self.stream(|stream| stream.flow.set_limits(high, low))
+            .unwrap_or(Ok(()))
+    }
+
+    pub(crate) fn get_write_buffer_limits(&self) -> (usize, usize) {
+        self.stream(|stream| stream.flow.limits()).unwrap_or((0, 0))
+    }
+
+    pub(crate) fn peer(&self) -> Option<&SocketAddress> {
+        self.0.peer.as_ref()
+    }
+
+    pub(crate) fn fileno(&self) -> Option<RawFd> {
+        self.0.socket.borrow().as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    pub(crate) fn set_protocol(&self, protocol: Rc<dyn Protocol>) {
+        let old = self.0.protocol.replace(Some(protocol));
+        drop(old);
+    }
+
+    pub(crate) fn event_loop(&self) -> &BaseEventLoop {
+        &self.0.event_loop
+    }
+
+    /// Ends it at once by an error, which the protocol is told.
+    pub(crate) fn fail(&self, error: io::Error) {
+        self.end(Some(error));
+    }
+
+    /// Parts it from its protocol, without a word.
+    pub(crate) fn let_go(&self) {
+        let protocol = self.0.protocol.borrow_mut().take();
+        drop(protocol);
+    }
+
+    /// News of the engine.
+    pub(crate) fn on_event(&self, news: StreamEvent) {
+        match news {
+            // What is written to is readable when nobody reads it any more.
+            StreamEvent::Readable if !self.0.medium.is_read() => {
+                self.hung_up();
+            }
+            StreamEvent::Readable => self.receive(),
+            StreamEvent::Sent => self.sent(),
+            StreamEvent::Broken(error) => self.fail(error),
+        }
+    }
+
+    fn receive(&self) {
+        let Some(key) = self.0.key.get() else { return };
+        let state = &self.0.event_loop.0;
+        // Out while the protocol looks at it: one that runs a turn of its own would find none, and does not.
+        let mut scratch = state.scratch.take();
+        let received = self
+            .0
+            .event_loop
+            .with_engine(|engine| sys::fill(&mut scratch, |buffer| engine.receive(key, buffer)));
+        match received {
+            Err(_) => {}
+            Ok(Ok(0)) => self.receive_end(),
+            Ok(Ok(count)) => {
+                self.tell("data_received", |protocol, transport| {
+                    protocol.data_received(transport, &scratch[..count]);
+                });
+            }
+            Ok(Err(error))
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) => {}
+            Ok(Err(error)) => self.fail(error),
+        }
+        state.scratch.replace(scratch);
+    }
+
+    fn receive_end(&self) {
+        let mut keep_open = false;
+        self.tell("eof_received", |protocol, transport| {
+            keep_open = protocol.eof_received(transport);
+        });
+        if !keep_open || self.0.medium != Medium::Socket {
+            self.close();
+        } else if let Some(key) = self.0.key.get() {
+            let kept = self.0.event_loop.with_engine(|engine| engine.stop_reading(key));
+            drop(kept);
+        }
+    }
+
+    fn hung_up(&self) {
+        let queued = self.stream(|stream| !stream.queue.is_empty()).unwrap_or(false);
+        self.end(queued.then(|| io::ErrorKind::BrokenPipe.into()));
+    }
+
+    fn sent(&self) {
+        let is_socket = self.0.medium == Medium::Socket;
+        let resume = self.stream(|stream| {
+            let queued = stream.queue.len();
+            // asyncio's transport of a pipe resumes when all is written, not at the low mark.
+            (is_socket || queued == 0) && stream.flow.resume_at(queued)
+        });
+        if resume == Some(true) {
+            self.tell("resume_writing", |protocol, transport| {
+                protocol.resume_writing(transport)
+            });
+        }
+        let ended = self.stream(|stream| {
+            (
+                stream.queue.is_empty(),
+                stream.is_eof_written(),
+                stream.finish_close(),
+            )
+        });
+        match ended {
+            Some((true, _, true)) => self.connection_lost(None),
+            Some((true, true, false)) => {
+                if let Some(key) = self.0.key.get() {
+                    let ended = self.0.event_loop.with_engine(|engine| engine.shutdown_write(key));
+                    if let Ok(Err(error)) = ended {
+                        self.fail(error);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn start_reading(&self) {
+        if let Some(key) = self.0.key.get() {
+            let started = self
+                .0
+                .event_loop
+                .with_engine(|engine| engine.start_reading(key, Hosted::Stream(self.clone())));
+            if let Ok(Err(error)) = started {
+                self.fail(error);
+            }
+        }
+    }
+
+    fn end(&self, error: Option<io::Error>) {
+        let Some(key) = self.0.key.get() else { return };
+        if let Ok(true) = self.0.event_loop.with_engine(|engine| engine.abort(key)) {
+            self.lose_soon(error);
+        }
+    }
+
+    fn lose_soon(&self, error: Option<io::Error>) {
+        let lost = self.clone();
+        drop(self.0.event_loop.call_soon(move || lost.connection_lost(error)));
+    }
+
+    /// Tells the protocol that the connection is lost, then lets go of everything.
+    fn connection_lost(&self, error: Option<io::Error>) {
+        self.tell("connection_lost", |protocol, transport| {
+            protocol.connection_lost(transport, error);
+        });
+        if let Some(key) = self.0.key.take() {
+            drop(self.0.event_loop.with_engine(|engine| engine.release(key)));
+        }
+        let socket = self.0.socket.borrow_mut().take();
+        drop(socket);
+        let protocol = self.0.protocol.borrow_mut().take();
+        drop(protocol);
+        let client = self.0.client.borrow_mut().take();
+        drop(client);
+    }
+
+    fn stream<R>(
+        &self,
+        ask: impl FnOnce(&mut crate::transport::Stream<crate::Queued<Vec<u8>>>) -> R,
+    ) -> Option<R> {
+        let key = self.0.key.get()?;
+        let asked = self
+            .0
+            .event_loop
+            .with_engine(|engine| engine.stream(key).map(ask));
+        asked.ok().flatten()
+    }
+
+    /// Calls the protocol. A panic goes to the exception handler and ends the connection.
+    fn tell(&self, what: &str, call: impl FnOnce(&dyn Protocol, &Transport)) {
+        let protocol = self.0.protocol.borrow().clone();
+        let Some(protocol) = protocol else { return };
+        let transport = Transport::from(self.clone());
+        if !self
+            .0
+            .event_loop
+            .tell_protocol(what, || call(&*protocol, &transport))
+        {
+            self.abort();
+        }
+    }
+}
+
+impl Medium {
+    /// Whether bytes come in.
+    fn is_read(self) -> bool {
+        matches!(self, Self::Socket | Self::ReadPipe)
+    }
+
+    /// Whether the kernel is asked what comes in, be it the news that nobody reads any more.
+    fn receives(self) -> bool {
+        self != Self::WritePipe { hangs_up: false }
+    }
+}
+
+/// One that nobody has any more, and that waits for nothing, ends without a word.
+impl Drop for State {
+    fn drop(&mut self) {
+        let engine = self.event_loop.0.engine.try_borrow_mut();
+        if let (Some(key), Ok(mut engine)) = (self.key.take(), engine)
+            && let Some(engine) = engine.as_mut()
+        {
+            engine.release(key);
+        }
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Transport")
+            .field("fd", &self.fileno())
+            .field("closing", &self.is_closing())
+            .finish()
+    }
+}

@@ -1,0 +1,80 @@
+//! Waiting for a descriptor, by a callback or by a task.
+
+use std::os::fd::RawFd;
+use std::rc::Rc;
+
+use super::error::Error;
+use super::event_loop::BaseEventLoop;
+use super::host::{Callback, CallbackKey};
+use crate::driver::Direction;
+
+impl BaseEventLoop {
+    /// Calls a closure on each turn in which a descriptor is ready. Answers the name of it.
+    pub(crate) fn watch(
+        &self,
+        fd: RawFd,
+        direction: Direction,
+        callback: Rc<dyn Fn()>,
+    ) -> Result<CallbackKey, Error> {
+        self.check_no_transport(fd)?;
+        let key = self.keep(callback);
+        // A handle that is refused comes back as an event, and is forgotten there.
+        let old = self.with_engine(|engine| engine.watch(fd, direction, Callback::Local(key)))??;
+        self.forget(old);
+        Ok(key)
+    }
+
+    /// Ends that. Answers whether anything watched.
+    pub(crate) fn unwatch(&self, fd: RawFd, direction: Direction) -> bool {
+        let old = self.with_engine(|engine| engine.unwatch(fd, direction));
+        let old = old.ok().flatten();
+        let was = old.is_some();
+        self.forget(old);
+        was
+    }
+
+    /// Refuses a descriptor that a transport has.
+    pub(crate) fn check_no_transport(&self, fd: RawFd) -> Result<(), Error> {
+        if self.with_engine(|engine| engine.has_stream(fd))? {
+            return Err(Error::UsedByTransport(fd));
+        }
+        Ok(())
+    }
+
+    /// Waits until a descriptor is ready, once.
+    pub(crate) async fn wait_ready(&self, fd: RawFd, direction: Direction) -> Result<(), Error> {
+        let ready = self.create_future();
+        let setter = ready.clone();
+        // Set once: a turn that finds it ready again has nothing to add.
+        let key = self.watch(fd, direction, Rc::new(move || drop(setter.set_result(()))))?;
+        let watched = Watched {
+            event_loop: self,
+            fd,
+            direction,
+            key,
+        };
+        ready.await?;
+        drop(watched);
+        Ok(())
+    }
+}
+
+/// Ends a watcher when it is dropped, also where its task is cancelled; but not another that has taken its place.
+struct Watched<'a> {
+    event_loop: &'a BaseEventLoop,
+    fd: RawFd,
+    direction: Direction,
+    key: CallbackKey,
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        let (fd, direction) = (self.fd, self.direction);
+        let own = self.event_loop.with_engine(
+            |engine| matches!(engine.watcher(fd, direction), Some(Callback::Local(key)) if *key == self.key),
+        );
+        if matches!(own, Ok(true)) {
+            self.event_loop.unwatch(fd, direction);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Connections and servers beyond TCP by name.
+
+use std::net::TcpListener;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::rc::Rc;
+
+use hotloop::asyncio::{Error, SocketAddress};
+
+use crate::{Echo, Outcome, fresh_path, noting, on_each, pattern, until};
+
+#[test]
+fn a_unix_server_serves_and_removes_its_path() -> Outcome {
+    on_each(|event_loop| async move {
+        let path = fresh_path();
+        // What a process left that did not clean up is replaced.
+        drop(UnixListener::bind(&path)?);
+        let server = event_loop.create_unix_server(|| Rc::new(Echo), &path).await?;
+        let (transport, client) = event_loop.create_unix_connection(noting, &path).await?;
+        assert!(client.made.get());
+        assert_eq!(transport.peer(), Some(&SocketAddress::from(path.as_path())));
+        let sent = pattern(1 << 20);
+        transport.write(&sent)?;
+        until(&event_loop, || client.received.borrow().len() == sent.len()).await?;
+        assert!(*client.received.borrow() == sent);
+        transport.close();
+        server.close();
+        assert!(!path.exists());
+        server.wait_closed().await?;
+        until(&event_loop, || client.is_lost()).await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_path_that_is_anothers_by_then_stays() -> Outcome {
+    on_each(|event_loop| async move {
+        let path = fresh_path();
+        let server = event_loop.create_unix_server(noting, &path).await?;
+        std::fs::remove_file(&path)?;
+        let other = UnixListener::bind(&path)?;
+        server.close();
+        assert!(path.exists());
+        drop(other);
+        std::fs::remove_file(&path)?;
+        Ok(())
+    })
+}
+
+#[test]
+fn what_is_no_socket_is_not_replaced() -> Outcome {
+    on_each(|event_loop| async move {
+        let path = fresh_path();
+        std::fs::write(&path, b"a file")?;
+        let refused = event_loop.create_unix_server(noting, &path).await;
+        assert!(matches!(refused, Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::AddrInUse));
+        assert_eq!(std::fs::read(&path)?, b"a file");
+        std::fs::remove_file(&path)?;
+        Ok(())
+    })
+}
+
+#[test]
+fn an_abstract_name_is_no_path() -> Outcome {
+    on_each(|event_loop| async move {
+        let name = format!("\0{}", fresh_path().display());
+        let server = event_loop.create_unix_server(|| Rc::new(Echo), &name).await?;
+        let (transport, client) = event_loop.create_unix_connection(noting, &name).await?;
+        transport.write(b"hello")?;
+        until(&event_loop, || *client.received.borrow() == b"hello").await?;
+        transport.close();
+        server.close();
+        server.wait_closed().await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn sockets_of_the_program_are_served_and_connected() -> Outcome {
+    on_each(|event_loop| async move {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let server = event_loop.create_server_with_sock(|| Rc::new(Echo), listener)?;
+        let socket = std::net::TcpStream::connect(address)?;
+        let (transport, client) = event_loop.create_connection_with_sock(noting, socket).await?;
+        transport.write(b"hello")?;
+        until(&event_loop, || *client.received.borrow() == b"hello").await?;
+        transport.abort();
+        server.close();
+        server.wait_closed().await?;
+        assert!(client.is_lost());
+        Ok(())
+    })
+}
+
+#[test]
+fn a_protocol_that_has_its_transport_goes_with_the_loop() -> Outcome {
+    struct Keeping(std::cell::RefCell<Option<hotloop::asyncio::Transport>>);
+    impl hotloop::asyncio::Protocol for Keeping {
+        fn connection_made(&self, transport: &hotloop::asyncio::Transport) {
+            *self.0.borrow_mut() = Some(transport.clone());
+        }
+        fn data_received(&self, _: &hotloop::asyncio::Transport, _: &[u8]) {}
+    }
+    let event_loop = hotloop::asyncio::SelectorEventLoop::new()?;
+    let (near, _far) = UnixStream::pair()?;
+    let opening = event_loop.clone();
+    let protocol = event_loop.run_until_complete(async move {
+        let keeping = || Rc::new(Keeping(Default::default()));
+        let (_, protocol) = opening.create_connection_with_sock(keeping, near).await?;
+        // Reading has begun one turn later.
+        crate::turn(&opening).await?;
+        Ok::<_, Error>(Rc::downgrade(&protocol))
+    })??;
+    assert!(protocol.upgrade().is_some());
+    event_loop.close()?;
+    assert!(protocol.upgrade().is_none());
+    Ok(())
+}
