@@ -139,10 +139,12 @@ def server(command: list[str], port: int | None = None) -> Iterator[tuple[int, i
     waited for until it accepts.
     Raises NotServing when that does not come, or when the server ends while it is in use.
     """
-    with tempfile.TemporaryFile("w+") as errors:
+    with tempfile.TemporaryFile("w+") as errors, tempfile.TemporaryDirectory() as directory:
         with pinned(cores()[0]):
             process = subprocess.Popen(
                 command,
+                # What it leaves behind when it is killed goes with it.
+                env={**os.environ, "TMPDIR": directory},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if port is None else None,
                 stderr=errors,

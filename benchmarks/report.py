@@ -83,7 +83,7 @@ def page(run: Run) -> str:
     for group, title in GROUPS.items():
         rows = {name: row for name, row in run.rows.items() if row.group == group and row.figures}
         if rows:
-            parts += [f"## {title}", medians(rows)]
+            parts += [f"## {title}", medians(run, rows)]
     failed = [[name, loop, escape(why)] for name, row in run.rows.items() for loop, why in row.failures.items()]
     if failed:
         parts += ["## Failures", table(["row", "loop", "why it has no figure"], failed, texts=3)]
@@ -151,9 +151,12 @@ def against_best(run: Run) -> str:
     return table([*header, *[f"{other} /" for other in [*others, *ours]]], lines)
 
 
-def medians(rows: dict[str, Measured]) -> str:
+def medians(run: Run, rows: dict[str, Measured]) -> str:
     """The figures of every loop, the best of the loops in bold."""
-    names = list(dict.fromkeys(loop for row in rows.values() for loop in [*row.figures, *row.failures]))
+    there = {loop for row in rows.values() for loop in [*row.figures, *row.failures]}
+    order = [loops.CONTROL, loops.OURS, loops.PROACTOR, *run.versions, *sorted(there)]
+    names = [name for name in dict.fromkeys(order) if name in there and name not in network.FLOORS]
+    names += [floor for floor in network.FLOORS if floor in there]
     lines = []
     for name, row in rows.items():
         best = min((loop for loop in row.figures if loop not in network.FLOORS), key=row.median)

@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import tempfile
 import threading
+from pathlib import Path
 from typing import Any
 
 from benchmarks import loops
@@ -94,8 +96,11 @@ def tls_context() -> ssl.SSLContext:
     """A server's context with a certificate made just now (an elliptic curve's: P-256)."""
     import trustme
 
+    # In a file that stays: one of the loops reads it again when it serves.
+    path = Path(tempfile.gettempdir(), "certificate.pem")
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    trustme.CA().issue_cert("localhost").configure_cert(context)
+    context.load_cert_chain(path)
     return context
 
 
@@ -183,7 +188,8 @@ KINDS = {
 
 async def announce_and_serve(server: asyncio.AbstractServer) -> None:
     announce(server.sockets[0].getsockname()[1])  # type: ignore[attr-defined]  # every loop's server has it
-    await server.serve_forever()
+    # It serves already. One of the loops ends that when it is told to serve for ever.
+    await asyncio.get_running_loop().create_future()
 
 
 def announce(port: int) -> None:
