@@ -409,24 +409,6 @@ def test_many_small_writes_straight_after_connection_made(loop, server_context, 
         assert [frame for frame in frames if frame.isdigit()] == [b"%08d" % number for number in range(count)]
 
 
-def test_another_thread_writes_while_the_loop_waits(loop, server_context, client_context):
-    """Nobody should, but on stock asyncio it goes well, so programs do."""
-
-    def talk(peer):
-        return peer.read_exactly(8)
-
-    with client_of(loop, server_context, client_context, talk) as (transport, _, thread):
-
-        def write():
-            transport.write(b"from")
-            return transport.get_write_buffer_size()
-
-        assert run(loop, loop.run_in_executor(None, write)) == 0
-        transport.write(b"well")
-        run_until_finished(loop, thread)
-        assert thread.join() == b"fromwell"
-
-
 # Flow control
 
 

@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import aiodebug.hang_inspection
 import aiodebug.log_slow_callbacks
@@ -47,21 +48,24 @@ async def main() -> dict[str, object]:
             inspection = aiodebug.hang_inspection.start(directory, 0.05, loop)
         # Its monitor has to have begun.
         await asyncio.sleep(0)
-        deadline = time.monotonic() + 30
-        while not os.listdir(directory) and time.monotonic() < deadline:
-            # A loop that hangs: its thread is what the tool shows.
+        deadline = time.monotonic() + 45
+        # A loop that hangs: its thread is what the tool shows, now and then a line of this round instead.
+        while not (hung := shows_the_hang(directory)) and time.monotonic() < deadline:
             hang()
-        texts = [open(os.path.join(directory, name)).read() for name in os.listdir(directory)]  # noqa: ASYNC230, SIM115
         await aiodebug.hang_inspection.stop_wait(inspection)
         # It writes three of them a second apart, into the directory.
         await asyncio.to_thread(inspection[0].join)
     return {
         "loop": package_of(loop),
         "thread": threading.current_thread() is threading.main_thread(),
-        "hang": any("in hang" in text for text in texts),
+        "hang": hung,
         "called": sum("called()" in name for name in slow) >= 2,
         "task": any("monitor_loop_lag" in name for name in slow),
     }
+
+
+def shows_the_hang(directory: str) -> bool:
+    return any("in hang" in (Path(directory) / name).read_text() for name in os.listdir(directory))
 
 
 def hang() -> None:
