@@ -114,7 +114,7 @@ impl BaseEventLoop {
         rustix::io::ioctl_fionbio(&socket, true).map_err(io::Error::from)?;
         let protocol = factory();
         let transport = DatagramTransport::open(self, socket, protocol.clone())?;
-        self.wait_scheduled().await?;
+        self.wait_begun(|| transport.close()).await?;
         Ok((transport, protocol))
     }
 }
