@@ -27,6 +27,9 @@ const HANDSHAKE: Duration = Duration::from_secs(60);
 /// How long the peer may take to say goodbye (asyncio's `SSL_SHUTDOWN_TIMEOUT`).
 const SHUTDOWN: Duration = Duration::from_secs(30);
 
+/// How many encrypted bytes may wait to be sent (asyncio's `FLOW_CONTROL_HIGH_WATER_SSL_WRITE`).
+const HIGH_WATER: usize = 512 * 1024;
+
 /// How much plain text a protocol is given at once, at most: four records.
 const PLAIN: usize = 64 * 1024;
 
@@ -349,6 +352,8 @@ impl Tls {
     fn begin(&self, lower: &Transport) {
         // It begins once.
         drop(self.lower.set(lower.clone()));
+        // High is above low.
+        let _ = lower.set_write_buffer_limits(Some(HIGH_WATER), None);
         self.start_timer(
             HANDSHAKE,
             "TLS handshake is taking too long: aborting the connection",
