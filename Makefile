@@ -18,14 +18,14 @@ demo: build load $(VENV)/demo.installed $(VENV)/peers.installed
 # Everything: the checks, the tests that need no Python, and those that do, on every core up to four. Random cases are the
 # same ones in every run, so that a failure is that of the change under test.
 test: lint
-	PROPTEST_RNG_SEED=1 cargo test -p hotloop -p hotloop-load
+	PROPTEST_RNG_SEED=1 cargo test -p hotloop -p hotloop-load --features hotloop/tls
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # What `test` tries with a few random cases, with many and other ones: a few minutes behind the build. A failure tells its seed.
 # The programs of tests/fuzz: SEEDS of them, from a seed drawn at random; SEEDS=all goes on until something is found.
 SEEDS ?= 20000
 fuzz: build
-	PROPTEST_CASES=20000 cargo test -p hotloop --release -- --nocapture
+	PROPTEST_CASES=20000 cargo test -p hotloop --features tls --release -- --nocapture
 	HOTLOOP_FAULT_SEED="$$(shuf -i 1-1000000 -n 4 | xargs)" $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 tests/test_faults.py
 	HOTLOOP_WHOLE_GRID=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 tests/test_getaddrinfo.py
 	$(BIN)/python tests/fuzz $(if $(filter all,$(SEEDS)),,--seeds $(SEEDS))
@@ -57,7 +57,7 @@ free-threaded:
 
 lint: build $(VENV)/demo.installed $(VENV)/ecosystem.installed
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets --features hotloop/tls -- -D warnings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p hotloop -p benchmarks

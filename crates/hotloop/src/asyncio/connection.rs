@@ -105,7 +105,7 @@ impl BaseEventLoop {
     ) -> Result<(Transport, Rc<P>), Error> {
         let protocol = factory();
         let stream = Stream::open(self, socket, medium, protocol.clone(), None)?;
-        self.wait_scheduled().await?;
+        self.wait_begun(|| stream.close()).await?;
         Ok((stream.into(), protocol))
     }
 

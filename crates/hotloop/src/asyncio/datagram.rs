@@ -9,7 +9,7 @@ use std::rc::Rc;
 use rustix::net::SocketType;
 
 use super::error::Error;
-use super::event_loop::BaseEventLoop;
+use super::event_loop::{BaseEventLoop, RESOLUTION};
 use super::host::{Engine, Hosted};
 use super::protocol::DatagramProtocol;
 use crate::driver::{self, Address, Batch, SocketAddress};
@@ -114,7 +114,7 @@ impl BaseEventLoop {
         rustix::io::ioctl_fionbio(&socket, true).map_err(io::Error::from)?;
         let protocol = factory();
         let transport = DatagramTransport::open(self, socket, protocol.clone())?;
-        self.wait_scheduled().await?;
+        self.wait_begun(|| transport.close()).await?;
         Ok((transport, protocol))
     }
 }
@@ -291,13 +291,14 @@ impl DatagramTransport {
         *batches.borrow_mut() = Some(batch);
     }
 
-    /// Tells the protocol of a batch, as far as it wants to hear of it.
+    /// Tells the protocol of the first datagram of a batch, and of the next ones as long as nothing else could have come
+    /// in between had each had a turn of its own. The rest waits for the next turn.
     fn tell_all(&self, key: EndpointKey, batch: &Batch) {
         for (index, (bytes, from)) in batch.iter().enumerate() {
             if self.is_closing() {
                 return;
             }
-            if self.0.paused.get() {
+            if index > 0 && !self.may_go_on() {
                 let host = Hosted::Datagram(self.clone());
                 self.engine(|engine| engine.hold_datagrams(key, batch, index, &host));
                 return;
@@ -307,6 +308,16 @@ impl DatagramTransport {
                 protocol.datagram_received(self, bytes, &from);
             });
         }
+    }
+
+    /// Whether a turn for the next datagram would have nothing else to do.
+    fn may_go_on(&self) -> bool {
+        let event_loop = &self.0.event_loop;
+        if self.0.paused.get() || event_loop.is_stopping() || event_loop.get_debug() {
+            return false;
+        }
+        let end = event_loop.time() + RESOLUTION;
+        self.engine(|engine| engine.is_quiet(end)).unwrap_or(false)
     }
 
     fn flush(&self) {

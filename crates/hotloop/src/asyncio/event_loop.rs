@@ -23,7 +23,7 @@ use crate::driver::sim::Threads;
 use crate::driver::{AnyDriver, Batch, Direction, Driver};
 
 /// How far apart two times must be to be told apart, in seconds: what is due within it runs in the same turn.
-const RESOLUTION: f64 = 1e-9;
+pub(crate) const RESOLUTION: f64 = 1e-9;
 
 /// How much is received at once, at most.
 const SCRATCH: usize = 256 * 1024;
@@ -550,7 +550,7 @@ impl BaseEventLoop {
         result
     }
 
-    fn is_stopping(&self) -> bool {
+    pub(crate) fn is_stopping(&self) -> bool {
         self.0.stopping.load(Ordering::Acquire)
     }
 

@@ -53,12 +53,27 @@ impl BaseEventLoop {
 }
 
 impl BaseEventLoop {
-    /// Waits until what is scheduled by now was called.
-    pub(crate) async fn wait_scheduled(&self) -> Result<(), Error> {
+    /// Waits until a transport that was opened just now has told its protocol so. If nobody waits for that any more,
+    /// because the task was cancelled, `close` is called.
+    pub(crate) async fn wait_begun(&self, close: impl FnOnce()) -> Result<(), Error> {
+        let mut unless = Unless(Some(close));
         let called = self.create_future();
         let caller = called.clone();
         self.call_soon(move || drop(caller.set_result(())))?;
-        called.await
+        called.await?;
+        unless.0 = None;
+        Ok(())
+    }
+}
+
+/// Calls a closure when it is dropped, unless that was taken out before.
+pub(crate) struct Unless<F: FnOnce()>(pub(crate) Option<F>);
+
+impl<F: FnOnce()> Drop for Unless<F> {
+    fn drop(&mut self) {
+        if let Some(call) = self.0.take() {
+            call();
+        }
     }
 }
 

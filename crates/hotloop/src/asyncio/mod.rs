@@ -57,3 +57,6 @@ pub use task::Task;
 pub use transport::Transport;
 
 pub use crate::driver::SocketAddress;
+/// The TLS library: its configurations are what TLS connections are made of.
+#[cfg(feature = "tls")]
+pub use ::rustls;

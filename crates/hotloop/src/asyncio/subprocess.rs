@@ -74,7 +74,7 @@ impl BaseEventLoop {
         let protocol = factory();
         let child = command.spawn()?;
         let process = SubprocessTransport::open(self, child, protocol.clone())?;
-        self.wait_scheduled().await?;
+        self.wait_begun(|| process.close()).await?;
         Ok((process, protocol))
     }
 

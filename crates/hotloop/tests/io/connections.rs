@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use hotloop::asyncio::{Error, SocketAddress};
 
-use crate::{Echo, Outcome, fresh_path, noting, on_each, pattern, until};
+use crate::{Echo, Outcome, fresh_path, noting, on_each, pattern, turn, until};
 
 #[test]
 fn a_unix_server_serves_and_removes_its_path() -> Outcome {
@@ -108,11 +108,32 @@ fn a_protocol_that_has_its_transport_goes_with_the_loop() -> Outcome {
         let keeping = || Rc::new(Keeping(Default::default()));
         let (_, protocol) = opening.create_connection_with_sock(keeping, near).await?;
         // Reading has begun one turn later.
-        crate::turn(&opening).await?;
+        turn(&opening).await?;
         Ok::<_, Error>(Rc::downgrade(&protocol))
     })??;
     assert!(protocol.upgrade().is_some());
     event_loop.close()?;
     assert!(protocol.upgrade().is_none());
     Ok(())
+}
+
+#[test]
+fn a_connection_that_nobody_waits_for_any_more_is_closed() -> Outcome {
+    on_each(|event_loop| async move {
+        let (near, mut far) = UnixStream::pair()?;
+        let protocol = noting();
+        let told = Rc::clone(&protocol);
+        let connecting = event_loop.clone();
+        let task = event_loop.create_task(async move {
+            let connected = connecting.create_connection_with_sock(|| protocol, near);
+            connected.await.map(drop)
+        })?;
+        turn(&event_loop).await?;
+        task.cancel();
+        until(&event_loop, || told.is_lost()).await?;
+        assert!(task.is_cancelled());
+        turn(&event_loop).await?;
+        assert_eq!(std::io::Read::read(&mut far, &mut [0])?, 0);
+        Ok(())
+    })
 }

@@ -87,6 +87,41 @@ fn datagrams_keep_their_order_their_bounds_and_their_sender() -> Outcome {
     })
 }
 
+/// Notes datagrams, and what it schedules when one comes in.
+#[derive(Default)]
+struct Scheduling(Rc<RefCell<Vec<u8>>>);
+
+impl DatagramProtocol for Scheduling {
+    fn datagram_received(&self, transport: &DatagramTransport, data: &[u8], _: &SocketAddress) {
+        self.0.borrow_mut().push(data[0]);
+        let (noted, later) = (Rc::clone(&self.0), data[0] + 10);
+        let soon = transport
+            .event_loop()
+            .call_soon(move || noted.borrow_mut().push(later));
+        soon.expect("the loop is open");
+    }
+}
+
+#[test]
+fn what_one_datagram_schedules_runs_before_the_next_one_is_told() -> Outcome {
+    on_each(|event_loop| async move {
+        let (server, heard) = event_loop
+            .create_datagram_endpoint(Rc::<Scheduling>::default, Some(any()), None)
+            .await?;
+        let (client, _) = event_loop
+            .create_datagram_endpoint(Rc::<Noting>::default, None, server.local_address())
+            .await?;
+        for byte in 0..4 {
+            client.sendto(&[byte], None)?;
+        }
+        until(&event_loop, || heard.0.borrow().len() == 8).await?;
+        assert_eq!(*heard.0.borrow(), [0, 10, 1, 11, 2, 12, 3, 13]);
+        client.close();
+        server.close();
+        Ok(())
+    })
+}
+
 #[test]
 fn a_paused_endpoint_keeps_what_it_has_for_later() -> Outcome {
     on_each(|event_loop| async move {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use hotloop::asyncio::{Error, SelectorEventLoop, SubprocessProtocol, SubprocessTransport};
 
-use crate::{Outcome, on_each, pattern, until};
+use crate::{Outcome, on_each, pattern, turn, until};
 
 /// Keeps what it is told.
 #[derive(Default)]
@@ -134,6 +134,23 @@ fn signals_reach_it_and_close_kills_it() -> Outcome {
         assert!(process.is_closing());
         assert_eq!(process.wait().await?.signal(), Some(9));
         until(&event_loop, || heard.lost.get()).await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_process_that_nobody_waits_for_any_more_is_killed() -> Outcome {
+    on_each(|event_loop| async move {
+        let heard = noting();
+        let (protocol, starting) = (Rc::clone(&heard), event_loop.clone());
+        let mut command = Command::new("cat");
+        command.stdin(Stdio::piped());
+        let task = event_loop
+            .create_task(async move { starting.subprocess_exec(|| protocol, command).await.map(drop) })?;
+        turn(&event_loop).await?;
+        task.cancel();
+        until(&event_loop, || heard.lost.get()).await?;
+        assert!(task.is_cancelled());
         Ok(())
     })
 }
