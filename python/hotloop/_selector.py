@@ -77,7 +77,7 @@ class _Map(Mapping[Any, selectors.SelectorKey]):
         if reader is None and writer is None:
             raise KeyError(fileobj)
         events = (reader is not None) * selectors.EVENT_READ | (writer is not None) * selectors.EVENT_WRITE
-        shown = self._loop._read_objects.get(fd) or self._loop._write_objects.get(fd, fd)
+        shown = self._loop._read_objects.get(fd, self._loop._write_objects.get(fd, fd))
         return selectors.SelectorKey(shown, fd, events, (reader, writer))
 
     def __iter__(self) -> Iterator[int]:
