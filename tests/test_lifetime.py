@@ -25,6 +25,26 @@ def test_a_loop_can_be_weakly_referenced_and_is_freed(new_loop):
     assert gone() is None
 
 
+@pytest.mark.parametrize("kind", ["unused", "run", "threads"])
+def test_a_closed_loop_is_freed_without_the_collector(new_loop, kind):
+    # As anyio's own suite wants it: one collection, while a thread still has the loop, must not be all that frees it.
+    gc.collect()
+    gc.disable()
+    try:
+        loop = new_loop()
+        if kind == "run":
+            turns(loop)
+        elif kind == "threads":
+            run(loop, loop.run_in_executor(None, int))
+            run(loop, loop.shutdown_default_executor())
+        loop.close()
+        gone = weakref.ref(loop)
+        del loop
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 def test_transports_and_servers_can_be_weakly_referenced(loop, connection):
     transport, _, _ = connection
     assert weakref.ref(transport)() is transport

@@ -221,6 +221,32 @@ def test_a_removed_and_reused_number_gets_no_event_of_its_predecessor(loop):
         sock.close()
 
 
+@pytest.mark.parametrize("direction", ["reader", "writer"])
+def test_a_socket_that_was_closed_while_watched_can_still_be_removed(loop, unix, direction):
+    # As anyio's Unix sockets do: they close, and a callback of the future removes the watcher.
+    near, _ = unix
+    add, remove = getattr(loop, f"add_{direction}"), getattr(loop, f"remove_{direction}")
+    add(near, int)
+    near.close()
+    assert remove(near) is True
+    with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
+        remove(near)
+
+
+def test_a_socket_that_is_watched_no_more_is_let_go(loop):
+    near, far = unix_pair()
+    loop.add_reader(near, int)
+    loop.add_writer(near, int)
+    loop.remove_reader(near)
+    loop.remove_writer(near)
+    gone = weakref.ref(near)
+    near.close()
+    del near
+    gc.collect()
+    assert gone() is None
+    far.close()
+
+
 def test_a_descriptor_closed_without_removal_can_be_watched_again(loop):
     """uvloop#61, asyncio#372: the number comes back with the watcher of its dead predecessor still known."""
     near, far = unix_pair()

@@ -56,6 +56,9 @@ class EventLoop(SocketMethods, ConnectionMethods):
     _delegates = False
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
+        # The file objects that are watched, by number: asyncio's selector knows them, also when they are closed.
+        self._read_objects: dict[int, Any] = {}
+        self._write_objects: dict[int, Any] = {}
         super().__init__(LoopSelector(self) if selector is None else selector)
         self._children = Children(self)
         # From Python 3.14 on asyncio's own way of spawning looks there, and has chosen threads where the kernel gives
@@ -127,6 +130,8 @@ class EventLoop(SocketMethods, ConnectionMethods):
             if selector is not None:
                 show_no_more(selector)
             self._children.close()
+            self._read_objects.clear()
+            self._write_objects.clear()
             self._release()
 
     # Scheduled callbacks, for programs that look at asyncio's private queues.
@@ -167,7 +172,10 @@ class EventLoop(SocketMethods, ConnectionMethods):
     ) -> asyncio.Handle:
         self._check_closed()
         handle = self._new_handle(callback, args, context)
-        replaced = self._watch_read(_number(fd), handle)
+        number = _number(fd)
+        replaced = self._watch_read(number, handle)
+        if fd is not number:
+            self._read_objects[number] = fd
         if self._delegates:
             self._tell_selector(fd)
         if replaced is not None:
@@ -177,7 +185,9 @@ class EventLoop(SocketMethods, ConnectionMethods):
     def _remove_reader(self, fd: Any) -> bool:
         if self.is_closed():
             return False
-        removed = self._unwatch_read(_number(fd, self))
+        number = _number(fd, self)
+        removed = self._unwatch_read(number)
+        self._read_objects.pop(number, None)
         if self._delegates:
             self._tell_selector()
         return _cancel(removed)
@@ -187,7 +197,10 @@ class EventLoop(SocketMethods, ConnectionMethods):
     ) -> asyncio.Handle:
         self._check_closed()
         handle = self._new_handle(callback, args, context)
-        replaced = self._watch_write(_number(fd), handle)
+        number = _number(fd)
+        replaced = self._watch_write(number, handle)
+        if fd is not number:
+            self._write_objects[number] = fd
         if self._delegates:
             self._tell_selector(fd)
         if replaced is not None:
@@ -197,7 +210,9 @@ class EventLoop(SocketMethods, ConnectionMethods):
     def _remove_writer(self, fd: Any) -> bool:
         if self.is_closed():
             return False
-        removed = self._unwatch_write(_number(fd, self))
+        number = _number(fd, self)
+        removed = self._unwatch_write(number)
+        self._write_objects.pop(number, None)
         if self._delegates:
             self._tell_selector()
         return _cancel(removed)

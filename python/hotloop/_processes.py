@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import weakref
 from asyncio import unix_events
 from asyncio.log import logger
 from collections.abc import Callable
@@ -29,11 +30,19 @@ class Children(_PidfdChildWatcher):  # type: ignore[misc]
     """The children whose end a loop waits for. It has the interface of asyncio's own watcher of children."""
 
     def __init__(self, loop: EventLoop) -> None:
-        self._loop = loop
+        # The loop has this one: a reference back would keep a closed loop until the collector comes.
+        self._owner = weakref.ref(loop)
         # The descriptors of those that have not ended yet, as far as the loop knows.
         self._pidfds: set[int] = set()
         # asyncio's watcher with a thread for each child, for where the kernel gives no descriptor.
         self._threads: Any = None
+
+    @property
+    def _loop(self) -> EventLoop:
+        loop = self._owner()
+        if loop is None:
+            raise RuntimeError("Event loop is closed")
+        return loop
 
     def add_child_handler(self, pid: int, told: Told, *args: Any) -> None:
         """Have ``told(pid, returncode, *args)`` called when a child has ended, and reap it."""

@@ -86,7 +86,8 @@ class _Map(Mapping[Any, selectors.SelectorKey]):
         if reader is None and writer is None:
             raise KeyError(fileobj)
         events = (reader is not None) * selectors.EVENT_READ | (writer is not None) * selectors.EVENT_WRITE
-        return selectors.SelectorKey(fd, fd, events, (reader, writer))
+        shown = self._loop._read_objects.get(fd, self._loop._write_objects.get(fd, fd))
+        return selectors.SelectorKey(shown, fd, events, (reader, writer))
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._loop._watched())

@@ -171,3 +171,6 @@ class SocketMethods(LoopBase):
             if sock.fileno() >= 0:
                 self._forget_operation(sock)
             raise
+        finally:
+            # An error's traceback has this frame, and a future that failed has the error: no cycle of these.
+            del future
