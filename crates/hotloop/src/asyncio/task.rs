@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -24,7 +24,8 @@ struct TaskState<T> {
     /// Set when it is done, taken by whoever awaits it.
     outcome: RefCell<Option<Result<T, Error>>>,
     shared: Rc<Ended>,
-    cell: RefCell<Option<Rc<TaskCell>>>,
+    /// Gone with its end or that of the loop, which owns it: its own `end` owns this.
+    cell: RefCell<Weak<TaskCell>>,
     event_loop: WeakLoop,
 }
 
@@ -83,7 +84,7 @@ impl<T: 'static> Task<T> {
         let state = Rc::new(TaskState {
             outcome: RefCell::new(None),
             shared: Rc::default(),
-            cell: RefCell::new(None),
+            cell: RefCell::default(),
             event_loop: Rc::downgrade(&event_loop.0),
         });
         let result = Rc::clone(&state);
@@ -119,7 +120,7 @@ impl<T: 'static> Task<T> {
         if let Some(cell) = &cell {
             cell.schedule(event_loop);
         }
-        *state.cell.borrow_mut() = cell;
+        *state.cell.borrow_mut() = cell.as_ref().map_or_else(Weak::new, Rc::downgrade);
         Ok(Self(state))
     }
 
@@ -138,7 +139,7 @@ impl<T> Task<T> {
         if self.is_done() {
             return false;
         }
-        let cell = self.0.cell.borrow().clone();
+        let cell = self.0.cell.borrow().upgrade();
         if let Some(cell) = cell {
             cell.cancel_requested.set(true);
             cell.waker.wake_by_ref();
