@@ -11,7 +11,7 @@ use super::Waker;
 ///
 /// epoll watches it edge-triggered and never reads it: each write is an edge of its own, and its 64-bit counter does
 /// not fill up in the lifetime of a machine. So a wake-up costs one system call, not three. Facilities without edges
-/// [drain](Self::drain) it.
+/// drain it.
 #[derive(Debug)]
 pub struct Eventfd(OwnedFd);
 
