@@ -1,10 +1,16 @@
 //! The laws of what moves bytes for Rust programs, each on the proactor and on every selector. A kernel that
 //! refuses io_uring has the selectors only.
 
+#[path = "io/buffered.rs"]
+mod buffered;
 #[path = "io/connections.rs"]
 mod connections;
 #[path = "io/datagrams.rs"]
 mod datagrams;
+#[path = "io/happy_eyeballs.rs"]
+mod happy_eyeballs;
+#[path = "io/names.rs"]
+mod names;
 #[path = "io/pipes.rs"]
 mod pipes;
 #[path = "io/sockets.rs"]

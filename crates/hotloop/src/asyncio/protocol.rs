@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::buffered::BufferedProtocol;
 use super::datagram::DatagramTransport;
 use super::subprocess::SubprocessTransport;
 use super::transport::Transport;
@@ -39,6 +40,12 @@ pub trait Protocol {
     /// No more waits than the low-water mark allows: write on.
     fn resume_writing(&self, transport: &Transport) {
         let _ = transport;
+    }
+
+    /// The protocol that has its own buffer, where this one stands for such a one.
+    #[doc(hidden)]
+    fn buffered(&self) -> Option<&dyn BufferedProtocol> {
+        None
     }
 }
 
