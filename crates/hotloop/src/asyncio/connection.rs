@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use super::error::Error;
 use super::event_loop::BaseEventLoop;
+use super::happy_eyeballs::HappyEyeballs;
 use super::protocol::Protocol;
 use super::stream::{Medium, Stream};
 use super::transport::Transport;
@@ -17,7 +18,7 @@ impl BaseEventLoop {
     /// makes.
     ///
     /// # Errors
-    /// The resolver's; the last address's; [`Error::Closed`].
+    /// The resolver's; the kernel's, as of [`create_connection_to`](Self::create_connection_to); [`Error::Closed`].
     ///
     /// ```
     /// use std::rc::Rc;
@@ -44,14 +45,9 @@ impl BaseEventLoop {
         host: &str,
         port: u16,
     ) -> Result<(Transport, Rc<P>), Error> {
-        let mut failed = Error::Io(io::ErrorKind::NotFound.into());
-        for address in self.getaddrinfo(host, port).await? {
-            match self.connect(&address.into()).await {
-                Ok(socket) => return self.begin(socket, Medium::Socket, factory).await,
-                Err(error) => failed = error,
-            }
-        }
-        Err(failed)
+        let how = HappyEyeballs::ONE_BY_ONE;
+        self.create_connection_with_happy_eyeballs(factory, host, port, how)
+            .await
     }
 
     /// Connects to a Unix socket by its path; an abstract one begins with a zero byte.
@@ -109,7 +105,8 @@ impl BaseEventLoop {
         Ok((stream.into(), protocol))
     }
 
-    async fn connect(&self, address: &SocketAddress) -> Result<OwnedFd, Error> {
+    /// A new socket, connected to an address. Given up, it is closed.
+    pub(crate) async fn connect(&self, address: &SocketAddress) -> Result<OwnedFd, Error> {
         let (socket, connected) = self.with_engine(|engine| engine.driver_mut().connect(address))??;
         if connected {
             return Ok(socket);

@@ -9,9 +9,10 @@ use std::rc::Rc;
 use rustix::net::SocketType;
 
 use super::error::Error;
-use super::event_loop::{BaseEventLoop, RESOLUTION};
+use super::event_loop::BaseEventLoop;
 use super::host::{Engine, Hosted};
 use super::protocol::DatagramProtocol;
+use super::running::RESOLUTION;
 use crate::driver::{self, Address, Batch, SocketAddress};
 use crate::streams::is_transient;
 use crate::transport::{Close, Datagrams, InvalidLimits};

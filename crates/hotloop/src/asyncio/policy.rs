@@ -5,7 +5,9 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::Error;
-use super::event_loop::{BaseEventLoop, SelectorEventLoop, get_running_loop};
+use super::event_loop::BaseEventLoop;
+use super::loops::SelectorEventLoop;
+use super::running::get_running_loop;
 
 /// Decides which loop a thread has, and what a new one is.
 ///

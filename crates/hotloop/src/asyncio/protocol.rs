@@ -1,11 +1,9 @@
 //! What a program is told of its connections.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::buffered::BufferedProtocol;
 use super::datagram::DatagramTransport;
-use super::error::Panic;
-use super::event_loop::{BaseEventLoop, Report};
 use super::subprocess::SubprocessTransport;
 use super::transport::Transport;
 use crate::driver::SocketAddress;
@@ -42,6 +40,12 @@ pub trait Protocol {
     /// No more waits than the low-water mark allows: write on.
     fn resume_writing(&self, transport: &Transport) {
         let _ = transport;
+    }
+
+    /// The protocol that has its own buffer, where this one stands for such a one.
+    #[doc(hidden)]
+    fn buffered(&self) -> Option<&dyn BufferedProtocol> {
+        None
     }
 }
 
@@ -112,20 +116,5 @@ pub trait SubprocessProtocol {
     /// All was written to its standard input: write on.
     fn resume_writing(&self, transport: &SubprocessTransport) {
         let _ = transport;
-    }
-}
-
-impl BaseEventLoop {
-    /// Calls a protocol. Answers false if it panicked, which the exception handler has been told then.
-    pub(crate) fn tell_protocol(&self, what: &str, call: impl FnOnce()) -> bool {
-        let Err(payload) = self.timed(what, || catch_unwind(AssertUnwindSafe(call))) else {
-            return true;
-        };
-        self.call_exception_handler(&Report {
-            message: format!("Fatal error: protocol.{what}() call failed."),
-            panic: Some(Panic::new(payload)),
-            error: None,
-        });
-        false
     }
 }

@@ -12,10 +12,11 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::error::{Error, Panic};
-use super::event_loop::{BaseEventLoop, Report};
+use super::event_loop::BaseEventLoop;
 use super::future::Future;
 use super::host::Callback;
 use super::protocol::Protocol;
+use super::reports::Report;
 use super::stream::{Medium, Stream};
 use crate::driver::SocketAddress;
 use crate::sys;

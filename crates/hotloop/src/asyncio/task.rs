@@ -11,9 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use super::error::{Error, Panic};
-use super::event_loop::{BaseEventLoop, Report, WeakLoop, on_own_thread};
+use super::event_loop::{BaseEventLoop, WeakLoop};
 use super::handle::ThreadsafeHandle;
 use super::host::{Callback, CallbackKey};
+use super::reports::Report;
+use super::running::on_own_thread;
 
 /// A future that runs on the loop by itself. Dropping this does not end it.
 ///

@@ -9,6 +9,33 @@ use super::host::{Callback, CallbackKey};
 use crate::driver::Direction;
 
 impl BaseEventLoop {
+    /// Calls `callback` on each turn in which a descriptor is readable, until
+    /// [`remove_reader`](Self::remove_reader). It replaces the one that was there.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; the kernel's, if it refuses the descriptor.
+    pub fn add_reader(&self, fd: RawFd, callback: impl Fn() + 'static) -> Result<(), Error> {
+        self.watch(fd, Direction::Read, Rc::new(callback)).map(drop)
+    }
+
+    /// As [`add_reader`](Self::add_reader), for writing.
+    ///
+    /// # Errors
+    /// As of `add_reader`.
+    pub fn add_writer(&self, fd: RawFd, callback: impl Fn() + 'static) -> Result<(), Error> {
+        self.watch(fd, Direction::Write, Rc::new(callback)).map(drop)
+    }
+
+    /// Ends [`add_reader`](Self::add_reader). Answers whether there was one.
+    pub fn remove_reader(&self, fd: RawFd) -> bool {
+        self.unwatch(fd, Direction::Read)
+    }
+
+    /// Ends [`add_writer`](Self::add_writer). Answers whether there was one.
+    pub fn remove_writer(&self, fd: RawFd) -> bool {
+        self.unwatch(fd, Direction::Write)
+    }
+
     /// Calls a closure on each turn in which a descriptor is ready. Answers the name of it.
     pub(crate) fn watch(
         &self,
