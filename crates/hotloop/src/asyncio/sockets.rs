@@ -42,6 +42,23 @@ impl BaseEventLoop {
     ///
     /// # Errors
     /// As of [`sock_recv`](Self::sock_recv).
+    ///
+    /// ```
+    /// use std::os::unix::net::UnixStream;
+    /// use hotloop::asyncio::{Error, SelectorEventLoop, get_running_loop};
+    /// let (near, far) = UnixStream::pair()?;
+    /// near.set_nonblocking(true)?;
+    /// far.set_nonblocking(true)?;
+    /// SelectorEventLoop::new()?.run_until_complete(async move {
+    ///     let event_loop = get_running_loop()?;
+    ///     event_loop.sock_sendall(&near, b"hello").await?;
+    ///     let mut buffer = [0; 16];
+    ///     let count = event_loop.sock_recv_into(&far, &mut buffer).await?;
+    ///     assert_eq!(&buffer[..count], b"hello");
+    ///     Ok::<_, Error>(())
+    /// })??;
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub async fn sock_recv_into(&self, sock: &impl AsFd, buffer: &mut [u8]) -> Result<usize, Error> {
         self.try_socket(sock, Direction::Read, |fd| {
             sys::fill(buffer, |buffer| sys::receive(fd, buffer))
@@ -85,6 +102,23 @@ impl BaseEventLoop {
     ///
     /// # Errors
     /// As of [`sock_recv`](Self::sock_recv).
+    ///
+    /// ```
+    /// use std::net::UdpSocket;
+    /// use hotloop::asyncio::{Error, SelectorEventLoop, get_running_loop};
+    /// let (one, other) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+    /// one.set_nonblocking(true)?;
+    /// other.set_nonblocking(true)?;
+    /// SelectorEventLoop::new()?.run_until_complete(async move {
+    ///     let event_loop = get_running_loop()?;
+    ///     let sent = event_loop.sock_sendto(&one, b"ping", &other.local_addr()?.into()).await?;
+    ///     let mut buffer = [0; 16];
+    ///     let (count, from) = event_loop.sock_recvfrom_into(&other, &mut buffer).await?;
+    ///     assert_eq!((count, from), (sent, one.local_addr()?.into()));
+    ///     Ok::<_, Error>(())
+    /// })??;
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub async fn sock_recvfrom_into(
         &self,
         sock: &impl AsFd,
@@ -101,6 +135,21 @@ impl BaseEventLoop {
     ///
     /// # Errors
     /// As of [`sock_recv`](Self::sock_recv): how many bytes were sent before is not known then.
+    ///
+    /// ```
+    /// use std::os::unix::net::UnixStream;
+    /// use hotloop::asyncio::{Error, SelectorEventLoop, get_running_loop};
+    /// let (near, far) = UnixStream::pair()?;
+    /// near.set_nonblocking(true)?;
+    /// far.set_nonblocking(true)?;
+    /// SelectorEventLoop::new()?.run_until_complete(async move {
+    ///     let event_loop = get_running_loop()?;
+    ///     event_loop.sock_sendall(&near, b"hello").await?;
+    ///     assert_eq!(event_loop.sock_recv(&far, 16).await?, b"hello");
+    ///     Ok::<_, Error>(())
+    /// })??;
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub async fn sock_sendall(&self, sock: &impl AsFd, data: &[u8]) -> Result<(), Error> {
         let mut rest = data;
         loop {
@@ -117,6 +166,21 @@ impl BaseEventLoop {
     ///
     /// # Errors
     /// As of [`sock_recv`](Self::sock_recv); `InvalidInput` for what is no address.
+    ///
+    /// ```
+    /// use std::net::UdpSocket;
+    /// use hotloop::asyncio::{Error, SelectorEventLoop, get_running_loop};
+    /// let (one, other) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+    /// one.set_nonblocking(true)?;
+    /// other.set_nonblocking(true)?;
+    /// SelectorEventLoop::new()?.run_until_complete(async move {
+    ///     let event_loop = get_running_loop()?;
+    ///     let sent = event_loop.sock_sendto(&one, b"ping", &other.local_addr()?.into()).await?;
+    ///     assert_eq!(sent, 4);
+    ///     Ok::<_, Error>(())
+    /// })??;
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub async fn sock_sendto(
         &self,
         sock: &impl AsFd,
@@ -161,6 +225,21 @@ impl BaseEventLoop {
     ///
     /// # Errors
     /// As of [`sock_recv`](Self::sock_recv).
+    ///
+    /// ```
+    /// use std::net::UdpSocket;
+    /// use hotloop::asyncio::{Error, SelectorEventLoop, SocketAddress, get_running_loop};
+    /// let (one, other) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+    /// one.set_nonblocking(true)?;
+    /// let to = SocketAddress::from(other.local_addr()?);
+    /// SelectorEventLoop::new()?.run_until_complete(async move {
+    ///     let event_loop = get_running_loop()?;
+    ///     event_loop.sock_connect(&one, &to).await?;
+    ///     assert_eq!(one.peer_addr()?, other.local_addr()?);
+    ///     Ok::<_, Error>(())
+    /// })??;
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub async fn sock_connect(&self, sock: &impl AsFd, to: &SocketAddress) -> Result<(), Error> {
         let fd = sock.as_fd().as_raw_fd();
         self.check_socket(fd)?;
