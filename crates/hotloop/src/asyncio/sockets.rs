@@ -1,12 +1,16 @@
 //! `sock_*`: sockets without a transport.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use super::error::Error;
 use super::event_loop::BaseEventLoop;
 use crate::driver::{self, Address, Direction, Outgoing, SocketAddress};
 use crate::sys;
+
+/// How much the kernel sends of a file at once, at most.
+const MAX_BLOCK: usize = 0x7fff_f000;
 
 /// These borrow a socket that must be non-blocking; in debug mode one that blocks is refused. While one of them waits,
 /// another on the same socket in the same direction takes its place, as with asyncio.
@@ -197,6 +201,59 @@ impl BaseEventLoop {
         })
         .await?;
         Ok(data.len())
+    }
+
+    /// Sends bytes of a file from `offset` on, `count` of them or all up to its end, without reading them into this
+    /// process. Answers how many that were. The file's position is behind them then; given up, it stays.
+    ///
+    /// # Errors
+    /// As of [`sock_recv`](Self::sock_recv), with the position behind what was sent before; `InvalidInput` for what is
+    /// no file that the kernel sends so.
+    ///
+    /// ```
+    /// use std::fs::File;
+    /// use std::os::unix::net::UnixStream;
+    /// use hotloop::asyncio::{Error, SelectorEventLoop, get_running_loop};
+    /// let (near, far) = UnixStream::pair()?;
+    /// near.set_nonblocking(true)?;
+    /// let text = std::fs::read_to_string("Cargo.toml")?;
+    /// let sent = SelectorEventLoop::new()?.run_until_complete(async move {
+    ///     let file = File::open("Cargo.toml")?;
+    ///     get_running_loop()?.sock_sendfile(&near, &file, 1, None).await
+    /// })??;
+    /// assert_eq!(sent, text.len() as u64 - 1);
+    /// assert_eq!(std::io::read_to_string(far)?, text[1..]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub async fn sock_sendfile(
+        &self,
+        sock: &impl AsFd,
+        file: &File,
+        offset: u64,
+        count: Option<u64>,
+    ) -> Result<u64, Error> {
+        let mut sent = 0;
+        let result = loop {
+            let left = count.map_or(u64::MAX, |count| count - sent);
+            let block = usize::try_from(left).unwrap_or(usize::MAX).min(MAX_BLOCK);
+            if block == 0 {
+                break Ok(());
+            }
+            let Ok(from) = i64::try_from(offset + sent) else {
+                break Err(Error::Io(io::ErrorKind::InvalidInput.into()));
+            };
+            let send = |fd| sys::send_file(fd, file.as_raw_fd(), from, block);
+            match self.try_socket(sock, Direction::Write, send).await {
+                Ok(0) => break Ok(()),
+                Ok(more) => sent += more as u64,
+                Err(error) => break Err(error),
+            }
+        };
+        if sent > 0 {
+            let mut position: &File = file;
+            position.seek(SeekFrom::Start(offset + sent))?;
+        }
+        result.map(|()| sent)
     }
 
     /// Accepts a connection: non-blocking, close-on-exec. Answers it and who connected.
