@@ -16,6 +16,7 @@ use hotloop::asyncio::{
     self, AbstractEventLoop, AbstractEventLoopPolicy, BaseEventLoop, DefaultEventLoopPolicy, Error,
     ProactorEventLoop, Protocol, Selector, SelectorEventLoop, Transport, get_running_loop, sleep, timeout,
 };
+use hotloop::clock::Manual;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -209,6 +210,47 @@ fn a_panic_in_a_callback_is_reported_and_the_loop_goes_on() -> Outcome {
         let result: Result<(), Error> = event_loop.run_until_complete(task)?;
         assert!(matches!(result, Err(Error::Panicked(panic)) if panic.message() == "awaited"));
         event_loop.set_exception_handler(None);
+        Ok(())
+    })
+}
+
+#[test]
+fn an_exception_handler_that_panics_does_not_end_the_loop() -> Outcome {
+    on_each(|event_loop| {
+        let told = Rc::new(Cell::new(0));
+        let telling = Rc::clone(&told);
+        event_loop.set_exception_handler(Some(Rc::new(move |_, _| {
+            telling.set(telling.get() + 1);
+            panic!("of a handler");
+        })));
+        let noted = Noted::default();
+        event_loop.call_soon(|| panic!("of a callback"))?;
+        event_loop.call_soon(noting(&noted, "went on"))?;
+        turn(event_loop)?;
+        event_loop.call_exception_handler(&"of the program".into());
+        assert_eq!((told.get(), noted.borrow().len()), (2, 1));
+        event_loop.set_exception_handler(None);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_timer_runs_at_its_time_and_not_before() -> Outcome {
+    on_each(|event_loop| {
+        let clock = Manual::default();
+        event_loop.set_clock(Rc::new(clock.clone()));
+        let noted = Noted::default();
+        let late = event_loop.call_at(2.0, noting(&noted, "late"))?;
+        let soon = event_loop.call_later(Duration::from_secs(1), noting(&noted, "soon"))?;
+        assert_eq!((late.when(), soon.when()), (2.0, 1.0));
+        turn(event_loop)?;
+        assert!(noted.borrow().is_empty());
+        clock.advance(1.0);
+        turn(event_loop)?;
+        assert_eq!(*noted.borrow(), ["soon"]);
+        clock.advance(1.0);
+        turn(event_loop)?;
+        assert_eq!(*noted.borrow(), ["soon", "late"]);
         Ok(())
     })
 }

@@ -81,6 +81,20 @@ pub trait BufferedProtocol {
 
 /// A [`BufferedProtocol`] as a [`Protocol`], for every function that takes one. Bytes that are not the kernel's, as those
 /// of TLS, are copied to the buffer; see [`BufferedProtocol`] for an example.
+///
+/// ```
+/// use std::cell::{RefCell, RefMut};
+/// use hotloop::asyncio::{Buffered, BufferedProtocol, Protocol, Transport};
+/// struct Dropping(RefCell<[u8; 64]>);
+/// impl BufferedProtocol for Dropping {
+///     fn get_buffer(&self, _: &Transport, _: Option<usize>) -> RefMut<'_, [u8]> {
+///         self.0.borrow_mut()
+///     }
+///     fn buffer_updated(&self, _: &Transport, _: usize) {}
+/// }
+/// fn takes_a_protocol(_: impl Protocol) {}
+/// takes_a_protocol(Buffered(Dropping(RefCell::new([0; 64]))));
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Buffered<P>(pub P);
 

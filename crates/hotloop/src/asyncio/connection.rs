@@ -82,6 +82,27 @@ impl BaseEventLoop {
     ///
     /// # Errors
     /// The kernel's; [`Error::Closed`].
+    ///
+    /// ```
+    /// use std::os::unix::net::UnixStream;
+    /// use std::rc::Rc;
+    /// use hotloop::asyncio::{Error, Protocol, SelectorEventLoop, Transport, get_running_loop};
+    /// struct Silent;
+    /// impl Protocol for Silent {
+    ///     fn data_received(&self, _: &Transport, _: &[u8]) {}
+    /// }
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let (near, far) = UnixStream::pair()?;
+    /// event_loop.run_until_complete(async move {
+    ///     let connecting = get_running_loop()?;
+    ///     let (transport, _) = connecting.create_connection_with_sock(|| Rc::new(Silent), near).await?;
+    ///     transport.write(b"hello")?;
+    ///     transport.close();
+    ///     connecting.create_task(async {})?.await
+    /// })??;
+    /// assert_eq!(std::io::read_to_string(far)?, "hello");
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub async fn create_connection_with_sock<P: Protocol + 'static>(
         &self,
         factory: impl FnOnce() -> Rc<P>,

@@ -26,6 +26,17 @@ const SCRATCH: usize = 256 * 1024;
 ///
 /// It is made as a [`SelectorEventLoop`](super::SelectorEventLoop) or a
 /// [`ProactorEventLoop`](super::ProactorEventLoop); both are this one over different drivers.
+///
+/// ```
+/// use hotloop::asyncio::{BaseEventLoop, Error, new_event_loop};
+/// fn answer(event_loop: &BaseEventLoop) -> Result<i32, Error> {
+///     event_loop.run_until_complete(async { 6 * 7 })
+/// }
+/// let event_loop = new_event_loop()?;
+/// assert!(event_loop == event_loop.clone());
+/// assert_eq!(answer(&event_loop)?, 42);
+/// # Ok::<(), hotloop::asyncio::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct BaseEventLoop(pub(crate) Rc<LoopState>);
 
@@ -101,6 +112,15 @@ impl BaseEventLoop {
     ///
     /// # Errors
     /// [`Error::Running`] while it runs.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// event_loop.close()?;
+    /// event_loop.close()?;
+    /// assert!(event_loop.run_forever().is_err());
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn close(&self) -> Result<(), Error> {
         if self.is_running() {
             return Err(Error::Running);
@@ -128,12 +148,29 @@ impl BaseEventLoop {
     }
 
     /// Whether [`close`](Self::close) was called.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// assert!(!event_loop.is_closed());
+    /// event_loop.close()?;
+    /// assert!(event_loop.is_closed());
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.0.threadsafe.closed.load(Ordering::Acquire)
     }
 
     /// The time of its clock, in seconds since a fixed, unnamed point.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let before = event_loop.time();
+    /// assert!(event_loop.time() >= before);
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     #[must_use]
     pub fn time(&self) -> f64 {
         let clock = Rc::clone(&self.0.clock.borrow());
@@ -144,6 +181,17 @@ impl BaseEventLoop {
     ///
     /// # Errors
     /// [`Error::Closed`].
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let stopping = event_loop.clone();
+    /// let handle = event_loop.call_soon(|| println!("never"))?;
+    /// event_loop.call_soon(move || stopping.stop())?;
+    /// handle.cancel();
+    /// event_loop.run_forever()?;
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn call_soon(&self, callback: impl FnOnce() + 'static) -> Result<Handle, Error> {
         let mut engine = self.0.engine.borrow_mut();
         let Some(engine) = engine.as_mut() else {
@@ -166,6 +214,16 @@ impl BaseEventLoop {
     ///
     /// # Errors
     /// [`Error::Closed`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let stopping = event_loop.clone();
+    /// event_loop.call_later(Duration::from_millis(1), move || stopping.stop())?;
+    /// event_loop.run_forever()?;
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn call_later(
         &self,
         delay: Duration,
@@ -178,6 +236,18 @@ impl BaseEventLoop {
     ///
     /// # Errors
     /// [`Error::Closed`].
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let stopping = event_loop.clone();
+    /// let due = event_loop.time() + 0.001;
+    /// let timer = event_loop.call_at(due, move || stopping.stop())?;
+    /// assert_eq!(timer.when(), due);
+    /// event_loop.run_forever()?;
+    /// assert!(event_loop.time() >= due);
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn call_at(&self, when: f64, callback: impl FnOnce() + 'static) -> Result<TimerHandle, Error> {
         self.check_closed()?;
         let timer = TimerHandle(Rc::new(Timer {
@@ -192,6 +262,16 @@ impl BaseEventLoop {
     }
 
     /// The way in for other threads.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let (threadsafe, stopper) = (event_loop.threadsafe(), event_loop.stopper());
+    /// let thread = std::thread::spawn(move || threadsafe.call_soon_threadsafe(move || stopper.stop()));
+    /// event_loop.run_forever()?;
+    /// thread.join().expect("it does not panic")?;
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     #[must_use]
     pub fn threadsafe(&self) -> ThreadsafeHandle {
         self.0.threadsafe.clone()
@@ -201,6 +281,14 @@ impl BaseEventLoop {
     ///
     /// # Errors
     /// [`Error::Closed`].
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let task = event_loop.create_task(async { 6 * 7 })?;
+    /// assert_eq!(event_loop.run_until_complete(task)??, 42);
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn create_task<F>(&self, future: F) -> Result<Task<F::Output>, Error>
     where
         F: Future + 'static,
@@ -210,6 +298,16 @@ impl BaseEventLoop {
     }
 
     /// Sets the clock that [`time`](Self::time) and timers go by. The kernel's waits go by its own.
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    /// use hotloop::clock::Manual;
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// event_loop.set_clock(Rc::new(Manual::default()));
+    /// assert_eq!(event_loop.time(), 0.0);
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn set_clock(&self, clock: Rc<dyn Clock>) {
         let old = self.0.clock.replace(clock);
         drop(old);

@@ -17,6 +17,13 @@ use super::stream::Medium;
 use super::transport::Transport;
 
 /// How the addresses of a host are tried: asyncio's `happy_eyeballs_delay` and `interleave`.
+///
+/// ```
+/// use std::time::Duration;
+/// use hotloop::asyncio::HappyEyeballs;
+/// let patient = HappyEyeballs { delay: Some(Duration::from_secs(1)), ..HappyEyeballs::default() };
+/// assert_eq!(patient.interleave, 1);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HappyEyeballs {
     /// How long an attempt has before the next one begins beside it. The next one begins at once when it fails.

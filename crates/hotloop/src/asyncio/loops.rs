@@ -35,6 +35,12 @@ pub struct ProactorEventLoop(BaseEventLoop);
 
 /// What a [`SelectorEventLoop`] waits with: the kernel's facilities on this platform, under the names of Python's
 /// `selectors`. The variants of another platform are not there: a program that names one does not compile.
+///
+/// ```
+/// use hotloop::asyncio::Selector;
+/// let names: Vec<_> = Selector::ALL.iter().map(|selector| selector.name()).collect();
+/// assert!(names.contains(&Selector::default().name()));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Selector {

@@ -9,9 +9,32 @@ use super::error::Panic;
 use super::event_loop::BaseEventLoop;
 
 /// Told of errors that nobody else can be told of.
+///
+/// ```
+/// use std::rc::Rc;
+/// use hotloop::asyncio::{BaseEventLoop, ExceptionHandler, Report};
+/// let handler: Rc<ExceptionHandler> = Rc::new(|event_loop: &BaseEventLoop, _: &Report| event_loop.stop());
+/// ```
 pub type ExceptionHandler = dyn Fn(&BaseEventLoop, &Report);
 
 /// What an exception handler is told.
+///
+/// ```
+/// use std::cell::RefCell;
+/// use std::rc::Rc;
+/// use hotloop::asyncio::SelectorEventLoop;
+/// let event_loop = SelectorEventLoop::new()?;
+/// let told = Rc::new(RefCell::new(String::new()));
+/// let telling = Rc::clone(&told);
+/// event_loop.set_exception_handler(Some(Rc::new(move |_, report| {
+///     let panic = report.panic.as_ref().map_or("none", |panic| panic.message());
+///     *telling.borrow_mut() = format!("{}: {panic}", report.message);
+/// })));
+/// event_loop.call_soon(|| panic!("oh no"))?;
+/// event_loop.run_until_complete(async {})?;
+/// assert_eq!(*told.borrow(), "Exception in callback: oh no");
+/// # Ok::<(), hotloop::asyncio::Error>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Report {
@@ -23,14 +46,50 @@ pub struct Report {
     pub error: Option<io::Error>,
 }
 
+/// A report of a program's own: a message, to which a panic or an error may be added.
+impl From<&str> for Report {
+    fn from(message: &str) -> Self {
+        Self {
+            message: message.to_owned(),
+            panic: None,
+            error: None,
+        }
+    }
+}
+
 impl BaseEventLoop {
     /// Sets what is told of errors that nobody else can be told of; `None` is the default, which prints them.
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let stopping = |event_loop: &hotloop::asyncio::BaseEventLoop, _: &_| event_loop.stop();
+    /// event_loop.set_exception_handler(Some(Rc::new(stopping)));
+    /// event_loop.call_soon(|| panic!("the loop ends"))?;
+    /// event_loop.run_forever()?;
+    /// event_loop.set_exception_handler(None);
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn set_exception_handler(&self, handler: Option<Rc<ExceptionHandler>>) {
         let old = self.0.exception_handler.replace(handler);
         drop(old);
     }
 
     /// Tells the exception handler. One that panics itself is printed.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    /// use std::rc::Rc;
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let told = Rc::new(Cell::new(0));
+    /// let telling = Rc::clone(&told);
+    /// event_loop.set_exception_handler(Some(Rc::new(move |_, _| telling.set(telling.get() + 1))));
+    /// event_loop.call_exception_handler(&"the cache could not be saved".into());
+    /// assert_eq!(told.get(), 1);
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn call_exception_handler(&self, report: &Report) {
         let handler = self.0.exception_handler.borrow().clone();
         let told = handler.map(|handler| catch_unwind(AssertUnwindSafe(|| handler(self, report))));
@@ -45,6 +104,11 @@ impl BaseEventLoop {
     }
 
     /// Prints a report on the standard error stream.
+    ///
+    /// ```
+    /// use hotloop::asyncio::BaseEventLoop;
+    /// BaseEventLoop::default_exception_handler(&"the cache could not be saved".into());
+    /// ```
     pub fn default_exception_handler(report: &Report) {
         eprint!("{}", report.message);
         if let Some(panic) = &report.panic {
@@ -57,17 +121,50 @@ impl BaseEventLoop {
     }
 
     /// Whether it is in debug mode: callbacks that take long are reported to the exception handler.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// assert!(!event_loop.get_debug());
+    /// event_loop.set_debug(true);
+    /// assert!(event_loop.get_debug());
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     #[must_use]
     pub fn get_debug(&self) -> bool {
         self.0.debug.get()
     }
 
     /// Turns debug mode on or off.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// event_loop.set_debug(true);
+    /// assert!(event_loop.get_debug());
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn set_debug(&self, enabled: bool) {
         self.0.debug.set(enabled);
     }
 
     /// Sets how long a callback may take before debug mode reports it. 100 ms unless told.
+    ///
+    /// ```
+    /// use std::cell::Cell;
+    /// use std::rc::Rc;
+    /// use std::time::Duration;
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let reports = Rc::new(Cell::new(0));
+    /// let counting = Rc::clone(&reports);
+    /// event_loop.set_exception_handler(Some(Rc::new(move |_, _| counting.set(counting.get() + 1))));
+    /// event_loop.set_debug(true);
+    /// event_loop.set_slow_callback_duration(Duration::ZERO);
+    /// event_loop.run_until_complete(async {})?;
+    /// assert!(reports.get() > 0);
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn set_slow_callback_duration(&self, duration: Duration) {
         self.0.slow_callback_duration.set(duration.as_secs_f64());
     }

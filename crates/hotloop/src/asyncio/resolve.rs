@@ -10,6 +10,12 @@ use crate::sys;
 
 /// How [`getnameinfo`](BaseEventLoop::getnameinfo) names an address; by default with names where there are some and
 /// with numbers elsewhere.
+///
+/// ```
+/// use hotloop::asyncio::NameFlags;
+/// let numbers = NameFlags { numeric_host: true, numeric_service: true, ..NameFlags::default() };
+/// assert!(!numbers.name_required);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NameFlags {
     /// The host is named by its address: nobody is asked (`NI_NUMERICHOST`).

@@ -24,6 +24,15 @@ thread_local! {
 ///
 /// # Errors
 /// [`Error::NotRunning`] outside of callbacks and tasks.
+///
+/// ```
+/// use hotloop::asyncio::{Error, SelectorEventLoop, get_running_loop};
+/// assert!(matches!(get_running_loop(), Err(Error::NotRunning)));
+/// let event_loop = SelectorEventLoop::new()?;
+/// let running = event_loop.run_until_complete(async { get_running_loop() })??;
+/// assert!(running == *event_loop);
+/// # Ok::<(), hotloop::asyncio::Error>(())
+/// ```
 pub fn get_running_loop() -> Result<BaseEventLoop, Error> {
     RUNNING.with_borrow(Clone::clone).ok_or(Error::NotRunning)
 }
@@ -33,6 +42,15 @@ impl BaseEventLoop {
     ///
     /// # Errors
     /// [`Error::Closed`]; [`Error::Running`] and [`Error::OtherRunning`] inside of a loop; the driver's.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let stopping = event_loop.clone();
+    /// event_loop.call_soon(move || stopping.stop())?;
+    /// event_loop.run_forever()?;
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn run_forever(&self) -> Result<(), Error> {
         self.check_closed()?;
         if self.is_running() {
@@ -58,6 +76,13 @@ impl BaseEventLoop {
     ///
     /// # Panics
     /// If the future does.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// assert_eq!(event_loop.run_until_complete(async { 6 * 7 })?, 42);
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn run_until_complete<F>(&self, future: F) -> Result<F::Output, Error>
     where
         F: Future + 'static,
@@ -88,11 +113,30 @@ impl BaseEventLoop {
     }
 
     /// Ends the run after the turn under way; called before a run, that run is one turn.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// event_loop.stop();
+    /// event_loop.run_forever()?;
+    /// assert!(!event_loop.is_running());
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn stop(&self) {
         self.0.stopping.store(true, Ordering::Release);
     }
 
     /// What stops this loop from another thread.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let stopper = event_loop.stopper();
+    /// let thread = std::thread::spawn(move || stopper.stop());
+    /// event_loop.run_forever()?;
+    /// thread.join().expect("it does not panic");
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     #[must_use]
     pub fn stopper(&self) -> Stopper {
         Stopper {
@@ -102,6 +146,15 @@ impl BaseEventLoop {
     }
 
     /// Whether it runs just now.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let running = event_loop.clone();
+    /// assert!(event_loop.run_until_complete(async move { running.is_running() })?);
+    /// assert!(!event_loop.is_running());
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.0.running.get()

@@ -14,6 +14,20 @@ impl BaseEventLoop {
     ///
     /// # Errors
     /// [`Error::Closed`]; the kernel's, if it refuses the descriptor.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use std::os::fd::AsRawFd;
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let (reader, mut writer) = std::io::pipe()?;
+    /// let stopping = event_loop.clone();
+    /// event_loop.add_reader(reader.as_raw_fd(), move || stopping.stop())?;
+    /// writer.write_all(b"x")?;
+    /// event_loop.run_forever()?;
+    /// event_loop.remove_reader(reader.as_raw_fd());
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn add_reader(&self, fd: RawFd, callback: impl Fn() + 'static) -> Result<(), Error> {
         self.watch(fd, Direction::Read, Rc::new(callback)).map(drop)
     }
@@ -22,16 +36,50 @@ impl BaseEventLoop {
     ///
     /// # Errors
     /// As of `add_reader`.
+    ///
+    /// ```
+    /// use std::os::fd::AsRawFd;
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let (_reader, writer) = std::io::pipe()?;
+    /// let stopping = event_loop.clone();
+    /// event_loop.add_writer(writer.as_raw_fd(), move || stopping.stop())?;
+    /// event_loop.run_forever()?;
+    /// event_loop.remove_writer(writer.as_raw_fd());
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn add_writer(&self, fd: RawFd, callback: impl Fn() + 'static) -> Result<(), Error> {
         self.watch(fd, Direction::Write, Rc::new(callback)).map(drop)
     }
 
     /// Ends [`add_reader`](Self::add_reader). Answers whether there was one.
+    ///
+    /// ```
+    /// use std::os::fd::AsRawFd;
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let (reader, _writer) = std::io::pipe()?;
+    /// event_loop.add_reader(reader.as_raw_fd(), || {})?;
+    /// assert!(event_loop.remove_reader(reader.as_raw_fd()));
+    /// assert!(!event_loop.remove_reader(reader.as_raw_fd()));
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn remove_reader(&self, fd: RawFd) -> bool {
         self.unwatch(fd, Direction::Read)
     }
 
     /// Ends [`add_writer`](Self::add_writer). Answers whether there was one.
+    ///
+    /// ```
+    /// use std::os::fd::AsRawFd;
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let (_reader, writer) = std::io::pipe()?;
+    /// event_loop.add_writer(writer.as_raw_fd(), || {})?;
+    /// assert!(event_loop.remove_writer(writer.as_raw_fd()));
+    /// assert!(!event_loop.remove_writer(writer.as_raw_fd()));
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn remove_writer(&self, fd: RawFd) -> bool {
         self.unwatch(fd, Direction::Write)
     }

@@ -59,6 +59,24 @@ impl BaseEventLoop {
     ///
     /// # Errors
     /// As of `create_server`.
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    /// use std::sync::Arc;
+    /// use hotloop::asyncio::{Error, Protocol, SelectorEventLoop, Transport, get_running_loop, rustls};
+    /// struct Silent;
+    /// impl Protocol for Silent {
+    ///     fn data_received(&self, _: &Transport, _: &[u8]) {}
+    /// }
+    /// fn serve(config: rustls::ServerConfig) -> Result<(), Error> {
+    ///     let event_loop = SelectorEventLoop::new()?;
+    ///     let _server = event_loop.run_until_complete(async {
+    ///         let config = Arc::new(config);
+    ///         get_running_loop()?.create_tls_server(|| Rc::new(Silent), "127.0.0.1", 443, config).await
+    ///     })??;
+    ///     event_loop.run_forever()
+    /// }
+    /// ```
     pub async fn create_tls_server<P: Protocol + 'static>(
         &self,
         factory: impl Fn() -> Rc<P> + 'static,
@@ -81,6 +99,19 @@ impl BaseEventLoop {
     ///
     /// # Errors
     /// As of [`create_tls_connection`](Self::create_tls_connection).
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    /// use std::sync::Arc;
+    /// use hotloop::asyncio::{Error, Protocol, Transport, rustls};
+    /// async fn upgrade(
+    ///     plain: &Transport,
+    ///     protocol: Rc<dyn Protocol>,
+    ///     config: Arc<rustls::ClientConfig>,
+    /// ) -> Result<Transport, Error> {
+    ///     plain.event_loop().start_tls_client(plain, protocol, config, "mail.example").await
+    /// }
+    /// ```
     pub async fn start_tls_client(
         &self,
         transport: &Transport,
@@ -96,6 +127,19 @@ impl BaseEventLoop {
     ///
     /// # Errors
     /// As of [`start_tls_client`](Self::start_tls_client).
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    /// use std::sync::Arc;
+    /// use hotloop::asyncio::{Error, Protocol, Transport, rustls};
+    /// async fn upgrade(
+    ///     plain: &Transport,
+    ///     protocol: Rc<dyn Protocol>,
+    ///     config: Arc<rustls::ServerConfig>,
+    /// ) -> Result<Transport, Error> {
+    ///     plain.event_loop().start_tls_server(plain, protocol, config).await
+    /// }
+    /// ```
     pub async fn start_tls_server(
         &self,
         transport: &Transport,
@@ -126,6 +170,13 @@ impl BaseEventLoop {
 impl Transport {
     /// Asks the TLS of the connection, if it has one: for the peer's certificates, the protocol that was agreed on, and
     /// the like.
+    ///
+    /// ```
+    /// use hotloop::asyncio::{Transport, rustls};
+    /// fn version(transport: &Transport) -> Option<rustls::ProtocolVersion> {
+    ///     transport.with_tls(|tls| tls.protocol_version()).flatten()
+    /// }
+    /// ```
     pub fn with_tls<R>(&self, ask: impl FnOnce(&Connection) -> R) -> Option<R> {
         self.tls().map(|tls| ask(&tls.connection.borrow()))
     }
