@@ -6,8 +6,6 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
-use rustix::net::SocketType;
-
 use super::error::Error;
 use super::event_loop::BaseEventLoop;
 use super::host::{Engine, Hosted};
@@ -16,7 +14,7 @@ use super::running::RESOLUTION;
 use crate::driver::{self, Address, Batch, SocketAddress};
 use crate::streams::is_transient;
 use crate::transport::{Close, Datagrams, InvalidLimits};
-use crate::{DatagramEvent, EndpointKey, Flushed, sys};
+use crate::{DatagramEvent, EndpointKey, Flushed};
 
 /// What a queued datagram counts besides its bytes (asyncio's `_header_size`).
 const OVERHEAD: usize = 8;
@@ -65,110 +63,9 @@ struct State {
     paused: Cell<bool>,
 }
 
-impl BaseEventLoop {
-    /// Makes an endpoint of datagrams, UDP or Unix as its addresses are: `local` is its own name, `remote` the only one
-    /// that it sends to and receives from. One of them must be there, for a socket has a family.
-    ///
-    /// # Errors
-    /// The kernel's; `InvalidInput` without an address; [`Error::Closed`].
-    ///
-    /// ```
-    /// use std::cell::RefCell;
-    /// use std::net::SocketAddr;
-    /// use std::rc::Rc;
-    /// use hotloop::asyncio::{
-    ///     DatagramProtocol, DatagramTransport, Error, SelectorEventLoop, SocketAddress, get_running_loop,
-    /// };
-    /// /// Answers datagrams, or stops at the first.
-    /// struct Ping { answers: bool }
-    /// impl DatagramProtocol for Ping {
-    ///     fn datagram_received(&self, transport: &DatagramTransport, data: &[u8], from: &SocketAddress) {
-    ///         if self.answers {
-    ///             transport.sendto(data, Some(from)).expect("it is not connected");
-    ///         } else {
-    ///             assert_eq!(data, b"ping");
-    ///             transport.event_loop().stop();
-    ///         }
-    ///     }
-    /// }
-    /// let event_loop = SelectorEventLoop::new()?;
-    /// event_loop.run_until_complete(async {
-    ///     let event_loop = get_running_loop()?;
-    ///     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    ///     let (server, _) = event_loop
-    ///         .create_datagram_endpoint(|| Rc::new(Ping { answers: true }), Some(any.into()), None)
-    ///         .await?;
-    ///     let (client, _) = event_loop
-    ///         .create_datagram_endpoint(|| Rc::new(Ping { answers: false }), None, server.local_address())
-    ///         .await?;
-    ///     client.sendto(b"ping", None)
-    /// })??;
-    /// event_loop.run_forever()?;
-    /// # Ok::<(), Error>(())
-    /// ```
-    pub async fn create_datagram_endpoint<P: DatagramProtocol + 'static>(
-        &self,
-        factory: impl FnOnce() -> Rc<P>,
-        local: Option<SocketAddress>,
-        remote: Option<SocketAddress>,
-    ) -> Result<(DatagramTransport, Rc<P>), Error> {
-        let Some(address) = local.as_ref().or(remote.as_ref()) else {
-            return Err(Error::Io(io::ErrorKind::InvalidInput.into()));
-        };
-        let socket = sys::socket(address, SocketType::DGRAM)?;
-        if let Some(local) = &local {
-            sys::bind(&socket, local)?;
-        }
-        if let Some(remote) = &remote
-            && !sys::connect_socket(&socket, remote)?
-        {
-            self.wait_connected(socket.as_raw_fd()).await?;
-        }
-        self.create_datagram_endpoint_with_sock(factory, socket).await
-    }
-
-    /// Makes an endpoint of a datagram socket that has its name and options already. It becomes non-blocking and the
-    /// transport's.
-    ///
-    /// # Errors
-    /// The kernel's; [`Error::Closed`].
-    ///
-    /// ```
-    /// use std::net::UdpSocket;
-    /// use std::rc::Rc;
-    /// use hotloop::asyncio::{
-    ///     DatagramProtocol, DatagramTransport, Error, SelectorEventLoop, SocketAddress, get_running_loop,
-    /// };
-    /// struct Silent;
-    /// impl DatagramProtocol for Silent {
-    ///     fn datagram_received(&self, _: &DatagramTransport, _: &[u8], _: &SocketAddress) {}
-    /// }
-    /// let socket = UdpSocket::bind("127.0.0.1:0")?;
-    /// let own = socket.local_addr()?;
-    /// SelectorEventLoop::new()?.run_until_complete(async move {
-    ///     let making = get_running_loop()?;
-    ///     let (endpoint, _) = making.create_datagram_endpoint_with_sock(|| Rc::new(Silent), socket).await?;
-    ///     assert_eq!(endpoint.local_address(), Some(own.into()));
-    ///     Ok::<_, Error>(())
-    /// })??;
-    /// # Ok::<(), hotloop::asyncio::Error>(())
-    /// ```
-    pub async fn create_datagram_endpoint_with_sock<P: DatagramProtocol + 'static>(
-        &self,
-        factory: impl FnOnce() -> Rc<P>,
-        sock: impl Into<OwnedFd>,
-    ) -> Result<(DatagramTransport, Rc<P>), Error> {
-        let socket = sock.into();
-        rustix::io::ioctl_fionbio(&socket, true).map_err(io::Error::from)?;
-        let protocol = factory();
-        let transport = DatagramTransport::open(self, socket, protocol.clone())?;
-        self.wait_begun(|| transport.close()).await?;
-        Ok((transport, protocol))
-    }
-}
-
 impl DatagramTransport {
-    fn open(
+    /// Begins with a non-blocking socket: `connection_made` and reading follow on the next turns.
+    pub(crate) fn open(
         event_loop: &BaseEventLoop,
         socket: OwnedFd,
         protocol: Rc<dyn DatagramProtocol>,
@@ -204,6 +101,13 @@ impl DatagramTransport {
     ///
     /// # Errors
     /// `InvalidInput` for what is no address, and for another than the peer of a connected endpoint.
+    ///
+    /// ```
+    /// use hotloop::asyncio::{DatagramTransport, Error, SocketAddress};
+    /// fn answer(transport: &DatagramTransport, to: &SocketAddress) -> Result<(), Error> {
+    ///     transport.sendto(b"pong", Some(to))
+    /// }
+    /// ```
     pub fn sendto(&self, data: &[u8], to: Option<&SocketAddress>) -> Result<(), Error> {
         let to = match (&self.0.peer, to) {
             (Some(peer), Some(to)) if peer != to => {
@@ -234,6 +138,14 @@ impl DatagramTransport {
     }
 
     /// Closes the endpoint behind what was sent; nothing more is received. `connection_lost` follows.
+    ///
+    /// ```
+    /// use hotloop::asyncio::DatagramTransport;
+    /// fn finish(transport: &DatagramTransport) {
+    ///     transport.close();
+    ///     assert!(transport.is_closing());
+    /// }
+    /// ```
     pub fn close(&self) {
         let Some(key) = self.0.key.get() else { return };
         if self.engine(|engine| engine.close_endpoint(key)) == Some(Close::LostSoon) {
@@ -242,11 +154,26 @@ impl DatagramTransport {
     }
 
     /// Closes the endpoint at once. What waits to be sent is dropped. `connection_lost` follows.
+    ///
+    /// ```
+    /// use hotloop::asyncio::DatagramTransport;
+    /// fn drop_all(transport: &DatagramTransport) {
+    ///     transport.abort();
+    ///     assert!(transport.is_closing());
+    /// }
+    /// ```
     pub fn abort(&self) {
         self.end(None);
     }
 
     /// Whether it is closing or closed.
+    ///
+    /// ```
+    /// use hotloop::asyncio::DatagramTransport;
+    /// fn is_of_use(transport: &DatagramTransport) -> bool {
+    ///     !transport.is_closing()
+    /// }
+    /// ```
     #[must_use]
     pub fn is_closing(&self) -> bool {
         self.endpoint(|endpoint| endpoint.life().is_closing())
@@ -254,6 +181,13 @@ impl DatagramTransport {
     }
 
     /// Receives no more until [`resume_reading`](Self::resume_reading).
+    ///
+    /// ```
+    /// use hotloop::asyncio::DatagramTransport;
+    /// fn rest(transport: &DatagramTransport) {
+    ///     transport.pause_reading();
+    /// }
+    /// ```
     pub fn pause_reading(&self) {
         self.0.paused.set(true);
         if let Some(key) = self.0.key.get() {
@@ -262,6 +196,13 @@ impl DatagramTransport {
     }
 
     /// Receives again.
+    ///
+    /// ```
+    /// use hotloop::asyncio::DatagramTransport;
+    /// fn go_on(transport: &DatagramTransport) {
+    ///     transport.resume_reading();
+    /// }
+    /// ```
     pub fn resume_reading(&self) {
         if self.0.paused.replace(false) {
             self.start_reading();
@@ -269,6 +210,13 @@ impl DatagramTransport {
     }
 
     /// How many bytes wait to be sent, with eight more for each datagram.
+    ///
+    /// ```
+    /// use hotloop::asyncio::DatagramTransport;
+    /// fn is_all_sent(transport: &DatagramTransport) -> bool {
+    ///     transport.get_write_buffer_size() == 0
+    /// }
+    /// ```
     #[must_use]
     pub fn get_write_buffer_size(&self) -> usize {
         self.endpoint(|endpoint| endpoint.size()).unwrap_or(0)
@@ -278,6 +226,13 @@ impl DatagramTransport {
     ///
     /// # Errors
     /// If `high` is below `low`; nothing changes then.
+    ///
+    /// ```
+    /// use hotloop::asyncio::DatagramTransport;
+    /// fn keep_little(transport: &DatagramTransport) {
+    ///     transport.set_write_buffer_limits(Some(4096), Some(0)).expect("high is above low");
+    /// }
+    /// ```
     pub fn set_write_buffer_limits(
         &self,
         high: Option<usize>,
@@ -288,24 +243,55 @@ impl DatagramTransport {
     }
 
     /// Whom it is connected to, if to anybody.
+    ///
+    /// ```
+    /// use hotloop::asyncio::DatagramTransport;
+    /// fn is_connected(transport: &DatagramTransport) -> bool {
+    ///     transport.peer().is_some()
+    /// }
+    /// ```
     #[must_use]
     pub fn peer(&self) -> Option<&SocketAddress> {
         self.0.peer.as_ref()
     }
 
     /// Its own name; `None` after `connection_lost`.
+    ///
+    /// ```
+    /// use hotloop::asyncio::{DatagramTransport, SocketAddress};
+    /// fn port(transport: &DatagramTransport) -> Option<u16> {
+    ///     match transport.local_address()? {
+    ///         SocketAddress::Internet(address) => Some(address.port()),
+    ///         _ => None,
+    ///     }
+    /// }
+    /// ```
     #[must_use]
     pub fn local_address(&self) -> Option<SocketAddress> {
         driver::local_address(self.fileno()?).ok()
     }
 
     /// The descriptor; `None` after `connection_lost`. It stays the transport's.
+    ///
+    /// ```
+    /// use hotloop::asyncio::DatagramTransport;
+    /// fn is_lost(transport: &DatagramTransport) -> bool {
+    ///     transport.fileno().is_none()
+    /// }
+    /// ```
     #[must_use]
     pub fn fileno(&self) -> Option<RawFd> {
         self.0.socket.borrow().as_ref().map(AsRawFd::as_raw_fd)
     }
 
     /// Its loop.
+    ///
+    /// ```
+    /// use hotloop::asyncio::DatagramTransport;
+    /// fn stop(transport: &DatagramTransport) {
+    ///     transport.event_loop().stop();
+    /// }
+    /// ```
     #[must_use]
     pub fn event_loop(&self) -> &BaseEventLoop {
         &self.0.event_loop

@@ -112,12 +112,32 @@ impl Panic {
     }
 
     /// What was said, if it was text.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let task = event_loop.create_task(async { panic!("oh no") })?;
+    /// let result: Result<(), _> = event_loop.run_until_complete(task)?;
+    /// let Err(hotloop::asyncio::Error::Panicked(panic)) = result else { unreachable!("it panics") };
+    /// assert_eq!(panic.message(), "oh no");
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
     }
 
     /// The payload, for [`std::panic::resume_unwind`].
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let task = event_loop.create_task(async { std::panic::panic_any(42) })?;
+    /// let result: Result<(), _> = event_loop.run_until_complete(task)?;
+    /// let Err(hotloop::asyncio::Error::Panicked(panic)) = result else { unreachable!("it panics") };
+    /// assert_eq!(panic.into_payload().downcast_ref(), Some(&42));
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     #[must_use]
     pub fn into_payload(self) -> Box<dyn Any + Send> {
         self.payload.into_inner().unwrap_or_else(PoisonError::into_inner)

@@ -52,6 +52,15 @@ struct State {
 
 impl Executor {
     /// A pool of at most `limit` threads, and at least one.
+    ///
+    /// ```
+    /// use hotloop::asyncio::{Executor, SelectorEventLoop};
+    /// // One at least: it would do nothing else.
+    /// let executor = Executor::new(0);
+    /// let answer = SelectorEventLoop::new()?.run_until_complete(async move { executor.submit(|| 42).await })??;
+    /// assert_eq!(answer, 42);
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self(Arc::new(Owner {

@@ -97,28 +97,77 @@ impl<T> Future<T> {
     ///
     /// # Errors
     /// [`Error::InvalidState`] if it is done already.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let future = event_loop.create_future();
+    /// future.set_result(1)?;
+    /// assert!(future.set_result(2).is_err());
+    /// assert_eq!(future.result()?, 1);
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn set_result(&self, result: T) -> Result<(), Error> {
         self.settle(Ok(result)).map_err(|_| Error::InvalidState)
     }
 
     /// Cancels it. Answers false if it was done already.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let future = event_loop.create_future::<i32>();
+    /// assert!(future.cancel() && future.is_cancelled());
+    /// assert!(!future.cancel());
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn cancel(&self) -> bool {
         self.settle(Err(Gone)).is_ok()
     }
 
     /// Whether it has a result or was cancelled.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let future = event_loop.create_future();
+    /// assert!(!future.is_done());
+    /// future.set_result(42)?;
+    /// assert!(future.is_done());
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.0.outcome.borrow().is_some()
     }
 
     /// Whether it was cancelled.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let future = event_loop.create_future();
+    /// future.set_result(42)?;
+    /// assert!(!future.is_cancelled());
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         matches!(*self.0.outcome.borrow(), Some(Err(Gone)))
     }
 
     /// Schedules a callback for when it is done, on the next turn if it is already.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let future = event_loop.create_future();
+    /// let stopping = event_loop.clone();
+    /// future.add_done_callback(move || stopping.stop());
+    /// future.set_result(42)?;
+    /// event_loop.run_forever()?;
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn add_done_callback(&self, callback: impl FnOnce() + 'static) {
         if self.is_done() {
             self.schedule(Box::new(callback));
@@ -155,6 +204,17 @@ impl<T: Clone> Future<T> {
     ///
     /// # Errors
     /// [`Error::InvalidState`] if there is none yet, [`Error::Cancelled`].
+    ///
+    /// ```
+    /// use hotloop::asyncio::Error;
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let future = event_loop.create_future();
+    /// assert!(matches!(future.result(), Err(Error::InvalidState)));
+    /// future.set_result(42)?;
+    /// assert_eq!(future.result()?, 42);
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn result(&self) -> Result<T, Error> {
         match &*self.0.outcome.borrow() {
             None => Err(Error::InvalidState),

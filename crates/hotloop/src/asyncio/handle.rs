@@ -31,6 +31,15 @@ pub struct Handle {
 
 impl Handle {
     /// Has the callback not run. After it has run this does nothing.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let handle = event_loop.call_soon(|| unreachable!("it was cancelled"))?;
+    /// handle.cancel();
+    /// event_loop.run_until_complete(async {})?;
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn cancel(&self) {
         self.cancelled.set(true);
         if let Some(event_loop) = self.event_loop.upgrade() {
@@ -40,6 +49,14 @@ impl Handle {
     }
 
     /// Whether [`cancel`](Self::cancel) was called.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let handle = event_loop.call_soon(|| {})?;
+    /// assert!(!handle.is_cancelled());
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.get()
     }
@@ -83,6 +100,15 @@ pub(crate) struct Timer {
 
 impl TimerHandle {
     /// Has the callback not run. After it has run this does nothing.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let timer = event_loop.call_at(0.0, || unreachable!("it was cancelled"))?;
+    /// timer.cancel();
+    /// event_loop.run_until_complete(async {})?;
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn cancel(&self) {
         if self.0.cancelled.replace(true) {
             return;
@@ -98,12 +124,27 @@ impl TimerHandle {
     }
 
     /// Whether [`cancel`](Self::cancel) was called.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let timer = event_loop.call_at(0.0, || {})?;
+    /// assert!(!timer.is_cancelled());
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.cancelled.get()
     }
 
     /// When it is due, in seconds of the loop's [`time`](super::BaseEventLoop::time).
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// assert_eq!(event_loop.call_at(7.5, || {})?.when(), 7.5);
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     #[must_use]
     pub fn when(&self) -> f64 {
         self.0.when
@@ -200,6 +241,14 @@ pub struct Stopper {
 
 impl Stopper {
     /// As [`BaseEventLoop::stop`](super::BaseEventLoop::stop): the turn under way is the last one.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// event_loop.stopper().stop();
+    /// event_loop.run_forever()?;
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.threadsafe.inbox.wake();

@@ -86,6 +86,13 @@ impl SelectorEventLoop {
     ///
     /// # Errors
     /// The system's: no descriptor left, most likely.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// assert!(!event_loop.is_running());
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn new() -> io::Result<Self> {
         Self::with_selector(Selector::default())
     }
@@ -112,6 +119,14 @@ impl ProactorEventLoop {
     ///
     /// # Errors
     /// Why the kernel refuses io_uring.
+    ///
+    /// ```
+    /// use hotloop::asyncio::ProactorEventLoop;
+    /// match ProactorEventLoop::new() {
+    ///     Ok(event_loop) => assert!(!event_loop.is_running()),
+    ///     Err(refused) => eprintln!("no io_uring here: {refused}"),
+    /// }
+    /// ```
     pub fn new() -> io::Result<Self> {
         Ok(Self(BaseEventLoop::over(AnyDriver::proactor()?)))
     }

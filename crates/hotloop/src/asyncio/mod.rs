@@ -1,10 +1,39 @@
 //! asyncio for Rust programs: its loops, futures, tasks, transports, protocols and policies, under its names.
 //!
 //! ```text
-//!   a task ── await ──> Future, sleep, Job …             wakes the task: its next poll is queued
-//!   Protocol <── data_received ── Transport <── Event ── the engine
-//!   Protocol ── Transport::write ────────────────────>   sent at once, or queued and flow-controlled
-//!   another thread ── ThreadsafeHandle ── inbox ─────>   the loop's queue
+//!   a program                                      this module                     the engine
+//!
+//!   call_soon, call_later, call_at ─────────────> Handle, TimerHandle ──────────> ready queue, timers ─┐
+//!   create_task ── Task ── await ───────────────> Future, sleep, Job …                  ^              │ one turn
+//!                    ^──── wakes: its next poll is queued ──────────────────────────────┤              │ after
+//!   another thread ── ThreadsafeHandle, Stopper, Waker ──────────────────────> inbox ───┘              │ another
+//!                                                                                                      v
+//!   Protocol::data_received, BufferedProtocol::buffer_updated <── Transport <──────────────── Event, one at a time
+//!   Transport::write ── plain or TLS ── sent at once, or queued and flow-controlled ─> driver <──> kernel
+//!                                                                                  a Selector, or io_uring
+//! ```
+//!
+//! | what | where |
+//! |---|---|
+//! | loops | [`SelectorEventLoop`], [`ProactorEventLoop`], any of them: [`AbstractEventLoop`]; what they do: [`BaseEventLoop`] |
+//! | which loop | [`run`], [`get_event_loop`], [`get_running_loop`], [`AbstractEventLoopPolicy`] |
+//! | waiting | [`Future`], [`Task`], [`sleep`], [`timeout`], [`Executor`] |
+//! | connections | [`Transport`] with a [`Protocol`] or a [`BufferedProtocol`], [`Server`], [`HappyEyeballs`] |
+//! | datagrams | [`DatagramTransport`] with a [`DatagramProtocol`] |
+//! | child processes | [`SubprocessTransport`] with a [`SubprocessProtocol`] |
+//! | what goes wrong | [`Error`], and [`Report`] for what nobody awaits |
+//!
+//! ```
+//! use std::time::Duration;
+//! use hotloop::asyncio::{Error, get_running_loop, run, sleep};
+//!
+//! let answer = run(async {
+//!     let blocking = get_running_loop()?.run_in_executor(|| 40)?;
+//!     sleep(Duration::from_millis(1)).await?;
+//!     Ok::<i32, Error>(blocking.await? + 2)
+//! })??;
+//! assert_eq!(answer, 42);
+//! # Ok::<(), Error>(())
 //! ```
 //!
 //! A loop, and all that belongs to it, stays in its thread: `Rc` inside, so the compiler sees to it. What crosses
@@ -18,6 +47,7 @@ mod abstract_event_loop;
 mod buffered;
 mod connection;
 mod datagram;
+mod endpoint;
 mod error;
 mod event_loop;
 mod executor;

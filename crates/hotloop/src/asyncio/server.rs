@@ -215,6 +215,14 @@ impl BaseEventLoop {
 
 impl Server {
     /// Accepts no more. Connections that are there go on.
+    ///
+    /// ```
+    /// use hotloop::asyncio::Server;
+    /// fn finish(server: &Server) {
+    ///     server.close();
+    ///     assert!(!server.is_serving() && server.addresses().is_empty());
+    /// }
+    /// ```
     pub fn close(&self) {
         let sockets = self.0.sockets.take();
         for socket in sockets {
@@ -231,17 +239,39 @@ impl Server {
     ///
     /// # Errors
     /// None but [`Error::Cancelled`], if the loop goes before.
+    ///
+    /// ```
+    /// use hotloop::asyncio::{Error, Server};
+    /// async fn finish(server: &Server) -> Result<(), Error> {
+    ///     server.close();
+    ///     server.wait_closed().await
+    /// }
+    /// ```
     pub async fn wait_closed(&self) -> Result<(), Error> {
         self.0.closed.clone().await
     }
 
     /// Whether it accepts connections.
+    ///
+    /// ```
+    /// use hotloop::asyncio::Server;
+    /// fn state(server: &Server) -> &'static str {
+    ///     if server.is_serving() { "open" } else { "closed" }
+    /// }
+    /// ```
     #[must_use]
     pub fn is_serving(&self) -> bool {
         !self.0.sockets.borrow().is_empty()
     }
 
     /// Where it listens.
+    ///
+    /// ```
+    /// use hotloop::asyncio::Server;
+    /// fn port(server: &Server) -> Option<u16> {
+    ///     server.addresses().first().map(|address| address.port())
+    /// }
+    /// ```
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let sockets = self.0.sockets.borrow();

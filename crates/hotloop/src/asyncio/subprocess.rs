@@ -177,12 +177,26 @@ impl SubprocessTransport {
     }
 
     /// The number of the process.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SubprocessTransport;
+    /// fn name(process: &SubprocessTransport) -> String {
+    ///     format!("process {}", process.get_pid())
+    /// }
+    /// ```
     #[must_use]
     pub fn get_pid(&self) -> i32 {
         self.0.pid.as_raw_nonzero().get()
     }
 
     /// How the process has ended; `None` while it runs.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SubprocessTransport;
+    /// fn has_failed(process: &SubprocessTransport) -> bool {
+    ///     process.returncode().is_some_and(|status| !status.success())
+    /// }
+    /// ```
     #[must_use]
     pub fn returncode(&self) -> Option<ExitStatus> {
         self.0.returncode.get()
@@ -192,11 +206,28 @@ impl SubprocessTransport {
     ///
     /// # Errors
     /// None but [`Error::Cancelled`], if the loop goes before.
+    ///
+    /// ```
+    /// use hotloop::asyncio::{Error, SubprocessTransport};
+    /// async fn succeeds(process: &SubprocessTransport) -> Result<bool, Error> {
+    ///     Ok(process.wait().await?.success())
+    /// }
+    /// ```
     pub async fn wait(&self) -> Result<ExitStatus, Error> {
         self.0.exited.clone().await
     }
 
     /// The transport of a pipe to the process: 0 is its standard input, 1 its output, 2 its errors.
+    ///
+    /// ```
+    /// use hotloop::asyncio::{Error, SubprocessTransport};
+    /// fn tell(process: &SubprocessTransport, line: &[u8]) -> Result<(), Error> {
+    ///     match process.get_pipe_transport(0) {
+    ///         Some(stdin) => stdin.write(line),
+    ///         None => Ok(()),
+    ///     }
+    /// }
+    /// ```
     #[must_use]
     pub fn get_pipe_transport(&self, fd: i32) -> Option<&Transport> {
         self.0.pipes.get(usize::try_from(fd).ok()?)?.get()
@@ -206,6 +237,14 @@ impl SubprocessTransport {
     ///
     /// # Errors
     /// `NotFound` if the process has ended; `InvalidInput` if there is no such signal, or it has no name (real-time signals); the kernel's.
+    ///
+    /// ```
+    /// use hotloop::asyncio::{Error, SubprocessTransport};
+    /// fn reload(process: &SubprocessTransport) -> Result<(), Error> {
+    ///     const SIGHUP: i32 = 1;
+    ///     process.send_signal(SIGHUP)
+    /// }
+    /// ```
     pub fn send_signal(&self, signal: i32) -> Result<(), Error> {
         let Some(signal) = Signal::from_named_raw(signal) else {
             return Err(Error::Io(io::ErrorKind::InvalidInput.into()));
@@ -222,6 +261,13 @@ impl SubprocessTransport {
     ///
     /// # Errors
     /// As of [`send_signal`](Self::send_signal).
+    ///
+    /// ```
+    /// use hotloop::asyncio::{Error, SubprocessTransport};
+    /// fn ask_to_end(process: &SubprocessTransport) -> Result<(), Error> {
+    ///     process.terminate()
+    /// }
+    /// ```
     pub fn terminate(&self) -> Result<(), Error> {
         self.send_signal(Signal::TERM.as_raw())
     }
@@ -230,11 +276,26 @@ impl SubprocessTransport {
     ///
     /// # Errors
     /// As of [`send_signal`](Self::send_signal).
+    ///
+    /// ```
+    /// use hotloop::asyncio::{Error, SubprocessTransport};
+    /// fn end(process: &SubprocessTransport) -> Result<(), Error> {
+    ///     process.kill()
+    /// }
+    /// ```
     pub fn kill(&self) -> Result<(), Error> {
         self.send_signal(Signal::KILL.as_raw())
     }
 
     /// Closes the pipes, and kills the process if it still runs. `connection_lost` follows its end.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SubprocessTransport;
+    /// fn finish(process: &SubprocessTransport) {
+    ///     process.close();
+    ///     assert!(process.is_closing());
+    /// }
+    /// ```
     pub fn close(&self) {
         if self.0.closed.replace(true) {
             return;
@@ -249,12 +310,26 @@ impl SubprocessTransport {
     }
 
     /// Whether [`close`](Self::close) was called, or the process and its pipes have ended.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SubprocessTransport;
+    /// fn is_of_use(process: &SubprocessTransport) -> bool {
+    ///     !process.is_closing()
+    /// }
+    /// ```
     #[must_use]
     pub fn is_closing(&self) -> bool {
         self.0.closed.get()
     }
 
     /// Its loop.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SubprocessTransport;
+    /// fn stop(process: &SubprocessTransport) {
+    ///     process.event_loop().stop();
+    /// }
+    /// ```
     #[must_use]
     pub fn event_loop(&self) -> &BaseEventLoop {
         &self.0.event_loop

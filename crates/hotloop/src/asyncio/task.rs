@@ -147,6 +147,17 @@ impl<T> Task<T> {
     ///
     /// Rust has no exception to raise inside of a future, so unlike asyncio's a task cannot refuse to be cancelled: what
     /// it has to clean up belongs into `Drop`.
+    ///
+    /// ```
+    /// use std::future::pending;
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let task = event_loop.create_task(pending::<()>())?;
+    /// assert!(task.cancel());
+    /// event_loop.run_until_complete(async {})?;
+    /// assert!(task.is_cancelled() && !task.cancel());
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn cancel(&self) -> bool {
         if self.is_done() {
             return false;
@@ -160,18 +171,47 @@ impl<T> Task<T> {
     }
 
     /// Whether it has ended.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let task = event_loop.create_task(async {})?;
+    /// assert!(!task.is_done());
+    /// event_loop.run_until_complete(async {})?;
+    /// assert!(task.is_done());
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.0.shared.done.get()
     }
 
     /// Whether it ended by [`cancel`](Self::cancel).
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let task = event_loop.create_task(async {})?;
+    /// event_loop.run_until_complete(async {})?;
+    /// assert!(task.is_done() && !task.is_cancelled());
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.shared.cancelled.get()
     }
 
     /// Schedules a callback for when it is done, on the next turn if it is already.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let task = event_loop.create_task(async {})?;
+    /// let stopping = event_loop.clone();
+    /// task.add_done_callback(move || stopping.stop());
+    /// event_loop.run_forever()?;
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn add_done_callback(&self, callback: impl FnOnce() + 'static) {
         self.on_done(callback);
     }
