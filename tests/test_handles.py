@@ -147,13 +147,39 @@ def test_a_replaced_cancel_method_is_called(loop, schedule, monkeypatch):
     assert (ran, seen) == ([], [handle])
 
 
-def test_a_loop_is_told_of_a_cancelled_timer(loop, monkeypatch):
+@pytest.mark.parametrize("of_the_class", [False, True])
+def test_a_loop_is_told_of_a_cancelled_timer(loop, monkeypatch, of_the_class):
+    # Not only a loop that had its own method from the beginning.
+    loop.call_later(1e6, int).cancel()
     told = []
-    monkeypatch.setattr(loop, "_timer_handle_cancelled", told.append)
+    if of_the_class:
+        monkeypatch.setattr(type(loop), "_timer_handle_cancelled", lambda _, timer: told.append(timer))
+    else:
+        monkeypatch.setattr(loop, "_timer_handle_cancelled", told.append)
     timer = loop.call_later(1e6, int)
     timer.cancel()
     timer.cancel()
     assert told == [timer]
+    monkeypatch.undo()
+    loop.call_later(1e6, int).cancel()
+    assert told == [timer]
+
+
+@pytest.mark.parametrize("of_the_class", [False, True])
+def test_a_cancelled_handle_asks_the_loop_whether_it_is_in_debug_mode(loop, monkeypatch, of_the_class):
+    """In which it keeps what it looked like."""
+    loop.call_soon(int).cancel()
+    if of_the_class:
+        monkeypatch.setattr(type(loop), "get_debug", lambda _: True)
+    else:
+        monkeypatch.setattr(loop, "get_debug", lambda: True)
+    handle = loop.call_soon(sorted)
+    handle.cancel()
+    assert "sorted" in repr(handle)
+    monkeypatch.undo()
+    handle = loop.call_soon(sorted)
+    handle.cancel()
+    assert "sorted" not in repr(handle)
 
 
 def test_handles_that_are_used_again_are_like_new(loop):

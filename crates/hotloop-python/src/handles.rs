@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyType};
 
+use crate::event_loop::Loop;
 use crate::ffi::{self, Flag, Object, PlainClass, Slot};
 use crate::modules::own_method;
 
@@ -535,13 +536,28 @@ fn cancel_of(py: Python<'_>, handles: &Handles, kind: &Kind, handle: &Object) ->
     if handles.cancelled.is_true(handle) {
         return Ok(handles.none.clone());
     }
+    let is_timer = std::ptr::eq(kind, &raw const handles.timer);
+    let native = match Loop::of(&event_loop) {
+        Some(native) if native.with(py, |native| native.cancels_natively())? => Some(native),
+        _ => None,
+    };
     let event_loop = event_loop.bind(py);
-    if std::ptr::eq(kind, &raw const handles.timer) {
-        let name = pyo3::intern!(py, "_timer_handle_cancelled");
-        ffi::call_method(&event_loop, name, [&handle.bind(py)])?;
+    match &native {
+        Some(native) if is_timer && handles.scheduled.is_true(handle) => {
+            native.with(py, |native| native.note_cancelled())
+        }
+        None if is_timer => {
+            let name = pyo3::intern!(py, "_timer_handle_cancelled");
+            ffi::call_method(&event_loop, name, [&handle.bind(py)]).map(drop)?;
+        }
+        _ => {}
     }
     handles.cancelled.set(handle, handles.true_.clone());
-    if ffi::call_method(&event_loop, pyo3::intern!(py, "get_debug"), [])?.is_truthy()? {
+    let debug = match &native {
+        Some(native) => native.get(py).is_debug(),
+        None => ffi::call_method(&event_loop, pyo3::intern!(py, "get_debug"), [])?.is_truthy()?,
+    };
+    if debug {
         handles
             .repr
             .set(handle, handle.bind(py).repr()?.into_any().into());

@@ -1,4 +1,5 @@
-//! The laws of the loops for Rust programs, each on both loops. A kernel that refuses io_uring has the selector only.
+//! The laws of the loops for Rust programs, each on the proactor and on every selector. A kernel that refuses io_uring has the
+//! selectors only.
 
 use std::cell::{Cell, RefCell};
 use std::future::pending;
@@ -12,9 +13,10 @@ use std::thread;
 use std::time::Duration;
 
 use hotloop::asyncio::{
-    self, AbstractEventLoopPolicy, BaseEventLoop, DefaultEventLoopPolicy, Error, ProactorEventLoop, Protocol,
-    SelectorEventLoop, Transport, get_running_loop, sleep, timeout,
+    self, AbstractEventLoop, AbstractEventLoopPolicy, BaseEventLoop, DefaultEventLoopPolicy, Error,
+    ProactorEventLoop, Protocol, Selector, SelectorEventLoop, Transport, get_running_loop, sleep, timeout,
 };
+use hotloop::clock::Manual;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -22,9 +24,11 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 const LONG: Duration = Duration::from_secs(3600);
 
 fn on_each(test: impl Fn(&BaseEventLoop) -> Outcome) -> Outcome {
-    let selector = SelectorEventLoop::new()?;
-    test(&selector)?;
-    selector.close()?;
+    for &selector in Selector::ALL {
+        let event_loop = SelectorEventLoop::with_selector(selector)?;
+        test(&event_loop)?;
+        event_loop.close()?;
+    }
     if let Ok(proactor) = ProactorEventLoop::new() {
         test(&proactor)?;
         proactor.close()?;
@@ -206,6 +210,47 @@ fn a_panic_in_a_callback_is_reported_and_the_loop_goes_on() -> Outcome {
         let result: Result<(), Error> = event_loop.run_until_complete(task)?;
         assert!(matches!(result, Err(Error::Panicked(panic)) if panic.message() == "awaited"));
         event_loop.set_exception_handler(None);
+        Ok(())
+    })
+}
+
+#[test]
+fn an_exception_handler_that_panics_does_not_end_the_loop() -> Outcome {
+    on_each(|event_loop| {
+        let told = Rc::new(Cell::new(0));
+        let telling = Rc::clone(&told);
+        event_loop.set_exception_handler(Some(Rc::new(move |_, _| {
+            telling.set(telling.get() + 1);
+            panic!("of a handler");
+        })));
+        let noted = Noted::default();
+        event_loop.call_soon(|| panic!("of a callback"))?;
+        event_loop.call_soon(noting(&noted, "went on"))?;
+        turn(event_loop)?;
+        event_loop.call_exception_handler(&"of the program".into());
+        assert_eq!((told.get(), noted.borrow().len()), (2, 1));
+        event_loop.set_exception_handler(None);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_timer_runs_at_its_time_and_not_before() -> Outcome {
+    on_each(|event_loop| {
+        let clock = Manual::default();
+        event_loop.set_clock(Rc::new(clock.clone()));
+        let noted = Noted::default();
+        let late = event_loop.call_at(2.0, noting(&noted, "late"))?;
+        let soon = event_loop.call_later(Duration::from_secs(1), noting(&noted, "soon"))?;
+        assert_eq!((late.when(), soon.when()), (2.0, 1.0));
+        turn(event_loop)?;
+        assert!(noted.borrow().is_empty());
+        clock.advance(1.0);
+        turn(event_loop)?;
+        assert_eq!(*noted.borrow(), ["soon"]);
+        clock.advance(1.0);
+        turn(event_loop)?;
+        assert_eq!(*noted.borrow(), ["soon", "late"]);
         Ok(())
     })
 }
@@ -474,5 +519,54 @@ fn a_policy_decides_and_none_restores_the_default() -> Outcome {
     );
     asyncio::set_event_loop(None);
     assert!(matches!(asyncio::get_event_loop(), Err(Error::NoCurrentLoop)));
+    Ok(())
+}
+
+#[test]
+fn each_selector_serves_keeps_time_and_is_woken() -> Outcome {
+    /// Any loop, without a word of which one: what it does goes through the trait.
+    fn exercise(event_loop: &dyn AbstractEventLoop) -> Outcome {
+        let noted = Noted::default();
+        let echoes = Rc::clone(&noted);
+        let (threadsafe, stopper) = (event_loop.threadsafe(), event_loop.stopper());
+        let answer = event_loop.run_until_complete(async move {
+            let event_loop = get_running_loop()?;
+            let echo = move || {
+                Rc::new(Echo {
+                    noted: Rc::clone(&echoes),
+                })
+            };
+            let server = event_loop.create_server(echo, "127.0.0.1", 0).await?;
+            let address = server.addresses()[0];
+            let client = event_loop.run_in_executor(move || -> std::io::Result<Vec<u8>> {
+                let mut stream = TcpStream::connect(address)?;
+                stream.write_all(b"hello")?;
+                stream.shutdown(Shutdown::Write)?;
+                let mut answer = Vec::new();
+                stream.read_to_end(&mut answer)?;
+                Ok(answer)
+            })?;
+            let answer = client.await??;
+            let before = event_loop.time();
+            sleep(Duration::from_millis(2)).await?;
+            assert!(event_loop.time() - before >= 0.002);
+            server.close();
+            server.wait_closed().await?;
+            Ok::<_, Error>(answer)
+        })??;
+        assert_eq!(answer, b"hello");
+        assert_eq!(*noted.borrow(), ["made", "lost"]);
+        let thread = thread::spawn(move || threadsafe.call_soon_threadsafe(move || stopper.stop()));
+        event_loop.run_forever()?;
+        thread.join().expect("it does not panic")?;
+        event_loop.close()?;
+        Ok(())
+    }
+    for &selector in Selector::ALL {
+        exercise(&SelectorEventLoop::with_selector(selector)?)?;
+    }
+    if let Ok(proactor) = ProactorEventLoop::new() {
+        exercise(&proactor)?;
+    }
     Ok(())
 }

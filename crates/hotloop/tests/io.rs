@@ -1,10 +1,16 @@
-//! The laws of what moves bytes for Rust programs, each on both loops. A kernel that refuses io_uring has the selector
-//! only.
+//! The laws of what moves bytes for Rust programs, each on the proactor and on every selector. A kernel that
+//! refuses io_uring has the selectors only.
 
+#[path = "io/buffered.rs"]
+mod buffered;
 #[path = "io/connections.rs"]
 mod connections;
 #[path = "io/datagrams.rs"]
 mod datagrams;
+#[path = "io/happy_eyeballs.rs"]
+mod happy_eyeballs;
+#[path = "io/names.rs"]
+mod names;
 #[path = "io/pipes.rs"]
 mod pipes;
 #[path = "io/sockets.rs"]
@@ -21,7 +27,9 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use hotloop::asyncio::{BaseEventLoop, Error, ProactorEventLoop, Protocol, SelectorEventLoop, Transport};
+use hotloop::asyncio::{
+    BaseEventLoop, Error, ProactorEventLoop, Protocol, Selector, SelectorEventLoop, Transport,
+};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -30,7 +38,10 @@ fn on_each<F>(test: impl Fn(BaseEventLoop) -> F) -> Outcome
 where
     F: Future<Output = Outcome> + 'static,
 {
-    let mut loops: Vec<BaseEventLoop> = vec![SelectorEventLoop::new()?.into()];
+    let mut loops: Vec<BaseEventLoop> = Vec::new();
+    for &selector in Selector::ALL {
+        loops.push(SelectorEventLoop::with_selector(selector)?.into());
+    }
     loops.extend(ProactorEventLoop::new().map(Into::into));
     for event_loop in loops {
         event_loop.run_until_complete(test(event_loop.clone()))??;

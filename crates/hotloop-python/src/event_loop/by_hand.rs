@@ -30,7 +30,7 @@ pub(super) fn wait_for_io<'py>(
             Some(Duration::from_secs_f64(seconds.clamp(0.0, MAXIMUM_WAIT)))
         }
     };
-    this.find_own_time()?;
+    this.find_own_now()?;
     dispatch::wait_at_most(this, given)?;
     let callback = this.object().getattr(pyo3::intern!(py, "_run_io"))?;
     ffi::call_method(this.object(), pyo3::intern!(py, "call_soon"), [&callback])

@@ -18,7 +18,7 @@ use hotloop::clock::{Clock, Monotonic};
 use hotloop::driver::{AnyDriver, Batch};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::PyType;
+use pyo3::types::{PyString, PyType};
 
 pub(crate) use self::class::add_to;
 use self::guard::Door;
@@ -68,9 +68,11 @@ pub(crate) struct Loop {
     running: Cell<bool>,
     /// `time`, where a subclass or an instance has replaced it.
     own_time: RefCell<Option<Object>>,
-    /// The version of the loop's class when `own_time` was looked up; 0 where that has to be done again. Reset when an
-    /// attribute `time` is set on the loop.
-    own_time_version: Cell<u32>,
+    /// Whether a subclass or an instance has replaced what `cancel` of a handle asks the loop.
+    own_cancelling: Cell<bool>,
+    /// The version of the loop's class when these two were looked up; 0 where that has to be done again. Reset when one
+    /// of [`REPLACEABLE`] is set on the loop.
+    own_version: Cell<u32>,
     /// `_clock_resolution`, in seconds: a timer due within it is due now.
     resolution: Cell<f64>,
     /// What the callbacks scheduled in this turn without a context of their own take a copy of. Renewed when the
@@ -354,10 +356,7 @@ impl This<'_, '_, Loop> {
     /// What that raises.
     #[inline]
     pub(crate) fn now(self) -> PyResult<f64> {
-        let version = ffi::version_of_class(self.object()).map_or(0, NonZeroU32::get);
-        if version == 0 || version != self.own_time_version.get() {
-            self.find_own_time()?;
-        }
+        self.find_own()?;
         let own_time = self.own_time.borrow().clone();
         match own_time {
             None => Ok(Monotonic.now()),
@@ -365,29 +364,59 @@ impl This<'_, '_, Loop> {
         }
     }
 
-    /// Looks whether a subclass or the instance has a `time()` of its own.
-    #[cold]
-    fn find_own_time(self) -> PyResult<()> {
-        let py = self.py();
-        let method = self.object().getattr(pyo3::intern!(py, "time"))?;
-        let native = py.get_type_loop()?.getattr(pyo3::intern!(py, "time"))?;
-        let class_level = self.object().get_type().getattr(pyo3::intern!(py, "time"))?;
-        let is_ours = class_level.is(&native)
-            && method
-                .getattr("__self__")
-                .is_ok_and(|owner| owner.is(self.object()));
-        let old = self.own_time.replace((!is_ours).then(|| method.into()));
+    /// Whether `cancel` of a handle finds what it asks the loop where asyncio has it, so that native code may do it.
+    ///
+    /// # Errors
+    /// What looking for the methods raises.
+    #[inline]
+    pub(crate) fn cancels_natively(self) -> PyResult<bool> {
+        self.find_own()?;
+        Ok(!self.own_cancelling.get())
+    }
+
+    /// Looks what a subclass or the instance has replaced, unless nothing can have changed since that was done.
+    #[inline]
+    fn find_own(self) -> PyResult<()> {
         let version = ffi::version_of_class(self.object()).map_or(0, NonZeroU32::get);
-        self.own_time_version.set(version);
+        if version == 0 || version != self.own_version.get() {
+            self.find_own_now()?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn find_own_now(self) -> PyResult<()> {
+        let [time, cancelled, debug] = REPLACEABLE;
+        let own_time = self.own_method(time)?;
+        let own_cancelling = self.own_method(cancelled)?.is_some() || self.own_method(debug)?.is_some();
+        let old = self.own_time.replace(own_time);
+        self.own_cancelling.set(own_cancelling);
+        let version = ffi::version_of_class(self.object()).map_or(0, NonZeroU32::get);
+        self.own_version.set(version);
         drop(old);
         Ok(())
     }
+
+    /// The method of that name, if it is a subclass's or the instance's own.
+    fn own_method(self, name: &str) -> PyResult<Option<Object>> {
+        let method = self.object().getattr(name)?;
+        let native = self.py().get_type_loop()?.getattr(name)?;
+        let is_ours = self.object().get_type().getattr(name)?.is(&native)
+            && method
+                .getattr("__self__")
+                .is_ok_and(|owner| owner.is(self.object()));
+        Ok((!is_ours).then(|| method.into()))
+    }
 }
+
+/// Methods that native code calls without looking for them each time.
+const REPLACEABLE: [&str; 3] = ["time", "_timer_handle_cancelled", "get_debug"];
 
 /// An attribute of the loop was set or deleted.
 fn assigned(this: This<'_, '_, Loop>, name: &Bound<'_, PyAny>) -> PyResult<()> {
-    if name.eq(pyo3::intern!(this.py(), "time"))? {
-        this.own_time_version.set(0);
+    let name = name.cast::<PyString>()?;
+    if REPLACEABLE.contains(&&*name.to_string_lossy()) {
+        this.own_version.set(0);
     }
     Ok(())
 }
@@ -428,7 +457,8 @@ fn construct(class: &Bound<'_, PyType>) -> PyResult<Loop> {
         debug: Cell::new(false),
         running: Cell::new(false),
         own_time: RefCell::default(),
-        own_time_version: Cell::new(0),
+        own_cancelling: Cell::new(false),
+        own_version: Cell::new(0),
         resolution: Cell::new(1e-9),
         snapshot: RefCell::default(),
         readers: RefCell::default(),
@@ -501,7 +531,7 @@ fn end_running<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
 }
 
 fn run_once<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
-    this.find_own_time()?;
+    this.find_own_now()?;
     dispatch::run(this)?;
     none(this.py())
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use hotloop::clock::{Clock, Monotonic};
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyFloat, PyList};
+use pyo3::types::{PyFloat, PyInt, PyList};
 
 use super::{Loop, by_hand};
 use crate::answers::{argument, none};
@@ -116,6 +116,15 @@ impl<'py> This<'_, 'py, Loop> {
         self.engine()?.call_at(due, timer.clone());
         Ok(timer.into_bound(py))
     }
+
+    /// Counts a timer that was cancelled while it was scheduled.
+    #[inline]
+    pub(crate) fn note_cancelled(self) {
+        // A closed loop has no timers to count, and one that waits finds out by itself.
+        if let Ok(mut engine) = self.engine_now() {
+            engine.timers().note_cancelled();
+        }
+    }
 }
 
 pub(super) fn call_soon<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -163,10 +172,11 @@ pub(super) fn call_later<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) ->
     if delay.is_none() {
         return Err(PyTypeError::new_err("delay must not be None"));
     }
-    let now = PyFloat::new(this.py(), this.now()?);
-    let when = match delay.cast_exact::<PyFloat>() {
-        Ok(delay) => PyFloat::new(this.py(), now.value() + delay.value()).into_any(),
-        Err(_) => now.add(delay)?,
+    let now = this.now()?;
+    let when = if delay.is_exact_instance_of::<PyFloat>() || delay.is_exact_instance_of::<PyInt>() {
+        PyFloat::new(this.py(), now + delay.extract::<f64>()?).into_any()
+    } else {
+        PyFloat::new(this.py(), now).add(delay)?
     };
     this.schedule_at(&when, &callback, call.rest(2), context)
 }
@@ -194,10 +204,7 @@ pub(super) fn timer_handle_cancelled<'py>(
     if let Some(timer) = call.get(0)
         && handles::is_scheduled(&timer)?
     {
-        // A closed loop has no timers to count, and one that waits finds out by itself.
-        if let Ok(mut engine) = this.engine_now() {
-            engine.timers().note_cancelled();
-        }
+        this.note_cancelled();
     }
     none(this.py())
 }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use super::error::Error;
 use super::event_loop::BaseEventLoop;
+use super::happy_eyeballs::HappyEyeballs;
 use super::protocol::Protocol;
 use super::stream::{Medium, Stream};
 use super::transport::Transport;
@@ -17,7 +18,7 @@ impl BaseEventLoop {
     /// makes.
     ///
     /// # Errors
-    /// The resolver's; the last address's; [`Error::Closed`].
+    /// The resolver's; the kernel's, as of [`create_connection_to`](Self::create_connection_to); [`Error::Closed`].
     ///
     /// ```
     /// use std::rc::Rc;
@@ -44,14 +45,9 @@ impl BaseEventLoop {
         host: &str,
         port: u16,
     ) -> Result<(Transport, Rc<P>), Error> {
-        let mut failed = Error::Io(io::ErrorKind::NotFound.into());
-        for address in self.getaddrinfo(host, port).await? {
-            match self.connect(&address.into()).await {
-                Ok(socket) => return self.begin(socket, Medium::Socket, factory).await,
-                Err(error) => failed = error,
-            }
-        }
-        Err(failed)
+        let how = HappyEyeballs::ONE_BY_ONE;
+        self.create_connection_with_happy_eyeballs(factory, host, port, how)
+            .await
     }
 
     /// Connects to a Unix socket by its path; an abstract one begins with a zero byte.
@@ -86,6 +82,27 @@ impl BaseEventLoop {
     ///
     /// # Errors
     /// The kernel's; [`Error::Closed`].
+    ///
+    /// ```
+    /// use std::os::unix::net::UnixStream;
+    /// use std::rc::Rc;
+    /// use hotloop::asyncio::{Error, Protocol, SelectorEventLoop, Transport, get_running_loop};
+    /// struct Silent;
+    /// impl Protocol for Silent {
+    ///     fn data_received(&self, _: &Transport, _: &[u8]) {}
+    /// }
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let (near, far) = UnixStream::pair()?;
+    /// event_loop.run_until_complete(async move {
+    ///     let connecting = get_running_loop()?;
+    ///     let (transport, _) = connecting.create_connection_with_sock(|| Rc::new(Silent), near).await?;
+    ///     transport.write(b"hello")?;
+    ///     transport.close();
+    ///     connecting.create_task(async {})?.await
+    /// })??;
+    /// assert_eq!(std::io::read_to_string(far)?, "hello");
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub async fn create_connection_with_sock<P: Protocol + 'static>(
         &self,
         factory: impl FnOnce() -> Rc<P>,
@@ -109,7 +126,8 @@ impl BaseEventLoop {
         Ok((stream.into(), protocol))
     }
 
-    async fn connect(&self, address: &SocketAddress) -> Result<OwnedFd, Error> {
+    /// A new socket, connected to an address. Given up, it is closed.
+    pub(crate) async fn connect(&self, address: &SocketAddress) -> Result<OwnedFd, Error> {
         let (socket, connected) = self.with_engine(|engine| engine.driver_mut().connect(address))??;
         if connected {
             return Ok(socket);

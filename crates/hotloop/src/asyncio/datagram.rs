@@ -9,9 +9,10 @@ use std::rc::Rc;
 use rustix::net::SocketType;
 
 use super::error::Error;
-use super::event_loop::{BaseEventLoop, RESOLUTION};
+use super::event_loop::BaseEventLoop;
 use super::host::{Engine, Hosted};
 use super::protocol::DatagramProtocol;
+use super::running::RESOLUTION;
 use crate::driver::{self, Address, Batch, SocketAddress};
 use crate::streams::is_transient;
 use crate::transport::{Close, Datagrams, InvalidLimits};
@@ -21,6 +22,32 @@ use crate::{DatagramEvent, EndpointKey, Flushed, sys};
 const OVERHEAD: usize = 8;
 
 /// An endpoint of datagrams. Clones are the same one.
+///
+/// ```
+/// use std::net::{SocketAddr, UdpSocket};
+/// use std::rc::Rc;
+/// use hotloop::asyncio::{
+///     DatagramProtocol, DatagramTransport, Error, SelectorEventLoop, SocketAddress, get_running_loop,
+/// };
+/// struct Silent;
+/// impl DatagramProtocol for Silent {
+///     fn datagram_received(&self, _: &DatagramTransport, _: &[u8], _: &SocketAddress) {}
+/// }
+/// let other = UdpSocket::bind("127.0.0.1:0")?;
+/// let to = other.local_addr()?;
+/// SelectorEventLoop::new()?.run_until_complete(async move {
+///     let any = SocketAddr::from(([127, 0, 0, 1], 0));
+///     let making = get_running_loop()?;
+///     let (endpoint, _) = making.create_datagram_endpoint(|| Rc::new(Silent), Some(any.into()), None).await?;
+///     endpoint.sendto(b"ping", Some(&to.into()))?;
+///     endpoint.close();
+///     Ok::<_, Error>(())
+/// })??;
+/// let mut buffer = [0; 16];
+/// let (count, _) = other.recv_from(&mut buffer)?;
+/// assert_eq!(&buffer[..count], b"ping");
+/// # Ok::<(), hotloop::asyncio::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct DatagramTransport(Rc<State>);
 
@@ -105,6 +132,27 @@ impl BaseEventLoop {
     ///
     /// # Errors
     /// The kernel's; [`Error::Closed`].
+    ///
+    /// ```
+    /// use std::net::UdpSocket;
+    /// use std::rc::Rc;
+    /// use hotloop::asyncio::{
+    ///     DatagramProtocol, DatagramTransport, Error, SelectorEventLoop, SocketAddress, get_running_loop,
+    /// };
+    /// struct Silent;
+    /// impl DatagramProtocol for Silent {
+    ///     fn datagram_received(&self, _: &DatagramTransport, _: &[u8], _: &SocketAddress) {}
+    /// }
+    /// let socket = UdpSocket::bind("127.0.0.1:0")?;
+    /// let own = socket.local_addr()?;
+    /// SelectorEventLoop::new()?.run_until_complete(async move {
+    ///     let making = get_running_loop()?;
+    ///     let (endpoint, _) = making.create_datagram_endpoint_with_sock(|| Rc::new(Silent), socket).await?;
+    ///     assert_eq!(endpoint.local_address(), Some(own.into()));
+    ///     Ok::<_, Error>(())
+    /// })??;
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub async fn create_datagram_endpoint_with_sock<P: DatagramProtocol + 'static>(
         &self,
         factory: impl FnOnce() -> Rc<P>,

@@ -6,6 +6,15 @@ use std::sync::{Mutex, PoisonError};
 use std::{fmt, io};
 
 /// A call that a loop, a policy or a future refused. Its text says what to do instead.
+///
+/// ```
+/// use hotloop::asyncio::{Error, SelectorEventLoop};
+/// let event_loop = SelectorEventLoop::new()?;
+/// event_loop.close()?;
+/// let refused = event_loop.call_soon(|| {});
+/// assert!(matches!(refused, Err(Error::Closed)));
+/// # Ok::<(), hotloop::asyncio::Error>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -77,6 +86,15 @@ impl From<io::Error> for Error {
 }
 
 /// A panic that was caught.
+///
+/// ```
+/// use hotloop::asyncio::{Error, SelectorEventLoop};
+/// let event_loop = SelectorEventLoop::new()?;
+/// let task = event_loop.create_task(async { panic!("oh no") })?;
+/// let result: Result<(), Error> = event_loop.run_until_complete(task)?;
+/// assert!(matches!(result, Err(Error::Panicked(panic)) if panic.message() == "oh no"));
+/// # Ok::<(), hotloop::asyncio::Error>(())
+/// ```
 pub struct Panic {
     message: String,
     /// Only ever taken whole. The mutex is there so that an error may be shared among threads.

@@ -16,6 +16,17 @@ use crate::driver::sim::Threads;
 /// A pool of at most so many threads, which are started when there is work for them.
 ///
 /// Dropping the last clone lets the threads finish what is queued, and end.
+///
+/// ```
+/// use hotloop::asyncio::{Error, Executor, SelectorEventLoop};
+/// let executor = Executor::new(2);
+/// let sum = SelectorEventLoop::new()?.run_until_complete(async move {
+///     let (one, other) = (executor.submit(|| 1), executor.submit(|| 2));
+///     Ok::<i32, Error>(one.await? + other.await?)
+/// })??;
+/// assert_eq!(sum, 3);
+/// # Ok::<(), hotloop::asyncio::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Executor(Arc<Owner>);
 
@@ -156,6 +167,14 @@ impl Pool {
 }
 
 /// The result of a call in another thread.
+///
+/// ```
+/// use hotloop::asyncio::SelectorEventLoop;
+/// let event_loop = SelectorEventLoop::new()?;
+/// let job = event_loop.run_in_executor(|| std::fs::read_to_string("/dev/null"))?;
+/// assert_eq!(event_loop.run_until_complete(job)???, "");
+/// # Ok::<(), hotloop::asyncio::Error>(())
+/// ```
 #[must_use = "the call runs anyway; its result is here"]
 pub struct Job<T>(Arc<Mutex<Slot<T>>>);
 
@@ -193,6 +212,14 @@ impl BaseEventLoop {
     ///
     /// # Errors
     /// [`Error::Closed`]. What is awaited fails with [`Error::Panicked`] if the call panics.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let job = event_loop.run_in_executor(|| std::thread::current().name().map(str::to_owned))?;
+    /// assert_eq!(event_loop.run_until_complete(job)??.as_deref(), Some("asyncio"));
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn run_in_executor<T, F>(&self, call: F) -> Result<Job<T>, Error>
     where
         T: Send + 'static,
@@ -210,6 +237,16 @@ impl BaseEventLoop {
     }
 
     /// Sets where [`run_in_executor`](Self::run_in_executor) runs its calls.
+    ///
+    /// ```
+    /// use hotloop::asyncio::Executor;
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// event_loop.set_default_executor(Executor::new(1));
+    /// let job = event_loop.run_in_executor(|| 42)?;
+    /// assert_eq!(event_loop.run_until_complete(job)??, 42);
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub fn set_default_executor(&self, executor: Executor) {
         let old = self.0.executor.replace(Some(executor));
         drop(old);

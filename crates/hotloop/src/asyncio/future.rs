@@ -41,6 +41,15 @@ struct Gone;
 
 impl BaseEventLoop {
     /// A future whose callbacks run on this loop.
+    ///
+    /// ```
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let future = event_loop.create_future();
+    /// future.set_result(42)?;
+    /// assert_eq!(event_loop.run_until_complete(future)??, 42);
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     #[must_use]
     pub fn create_future<T>(&self) -> Future<T> {
         Future(Rc::new(State {

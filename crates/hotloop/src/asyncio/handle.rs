@@ -13,6 +13,16 @@ use crate::driver::{AnyDriver, Driver};
 use crate::inbox::Inbox;
 
 /// A callback that was scheduled by [`call_soon`](super::BaseEventLoop::call_soon).
+///
+/// ```
+/// use hotloop::asyncio::SelectorEventLoop;
+/// let event_loop = SelectorEventLoop::new()?;
+/// let handle = event_loop.call_soon(|| unreachable!("it was cancelled"))?;
+/// handle.cancel();
+/// assert!(handle.is_cancelled());
+/// event_loop.run_until_complete(async {})?;
+/// # Ok::<(), hotloop::asyncio::Error>(())
+/// ```
 pub struct Handle {
     pub(crate) key: CallbackKey,
     pub(crate) event_loop: Weak<LoopState>,
@@ -46,6 +56,17 @@ impl fmt::Debug for Handle {
 }
 
 /// A callback that was scheduled for a time. Clones are the same one.
+///
+/// ```
+/// use std::time::Duration;
+/// use hotloop::asyncio::SelectorEventLoop;
+/// let event_loop = SelectorEventLoop::new()?;
+/// let timer = event_loop.call_later(Duration::from_secs(3600), || {})?;
+/// assert!(timer.when() > event_loop.time());
+/// timer.cancel();
+/// assert!(timer.is_cancelled());
+/// # Ok::<(), hotloop::asyncio::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct TimerHandle(pub(crate) Rc<Timer>);
 
@@ -100,6 +121,15 @@ impl fmt::Debug for TimerHandle {
 }
 
 /// The way into a loop for other threads. It outlives the loop.
+///
+/// ```
+/// use hotloop::asyncio::SelectorEventLoop;
+/// let event_loop = SelectorEventLoop::new()?;
+/// let threadsafe = event_loop.threadsafe();
+/// event_loop.close()?;
+/// assert!(threadsafe.call_soon_threadsafe(|| {}).is_err());
+/// # Ok::<(), hotloop::asyncio::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct ThreadsafeHandle {
     pub(crate) inbox: Arc<Inbox<Callback, <AnyDriver as Driver>::Waker>>,
@@ -152,6 +182,16 @@ impl fmt::Debug for ThreadsafeHandle {
 }
 
 /// Stops a loop, from any thread.
+///
+/// ```
+/// use hotloop::asyncio::SelectorEventLoop;
+/// let event_loop = SelectorEventLoop::new()?;
+/// let stopper = event_loop.stopper();
+/// let thread = std::thread::spawn(move || stopper.stop());
+/// event_loop.run_forever()?;
+/// thread.join().expect("it does not panic");
+/// # Ok::<(), hotloop::asyncio::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Stopper {
     pub(crate) stopping: Arc<AtomicBool>,

@@ -14,6 +14,8 @@
 //!
 //! The order of a turn is asyncio's: the callbacks that were ready, what the wait found, the timers that are due.
 
+mod abstract_event_loop;
+mod buffered;
 mod connection;
 mod datagram;
 mod error;
@@ -21,12 +23,17 @@ mod event_loop;
 mod executor;
 mod future;
 mod handle;
+mod happy_eyeballs;
 mod host;
+mod loops;
 mod pipes;
 mod policy;
 mod protocol;
+mod reports;
 mod resolve;
+mod running;
 mod server;
+mod signals;
 mod sleep;
 mod sockets;
 mod stream;
@@ -37,19 +44,24 @@ mod tls;
 mod transport;
 mod watching;
 
+pub use abstract_event_loop::AbstractEventLoop;
+pub use buffered::{Buffered, BufferedProtocol};
 pub use datagram::DatagramTransport;
 pub use error::{Error, Panic};
-pub use event_loop::{
-    BaseEventLoop, ExceptionHandler, ProactorEventLoop, Report, SelectorEventLoop, get_running_loop,
-};
+pub use event_loop::BaseEventLoop;
 pub use executor::{Executor, Job};
 pub use future::Future;
 pub use handle::{Handle, Stopper, ThreadsafeHandle, TimerHandle};
+pub use happy_eyeballs::HappyEyeballs;
+pub use loops::{ProactorEventLoop, Selector, SelectorEventLoop};
 pub use policy::{
     AbstractEventLoopPolicy, DefaultEventLoopPolicy, get_event_loop, get_event_loop_policy, new_event_loop,
     run, set_event_loop, set_event_loop_policy,
 };
 pub use protocol::{DatagramProtocol, Protocol, SubprocessProtocol};
+pub use reports::{ExceptionHandler, Report};
+pub use resolve::NameFlags;
+pub use running::get_running_loop;
 pub use server::Server;
 pub use sleep::{sleep, timeout};
 pub use subprocess::SubprocessTransport;

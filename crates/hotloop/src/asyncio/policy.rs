@@ -5,7 +5,9 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::Error;
-use super::event_loop::{BaseEventLoop, SelectorEventLoop, get_running_loop};
+use super::event_loop::BaseEventLoop;
+use super::loops::SelectorEventLoop;
+use super::running::get_running_loop;
 
 /// Decides which loop a thread has, and what a new one is.
 ///
@@ -49,6 +51,15 @@ pub trait AbstractEventLoopPolicy: Send + Sync {
 }
 
 /// One loop a thread, the one that was set; new ones are [`SelectorEventLoop`]s.
+///
+/// ```
+/// use hotloop::asyncio::{AbstractEventLoopPolicy, DefaultEventLoopPolicy, Error};
+/// let policy = DefaultEventLoopPolicy;
+/// assert!(matches!(policy.get_event_loop(), Err(Error::NoCurrentLoop)));
+/// policy.set_event_loop(Some(policy.new_event_loop()?));
+/// assert!(policy.get_event_loop().is_ok());
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DefaultEventLoopPolicy;
 
@@ -74,6 +85,12 @@ impl AbstractEventLoopPolicy for DefaultEventLoopPolicy {
 }
 
 /// The policy of the process.
+///
+/// ```
+/// let event_loop = hotloop::asyncio::get_event_loop_policy().new_event_loop()?;
+/// assert!(!event_loop.is_closed());
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[must_use]
 pub fn get_event_loop_policy() -> Arc<dyn AbstractEventLoopPolicy> {
     let policy = POLICY.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -81,6 +98,13 @@ pub fn get_event_loop_policy() -> Arc<dyn AbstractEventLoopPolicy> {
 }
 
 /// Sets the policy of the process; `None` restores the default.
+///
+/// ```
+/// use std::sync::Arc;
+/// use hotloop::asyncio::{DefaultEventLoopPolicy, set_event_loop_policy};
+/// set_event_loop_policy(Some(Arc::new(DefaultEventLoopPolicy)));
+/// set_event_loop_policy(None);
+/// ```
 pub fn set_event_loop_policy(policy: Option<Arc<dyn AbstractEventLoopPolicy>>) {
     let old = std::mem::replace(
         &mut *POLICY.lock().unwrap_or_else(PoisonError::into_inner),
@@ -107,6 +131,15 @@ pub fn get_event_loop() -> Result<BaseEventLoop, Error> {
 }
 
 /// Sets the loop of this thread, by the policy.
+///
+/// ```
+/// use hotloop::asyncio::{get_event_loop, new_event_loop, set_event_loop};
+/// set_event_loop(Some(new_event_loop()?));
+/// assert!(get_event_loop().is_ok());
+/// set_event_loop(None);
+/// assert!(get_event_loop().is_err());
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn set_event_loop(event_loop: Option<BaseEventLoop>) {
     get_event_loop_policy().set_event_loop(event_loop);
 }
@@ -115,6 +148,12 @@ pub fn set_event_loop(event_loop: Option<BaseEventLoop>) {
 ///
 /// # Errors
 /// The system's.
+///
+/// ```
+/// let event_loop = hotloop::asyncio::new_event_loop()?;
+/// assert_eq!(event_loop.run_until_complete(async { 6 * 7 })?, 42);
+/// # Ok::<(), hotloop::asyncio::Error>(())
+/// ```
 pub fn new_event_loop() -> io::Result<BaseEventLoop> {
     get_event_loop_policy().new_event_loop()
 }

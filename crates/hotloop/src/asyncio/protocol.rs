@@ -1,11 +1,9 @@
 //! What a program is told of its connections.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::buffered::BufferedProtocol;
 use super::datagram::DatagramTransport;
-use super::error::Panic;
-use super::event_loop::{BaseEventLoop, Report};
 use super::subprocess::SubprocessTransport;
 use super::transport::Transport;
 use crate::driver::SocketAddress;
@@ -14,6 +12,37 @@ use crate::driver::SocketAddress;
 ///
 /// They take `&self`, since a write may call [`pause_writing`](Self::pause_writing) while another callback runs: keep
 /// what changes in a `Cell` or a `RefCell`. A panic ends the connection and goes to the exception handler.
+///
+/// ```
+/// use std::cell::RefCell;
+/// use std::io::{self, Write};
+/// use std::os::unix::net::UnixStream;
+/// use std::rc::Rc;
+/// use hotloop::asyncio::{Protocol, SelectorEventLoop, Transport, get_running_loop};
+///
+/// #[derive(Default)]
+/// struct Keeping(RefCell<Vec<u8>>);
+/// impl Protocol for Keeping {
+///     fn data_received(&self, _: &Transport, data: &[u8]) {
+///         self.0.borrow_mut().extend_from_slice(data);
+///     }
+///     fn connection_lost(&self, transport: &Transport, error: Option<io::Error>) {
+///         assert!(error.is_none());
+///         transport.event_loop().stop();
+///     }
+/// }
+///
+/// let event_loop = SelectorEventLoop::new()?;
+/// let (near, mut far) = UnixStream::pair()?;
+/// let (_transport, protocol) = event_loop.run_until_complete(async move {
+///     get_running_loop()?.create_connection_with_sock(Rc::<Keeping>::default, near).await
+/// })??;
+/// far.write_all(b"hello")?;
+/// drop(far);
+/// event_loop.run_forever()?;
+/// assert_eq!(*protocol.0.borrow(), b"hello");
+/// # Ok::<(), hotloop::asyncio::Error>(())
+/// ```
 pub trait Protocol {
     /// The connection is there.
     fn connection_made(&self, transport: &Transport) {
@@ -43,9 +72,29 @@ pub trait Protocol {
     fn resume_writing(&self, transport: &Transport) {
         let _ = transport;
     }
+
+    /// The protocol that has its own buffer, where this one stands for such a one.
+    #[doc(hidden)]
+    fn buffered(&self) -> Option<&dyn BufferedProtocol> {
+        None
+    }
 }
 
 /// A protocol of datagrams. As for [`Protocol`], its callbacks take `&self` and a panic ends the transport.
+///
+/// ```
+/// use std::io;
+/// use hotloop::asyncio::{DatagramProtocol, DatagramTransport, SocketAddress};
+/// struct Echo;
+/// impl DatagramProtocol for Echo {
+///     fn datagram_received(&self, transport: &DatagramTransport, data: &[u8], from: &SocketAddress) {
+///         transport.sendto(data, Some(from)).expect("it is not connected");
+///     }
+///     fn error_received(&self, _: &DatagramTransport, error: io::Error) {
+///         eprintln!("one is lost: {error}");
+///     }
+/// }
+/// ```
 pub trait DatagramProtocol {
     /// The endpoint is there.
     fn connection_made(&self, transport: &DatagramTransport) {
@@ -78,6 +127,19 @@ pub trait DatagramProtocol {
 
 /// A protocol of a child process. As for [`Protocol`], its callbacks take `&self`. A descriptor is the child's: 0 is its
 /// standard input, 1 its output, 2 its errors.
+///
+/// ```
+/// use hotloop::asyncio::{SubprocessProtocol, SubprocessTransport};
+/// struct Printing;
+/// impl SubprocessProtocol for Printing {
+///     fn pipe_data_received(&self, process: &SubprocessTransport, fd: i32, data: &[u8]) {
+///         println!("{}: {fd}: {}", process.get_pid(), String::from_utf8_lossy(data));
+///     }
+///     fn connection_lost(&self, process: &SubprocessTransport) {
+///         process.event_loop().stop();
+///     }
+/// }
+/// ```
 pub trait SubprocessProtocol {
     /// The process was started.
     fn connection_made(&self, transport: &SubprocessTransport) {
@@ -112,20 +174,5 @@ pub trait SubprocessProtocol {
     /// All was written to its standard input: write on.
     fn resume_writing(&self, transport: &SubprocessTransport) {
         let _ = transport;
-    }
-}
-
-impl BaseEventLoop {
-    /// Calls a protocol. Answers false if it panicked, which the exception handler has been told then.
-    pub(crate) fn tell_protocol(&self, what: &str, call: impl FnOnce()) -> bool {
-        let Err(payload) = self.timed(what, || catch_unwind(AssertUnwindSafe(call))) else {
-            return true;
-        };
-        self.call_exception_handler(&Report {
-            message: format!("Fatal error: protocol.{what}() call failed."),
-            panic: Some(Panic::new(payload)),
-            error: None,
-        });
-        false
     }
 }

@@ -12,10 +12,11 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::error::{Error, Panic};
-use super::event_loop::{BaseEventLoop, Report};
+use super::event_loop::BaseEventLoop;
 use super::future::Future;
 use super::host::Callback;
 use super::protocol::Protocol;
+use super::reports::Report;
 use super::stream::{Medium, Stream};
 use crate::driver::SocketAddress;
 use crate::sys;
@@ -27,6 +28,23 @@ const REST: Duration = Duration::from_secs(1);
 type Factory = dyn Fn() -> Rc<dyn Protocol>;
 
 /// What accepts connections. Clones are the same one; it goes on when all of them are dropped, until it is closed.
+///
+/// ```
+/// use std::rc::Rc;
+/// use hotloop::asyncio::{Protocol, SelectorEventLoop, Transport, get_running_loop};
+/// struct Silent;
+/// impl Protocol for Silent {
+///     fn data_received(&self, _: &Transport, _: &[u8]) {}
+/// }
+/// SelectorEventLoop::new()?.run_until_complete(async {
+///     let server = get_running_loop()?.create_server(|| Rc::new(Silent), "127.0.0.1", 0).await?;
+///     assert!(server.is_serving() && server.addresses()[0].port() != 0);
+///     server.close();
+///     assert!(!server.is_serving());
+///     server.wait_closed().await
+/// })??;
+/// # Ok::<(), hotloop::asyncio::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Server(Rc<State>);
 

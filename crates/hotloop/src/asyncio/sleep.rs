@@ -6,9 +6,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::error::Error;
-use super::event_loop::get_running_loop;
 use super::future::Future as Outcome;
 use super::handle::TimerHandle;
+use super::running::get_running_loop;
 
 /// Waits for some time on the running loop.
 ///

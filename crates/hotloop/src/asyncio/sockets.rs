@@ -1,12 +1,16 @@
 //! `sock_*`: sockets without a transport.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use super::error::Error;
 use super::event_loop::BaseEventLoop;
 use crate::driver::{self, Address, Direction, Outgoing, SocketAddress};
 use crate::sys;
+
+/// How much the kernel sends of a file at once, at most.
+const MAX_BLOCK: usize = 0x7fff_f000;
 
 /// These borrow a socket that must be non-blocking; in debug mode one that blocks is refused. While one of them waits,
 /// another on the same socket in the same direction takes its place, as with asyncio.
@@ -42,6 +46,23 @@ impl BaseEventLoop {
     ///
     /// # Errors
     /// As of [`sock_recv`](Self::sock_recv).
+    ///
+    /// ```
+    /// use std::os::unix::net::UnixStream;
+    /// use hotloop::asyncio::{Error, SelectorEventLoop, get_running_loop};
+    /// let (near, far) = UnixStream::pair()?;
+    /// near.set_nonblocking(true)?;
+    /// far.set_nonblocking(true)?;
+    /// SelectorEventLoop::new()?.run_until_complete(async move {
+    ///     let event_loop = get_running_loop()?;
+    ///     event_loop.sock_sendall(&near, b"hello").await?;
+    ///     let mut buffer = [0; 16];
+    ///     let count = event_loop.sock_recv_into(&far, &mut buffer).await?;
+    ///     assert_eq!(&buffer[..count], b"hello");
+    ///     Ok::<_, Error>(())
+    /// })??;
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub async fn sock_recv_into(&self, sock: &impl AsFd, buffer: &mut [u8]) -> Result<usize, Error> {
         self.try_socket(sock, Direction::Read, |fd| {
             sys::fill(buffer, |buffer| sys::receive(fd, buffer))
@@ -85,6 +106,23 @@ impl BaseEventLoop {
     ///
     /// # Errors
     /// As of [`sock_recv`](Self::sock_recv).
+    ///
+    /// ```
+    /// use std::net::UdpSocket;
+    /// use hotloop::asyncio::{Error, SelectorEventLoop, get_running_loop};
+    /// let (one, other) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+    /// one.set_nonblocking(true)?;
+    /// other.set_nonblocking(true)?;
+    /// SelectorEventLoop::new()?.run_until_complete(async move {
+    ///     let event_loop = get_running_loop()?;
+    ///     let sent = event_loop.sock_sendto(&one, b"ping", &other.local_addr()?.into()).await?;
+    ///     let mut buffer = [0; 16];
+    ///     let (count, from) = event_loop.sock_recvfrom_into(&other, &mut buffer).await?;
+    ///     assert_eq!((count, from), (sent, one.local_addr()?.into()));
+    ///     Ok::<_, Error>(())
+    /// })??;
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub async fn sock_recvfrom_into(
         &self,
         sock: &impl AsFd,
@@ -101,6 +139,21 @@ impl BaseEventLoop {
     ///
     /// # Errors
     /// As of [`sock_recv`](Self::sock_recv): how many bytes were sent before is not known then.
+    ///
+    /// ```
+    /// use std::os::unix::net::UnixStream;
+    /// use hotloop::asyncio::{Error, SelectorEventLoop, get_running_loop};
+    /// let (near, far) = UnixStream::pair()?;
+    /// near.set_nonblocking(true)?;
+    /// far.set_nonblocking(true)?;
+    /// SelectorEventLoop::new()?.run_until_complete(async move {
+    ///     let event_loop = get_running_loop()?;
+    ///     event_loop.sock_sendall(&near, b"hello").await?;
+    ///     assert_eq!(event_loop.sock_recv(&far, 16).await?, b"hello");
+    ///     Ok::<_, Error>(())
+    /// })??;
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub async fn sock_sendall(&self, sock: &impl AsFd, data: &[u8]) -> Result<(), Error> {
         let mut rest = data;
         loop {
@@ -117,6 +170,21 @@ impl BaseEventLoop {
     ///
     /// # Errors
     /// As of [`sock_recv`](Self::sock_recv); `InvalidInput` for what is no address.
+    ///
+    /// ```
+    /// use std::net::UdpSocket;
+    /// use hotloop::asyncio::{Error, SelectorEventLoop, get_running_loop};
+    /// let (one, other) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+    /// one.set_nonblocking(true)?;
+    /// other.set_nonblocking(true)?;
+    /// SelectorEventLoop::new()?.run_until_complete(async move {
+    ///     let event_loop = get_running_loop()?;
+    ///     let sent = event_loop.sock_sendto(&one, b"ping", &other.local_addr()?.into()).await?;
+    ///     assert_eq!(sent, 4);
+    ///     Ok::<_, Error>(())
+    /// })??;
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub async fn sock_sendto(
         &self,
         sock: &impl AsFd,
@@ -133,6 +201,59 @@ impl BaseEventLoop {
         })
         .await?;
         Ok(data.len())
+    }
+
+    /// Sends bytes of a file from `offset` on, `count` of them or all up to its end, without reading them into this
+    /// process. Answers how many that were. The file's position is behind them then; given up, it stays.
+    ///
+    /// # Errors
+    /// As of [`sock_recv`](Self::sock_recv), with the position behind what was sent before; `InvalidInput` for what is
+    /// no file that the kernel sends so.
+    ///
+    /// ```
+    /// use std::fs::File;
+    /// use std::os::unix::net::UnixStream;
+    /// use hotloop::asyncio::{Error, SelectorEventLoop, get_running_loop};
+    /// let (near, far) = UnixStream::pair()?;
+    /// near.set_nonblocking(true)?;
+    /// let text = std::fs::read_to_string("Cargo.toml")?;
+    /// let sent = SelectorEventLoop::new()?.run_until_complete(async move {
+    ///     let file = File::open("Cargo.toml")?;
+    ///     get_running_loop()?.sock_sendfile(&near, &file, 1, None).await
+    /// })??;
+    /// assert_eq!(sent, text.len() as u64 - 1);
+    /// assert_eq!(std::io::read_to_string(far)?, text[1..]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub async fn sock_sendfile(
+        &self,
+        sock: &impl AsFd,
+        file: &File,
+        offset: u64,
+        count: Option<u64>,
+    ) -> Result<u64, Error> {
+        let mut sent = 0;
+        let result = loop {
+            let left = count.map_or(u64::MAX, |count| count - sent);
+            let block = usize::try_from(left).unwrap_or(usize::MAX).min(MAX_BLOCK);
+            if block == 0 {
+                break Ok(());
+            }
+            let Ok(from) = i64::try_from(offset + sent) else {
+                break Err(Error::Io(io::ErrorKind::InvalidInput.into()));
+            };
+            let send = |fd| sys::send_file(fd, file.as_raw_fd(), from, block);
+            match self.try_socket(sock, Direction::Write, send).await {
+                Ok(0) => break Ok(()),
+                Ok(more) => sent += more as u64,
+                Err(error) => break Err(error),
+            }
+        };
+        if sent > 0 {
+            let mut position: &File = file;
+            position.seek(SeekFrom::Start(offset + sent))?;
+        }
+        result.map(|()| sent)
     }
 
     /// Accepts a connection: non-blocking, close-on-exec. Answers it and who connected.
@@ -161,6 +282,21 @@ impl BaseEventLoop {
     ///
     /// # Errors
     /// As of [`sock_recv`](Self::sock_recv).
+    ///
+    /// ```
+    /// use std::net::UdpSocket;
+    /// use hotloop::asyncio::{Error, SelectorEventLoop, SocketAddress, get_running_loop};
+    /// let (one, other) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+    /// one.set_nonblocking(true)?;
+    /// let to = SocketAddress::from(other.local_addr()?);
+    /// SelectorEventLoop::new()?.run_until_complete(async move {
+    ///     let event_loop = get_running_loop()?;
+    ///     event_loop.sock_connect(&one, &to).await?;
+    ///     assert_eq!(one.peer_addr()?, other.local_addr()?);
+    ///     Ok::<_, Error>(())
+    /// })??;
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
     pub async fn sock_connect(&self, sock: &impl AsFd, to: &SocketAddress) -> Result<(), Error> {
         let fd = sock.as_fd().as_raw_fd();
         self.check_socket(fd)?;

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
+use super::buffered::{BufferedProtocol, lend};
 use super::error::Error;
 use super::event_loop::BaseEventLoop;
 use super::host::Hosted;
@@ -246,6 +247,10 @@ impl Stream {
 
     fn receive(&self) {
         let Some(key) = self.0.key.get() else { return };
+        let protocol = self.0.protocol.borrow().clone();
+        if let Some(buffered) = protocol.as_deref().and_then(Protocol::buffered) {
+            return self.receive_into(buffered, key);
+        }
         let state = &self.0.event_loop.0;
         // Out while the protocol looks at it: one that runs a turn of its own would find none, and does not.
         let mut scratch = state.scratch.take();
@@ -253,14 +258,36 @@ impl Stream {
             .0
             .event_loop
             .with_engine(|engine| sys::fill(&mut scratch, |buffer| engine.receive(key, buffer)));
+        if let Some(count) = self.received(received) {
+            self.tell("data_received", |protocol, transport| {
+                protocol.data_received(transport, &scratch[..count]);
+            });
+        }
+        state.scratch.replace(scratch);
+    }
+
+    /// Receives to where a protocol wants it.
+    fn receive_into(&self, protocol: &dyn BufferedProtocol, key: StreamKey) {
+        let event_loop = &self.0.event_loop;
+        let mut received = Err(Error::Closed);
+        self.tell("get_buffer", |_, transport| {
+            received = lend(protocol, transport, None, |buffer| {
+                event_loop.with_engine(|engine| sys::fill(buffer, |buffer| engine.receive(key, buffer)))
+            });
+        });
+        if let Some(count) = self.received(received) {
+            self.tell("buffer_updated", |_, transport| {
+                protocol.buffer_updated(transport, count)
+            });
+        }
+    }
+
+    /// Answers how many bytes came in, if any did; ends and errors are dealt with.
+    fn received(&self, received: Result<io::Result<usize>, Error>) -> Option<usize> {
         match received {
             Err(_) => {}
             Ok(Ok(0)) => self.receive_end(),
-            Ok(Ok(count)) => {
-                self.tell("data_received", |protocol, transport| {
-                    protocol.data_received(transport, &scratch[..count]);
-                });
-            }
+            Ok(Ok(count)) => return Some(count),
             Ok(Err(error))
                 if matches!(
                     error.kind(),
@@ -268,7 +295,7 @@ impl Stream {
                 ) => {}
             Ok(Err(error)) => self.fail(error),
         }
-        state.scratch.replace(scratch);
+        None
     }
 
     fn receive_end(&self) {

@@ -19,6 +19,24 @@ use super::transport::Transport;
 use crate::driver::Direction;
 
 /// A child process. Clones are the same one. One that still runs when the last of them and its loop are gone is killed.
+///
+/// ```
+/// use std::process::Command;
+/// use std::rc::Rc;
+/// use hotloop::asyncio::{Error, SelectorEventLoop, SubprocessProtocol, get_running_loop};
+/// struct Silent;
+/// impl SubprocessProtocol for Silent {}
+/// let event_loop = SelectorEventLoop::new()?;
+/// let status = event_loop.run_until_complete(async {
+///     let mut command = Command::new("sleep");
+///     command.arg("3600");
+///     let (process, _) = get_running_loop()?.subprocess_exec(|| Rc::new(Silent), command).await?;
+///     process.terminate()?;
+///     process.wait().await
+/// })??;
+/// assert!(!status.success());
+/// # Ok::<(), hotloop::asyncio::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct SubprocessTransport(Rc<Process>);
 

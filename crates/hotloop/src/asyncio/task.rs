@@ -11,13 +11,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use super::error::{Error, Panic};
-use super::event_loop::{BaseEventLoop, Report, WeakLoop, on_own_thread};
+use super::event_loop::{BaseEventLoop, WeakLoop};
 use super::handle::ThreadsafeHandle;
 use super::host::{Callback, CallbackKey};
+use super::reports::Report;
+use super::running::on_own_thread;
 
 /// A future that runs on the loop by itself. Dropping this does not end it.
 ///
 /// Awaiting it gives its result. Cancelling it drops its future on the next turn, wherever that waits.
+///
+/// ```
+/// use std::future::pending;
+/// use hotloop::asyncio::{Error, SelectorEventLoop};
+/// let event_loop = SelectorEventLoop::new()?;
+/// let task = event_loop.create_task(pending::<()>())?;
+/// assert!(task.cancel());
+/// assert!(matches!(event_loop.run_until_complete(task)?, Err(Error::Cancelled)));
+/// # Ok::<(), hotloop::asyncio::Error>(())
+/// ```
 pub struct Task<T>(Rc<TaskState<T>>);
 
 struct TaskState<T> {

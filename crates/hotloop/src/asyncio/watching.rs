@@ -9,6 +9,81 @@ use super::host::{Callback, CallbackKey};
 use crate::driver::Direction;
 
 impl BaseEventLoop {
+    /// Calls `callback` on each turn in which a descriptor is readable, until
+    /// [`remove_reader`](Self::remove_reader). It replaces the one that was there.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; the kernel's, if it refuses the descriptor.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use std::os::fd::AsRawFd;
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let (reader, mut writer) = std::io::pipe()?;
+    /// let stopping = event_loop.clone();
+    /// event_loop.add_reader(reader.as_raw_fd(), move || stopping.stop())?;
+    /// writer.write_all(b"x")?;
+    /// event_loop.run_forever()?;
+    /// event_loop.remove_reader(reader.as_raw_fd());
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
+    pub fn add_reader(&self, fd: RawFd, callback: impl Fn() + 'static) -> Result<(), Error> {
+        self.watch(fd, Direction::Read, Rc::new(callback)).map(drop)
+    }
+
+    /// As [`add_reader`](Self::add_reader), for writing.
+    ///
+    /// # Errors
+    /// As of `add_reader`.
+    ///
+    /// ```
+    /// use std::os::fd::AsRawFd;
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let (_reader, writer) = std::io::pipe()?;
+    /// let stopping = event_loop.clone();
+    /// event_loop.add_writer(writer.as_raw_fd(), move || stopping.stop())?;
+    /// event_loop.run_forever()?;
+    /// event_loop.remove_writer(writer.as_raw_fd());
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
+    pub fn add_writer(&self, fd: RawFd, callback: impl Fn() + 'static) -> Result<(), Error> {
+        self.watch(fd, Direction::Write, Rc::new(callback)).map(drop)
+    }
+
+    /// Ends [`add_reader`](Self::add_reader). Answers whether there was one.
+    ///
+    /// ```
+    /// use std::os::fd::AsRawFd;
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let (reader, _writer) = std::io::pipe()?;
+    /// event_loop.add_reader(reader.as_raw_fd(), || {})?;
+    /// assert!(event_loop.remove_reader(reader.as_raw_fd()));
+    /// assert!(!event_loop.remove_reader(reader.as_raw_fd()));
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
+    pub fn remove_reader(&self, fd: RawFd) -> bool {
+        self.unwatch(fd, Direction::Read)
+    }
+
+    /// Ends [`add_writer`](Self::add_writer). Answers whether there was one.
+    ///
+    /// ```
+    /// use std::os::fd::AsRawFd;
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// let (_reader, writer) = std::io::pipe()?;
+    /// event_loop.add_writer(writer.as_raw_fd(), || {})?;
+    /// assert!(event_loop.remove_writer(writer.as_raw_fd()));
+    /// assert!(!event_loop.remove_writer(writer.as_raw_fd()));
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
+    pub fn remove_writer(&self, fd: RawFd) -> bool {
+        self.unwatch(fd, Direction::Write)
+    }
+
     /// Calls a closure on each turn in which a descriptor is ready. Answers the name of it.
     pub(crate) fn watch(
         &self,

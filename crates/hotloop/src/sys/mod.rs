@@ -10,6 +10,7 @@
 mod datagram;
 #[cfg(io_uring)]
 mod file;
+mod names;
 mod select;
 
 use std::io;
@@ -25,6 +26,7 @@ pub(crate) use datagram::{receive_datagrams, receive_from, send_datagrams};
 pub(crate) use file::is_plain;
 #[cfg(io_uring)]
 pub use file::{OpenedFile, kind_of, open_cached, read_cached};
+pub(crate) use names::name_info;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::net::{

@@ -1,6 +1,7 @@
 //! `sock_*`, and watchers beside transports.
 
-use std::io::{ErrorKind, Read};
+use std::fs::File;
+use std::io::{ErrorKind, Read, Seek};
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -8,7 +9,7 @@ use std::thread;
 
 use hotloop::asyncio::Error;
 
-use crate::{Outcome, noting, on_each, pattern, turn};
+use crate::{Outcome, fresh_path, noting, on_each, pattern, turn};
 
 fn pair() -> std::io::Result<(UnixStream, UnixStream)> {
     let (near, far) = UnixStream::pair()?;
@@ -52,6 +53,50 @@ fn all_is_sent_that_does_not_fit_at_once() -> Outcome {
         event_loop.sock_sendall(&near, &pattern(SIZE)).await?;
         drop(near);
         assert!(reader.join().expect("it does not panic")? == pattern(SIZE));
+        Ok(())
+    })
+}
+
+#[test]
+fn a_file_is_sent_from_where_one_says_and_its_position_is_behind_that() -> Outcome {
+    const SIZE: usize = 2 << 20;
+    on_each(|event_loop| async move {
+        let path = fresh_path();
+        std::fs::write(&path, pattern(SIZE))?;
+        let mut file = File::open(&path)?;
+        std::fs::remove_file(&path)?;
+        let (near, mut far) = UnixStream::pair()?;
+        near.set_nonblocking(true)?;
+        let reader = thread::spawn(move || {
+            let mut received = Vec::new();
+            far.read_to_end(&mut received).map(|_| received)
+        });
+        assert_eq!(event_loop.sock_sendfile(&near, &file, 100, Some(5)).await?, 5);
+        assert_eq!(file.stream_position()?, 105);
+        let rest = event_loop.sock_sendfile(&near, &file, 105, None).await?;
+        assert_eq!(rest, SIZE as u64 - 105);
+        assert_eq!(file.stream_position()?, SIZE as u64);
+        assert_eq!(event_loop.sock_sendfile(&near, &file, 0, Some(0)).await?, 0);
+        assert_eq!(
+            event_loop.sock_sendfile(&near, &file, SIZE as u64, None).await?,
+            0
+        );
+        drop(near);
+        assert!(reader.join().expect("it does not panic")? == pattern(SIZE)[100..]);
+        Ok(())
+    })
+}
+
+#[test]
+fn what_is_no_file_is_not_sent() -> Outcome {
+    on_each(|event_loop| async move {
+        let (near, _far) = pair()?;
+        let (reader, _writer) = std::io::pipe()?;
+        let pipe = File::from(std::os::fd::OwnedFd::from(reader));
+        let sent = event_loop.sock_sendfile(&near, &pipe, 0, None).await;
+        assert!(matches!(sent, Err(Error::Io(_))));
+        let sent = event_loop.sock_sendfile(&near, &pipe, u64::MAX, None).await;
+        assert!(matches!(sent, Err(Error::Io(error)) if error.kind() == ErrorKind::InvalidInput));
         Ok(())
     })
 }

@@ -13,6 +13,7 @@ use hotloop::asyncio::rustls::{
 };
 use hotloop::asyncio::{Error, Protocol, Transport};
 
+use crate::buffered::Small;
 use crate::{Echo, Outcome, noting, on_each, pattern, turn, until};
 
 /// The configurations of a server named localhost and of clients that trust it.
@@ -58,6 +59,29 @@ fn a_client_and_a_server_exchange_more_than_fits() -> Outcome {
             server.close();
             server.wait_closed().await?;
             Ok(())
+        }
+    })
+}
+
+#[test]
+fn plain_text_goes_to_a_buffer_piece_by_piece_and_with_its_size() -> Outcome {
+    let (of_server, of_client) = configs()?;
+    on_each(|event_loop| {
+        let (of_server, of_client) = (of_server.clone(), of_client.clone());
+        async move {
+            let server = event_loop
+                .create_tls_server(|| Rc::new(Echo), "localhost", 0, of_server)
+                .await?;
+            let port = server.addresses()[0].port();
+            let small = || Small::new(4);
+            let connecting = event_loop.create_tls_connection(small, "localhost", port, of_client);
+            let (transport, client) = connecting.await?;
+            transport.write(b"0123456789")?;
+            until(&event_loop, || *client.received.borrow() == b"0123456789").await?;
+            assert_eq!(*client.hints.borrow(), [Some(10), Some(6), Some(2)]);
+            transport.close();
+            server.close();
+            Ok(server.wait_closed().await?)
         }
     })
 }

@@ -1,25 +1,22 @@
 //! TLS by rustls: a protocol to the transport below it, a transport to the protocol above it.
 
+mod connecting;
+mod transport;
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
-use std::os::fd::RawFd;
+use std::io::{self, Read};
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+use rustls::Connection;
 
 use super::error::Error;
 use super::event_loop::BaseEventLoop;
 use super::future::{Future, Unless};
 use super::handle::TimerHandle;
 use super::protocol::Protocol;
-use super::server::Server;
 use super::transport::Transport;
-use crate::driver::SocketAddress;
-use crate::transport::InvalidLimits;
 
 /// How long a handshake may take (asyncio's `SSL_HANDSHAKE_TIMEOUT`).
 const HANDSHAKE: Duration = Duration::from_secs(60);
@@ -80,123 +77,6 @@ enum Stage {
     Lost,
 }
 
-impl BaseEventLoop {
-    /// Connects to a host and port by TLS, as [`create_connection`](Self::create_connection) does without; the peer must
-    /// have a certificate of `host`. The protocol is told of the connection after the handshake, which has 60 seconds.
-    ///
-    /// # Errors
-    /// As of `create_connection`; `InvalidInput` if `host` cannot be in a certificate; `InvalidData` if the handshake
-    /// fails.
-    ///
-    /// ```no_run
-    /// use std::rc::Rc;
-    /// use std::sync::Arc;
-    /// use hotloop::asyncio::{Protocol, SelectorEventLoop, Transport, get_running_loop, rustls};
-    /// struct Silent;
-    /// impl Protocol for Silent {
-    ///     fn data_received(&self, _: &Transport, _: &[u8]) {}
-    /// }
-    /// let trusted = rustls::RootCertStore::empty();
-    /// let config = rustls::ClientConfig::builder().with_root_certificates(trusted).with_no_client_auth();
-    /// let event_loop = SelectorEventLoop::new()?;
-    /// event_loop.run_until_complete(async {
-    ///     let config = Arc::new(config);
-    ///     get_running_loop()?.create_tls_connection(|| Rc::new(Silent), "example.org", 443, config).await
-    /// })??;
-    /// # Ok::<(), hotloop::asyncio::Error>(())
-    /// ```
-    pub async fn create_tls_connection<P: Protocol + 'static>(
-        &self,
-        factory: impl FnOnce() -> Rc<P>,
-        host: &str,
-        port: u16,
-        config: Arc<ClientConfig>,
-    ) -> Result<(Transport, Rc<P>), Error> {
-        let client = client(config, host)?;
-        let protocol = factory();
-        let tls = Tls::new(self, client, protocol.clone());
-        let connecting = self.create_connection(|| Rc::clone(&tls), host, port);
-        connecting.await?;
-        Ok((tls.finish_handshake().await?, protocol))
-    }
-
-    /// Listens at a host and port for TLS connections, as [`create_server`](Self::create_server) does without. A
-    /// protocol is told of its connection after the handshake, and never of one whose handshake fails.
-    ///
-    /// # Errors
-    /// As of `create_server`.
-    pub async fn create_tls_server<P: Protocol + 'static>(
-        &self,
-        factory: impl Fn() -> Rc<P> + 'static,
-        host: &str,
-        port: u16,
-        config: Arc<ServerConfig>,
-    ) -> Result<Server, Error> {
-        // What is wrong with it is told here, and not at each connection.
-        ServerConnection::new(Arc::clone(&config)).map_err(io::Error::other)?;
-        let event_loop = self.clone();
-        let factory = move || {
-            let server = ServerConnection::new(Arc::clone(&config)).expect("it was right for the first one");
-            Tls::new(&event_loop, server.into(), factory())
-        };
-        self.create_server(factory, host, port).await
-    }
-
-    /// Goes over to TLS on a connection, as its client. `protocol` is told of what is sent from now on; it has no
-    /// second `connection_made`. Answers the transport to write to instead.
-    ///
-    /// # Errors
-    /// As of [`create_tls_connection`](Self::create_tls_connection).
-    pub async fn start_tls_client(
-        &self,
-        transport: &Transport,
-        protocol: Rc<dyn Protocol>,
-        config: Arc<ClientConfig>,
-        host: &str,
-    ) -> Result<Transport, Error> {
-        let client = client(config, host)?;
-        self.start_tls(transport, protocol, client).await
-    }
-
-    /// Goes over to TLS on a connection, as its server.
-    ///
-    /// # Errors
-    /// As of [`start_tls_client`](Self::start_tls_client).
-    pub async fn start_tls_server(
-        &self,
-        transport: &Transport,
-        protocol: Rc<dyn Protocol>,
-        config: Arc<ServerConfig>,
-    ) -> Result<Transport, Error> {
-        let server = ServerConnection::new(config).map_err(io::Error::other)?;
-        self.start_tls(transport, protocol, server.into()).await
-    }
-
-    async fn start_tls(
-        &self,
-        transport: &Transport,
-        protocol: Rc<dyn Protocol>,
-        connection: Connection,
-    ) -> Result<Transport, Error> {
-        if transport.is_closing() {
-            return Err(Error::Io(io::ErrorKind::NotConnected.into()));
-        }
-        let tls = Tls::new(self, connection, Rc::new(Upgraded(protocol)));
-        transport.set_protocol(tls.clone());
-        tls.begin(transport);
-        transport.resume_reading();
-        tls.finish_handshake().await
-    }
-}
-
-impl Transport {
-    /// Asks the TLS of the connection, if it has one: for the peer's certificates, the protocol that was agreed on, and
-    /// the like.
-    pub fn with_tls<R>(&self, ask: impl FnOnce(&Connection) -> R) -> Option<R> {
-        self.tls().map(|tls| ask(&tls.connection.borrow()))
-    }
-}
-
 impl Tls {
     fn new(event_loop: &BaseEventLoop, mut connection: Connection, protocol: Rc<dyn Protocol>) -> Rc<Self> {
         // What waits to be sent waits below, where flow control sees it.
@@ -229,123 +109,6 @@ impl Tls {
             Some(error) => Err(error.into()),
             None => self.transport().ok_or(Error::Cancelled),
         }
-    }
-
-    pub(crate) fn write(&self, data: &[u8]) -> Result<(), Error> {
-        match self.stage.get() {
-            Stage::Open if self.end_written.get() => Err(Error::EndWritten),
-            Stage::Open => {
-                let written = self.connection.borrow_mut().writer().write_all(data);
-                self.send();
-                Ok(written?)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Says goodbye, and goes on reading: TLS has a half-close too, unlike asyncio's.
-    pub(crate) fn write_eof(&self) {
-        if self.stage.get() == Stage::Open && !self.end_written.replace(true) {
-            self.connection.borrow_mut().send_close_notify();
-            self.send();
-        }
-    }
-
-    pub(crate) fn close(&self) {
-        match self.stage.get() {
-            Stage::Handshake => self.abort(),
-            Stage::Open => {
-                self.write_eof();
-                self.stage.set(Stage::Closing);
-                self.start_timer(SHUTDOWN, "TLS shutdown timed out");
-                // What the peer still sends is read and dropped: unread, it would have the kernel reset the connection,
-                // and the peer lose what was sent last.
-                if let Some(lower) = self.lower.get() {
-                    lower.resume_reading();
-                }
-                self.take_incoming();
-            }
-            Stage::Closing | Stage::Lost => {}
-        }
-    }
-
-    pub(crate) fn abort(&self) {
-        if let Some(lower) = self.lower.get() {
-            lower.abort();
-        }
-    }
-
-    pub(crate) fn fail(&self, error: io::Error) {
-        if let Some(lower) = self.lower.get() {
-            lower.fail(error);
-        }
-    }
-
-    pub(crate) fn is_closing(&self) -> bool {
-        self.stage.get() >= Stage::Closing || self.lower.get().is_none_or(Transport::is_closing)
-    }
-
-    pub(crate) fn pause_reading(&self) {
-        if self.stage.get() == Stage::Open {
-            self.paused.set(true);
-            if let Some(lower) = self.lower.get() {
-                lower.pause_reading();
-            }
-        }
-    }
-
-    pub(crate) fn resume_reading(&self) {
-        if !self.paused.replace(false) {
-            return;
-        }
-        if let Some(lower) = self.lower.get() {
-            lower.resume_reading();
-        }
-        if let Some(this) = self.me.upgrade() {
-            // Not at once: whoever resumes does not expect to be called.
-            drop(self.event_loop.call_soon(move || this.take_incoming()));
-        }
-    }
-
-    pub(crate) fn is_reading(&self) -> bool {
-        !self.paused.get() && !self.is_closing()
-    }
-
-    pub(crate) fn get_write_buffer_size(&self) -> usize {
-        self.lower.get().map_or(0, Transport::get_write_buffer_size)
-    }
-
-    pub(crate) fn set_write_buffer_limits(
-        &self,
-        high: Option<usize>,
-        low: Option<usize>,
-    ) -> Result<(), InvalidLimits> {
-        self.lower
-            .get()
-            .map_or(Ok(()), |lower| lower.set_write_buffer_limits(high, low))
-    }
-
-    pub(crate) fn get_write_buffer_limits(&self) -> (usize, usize) {
-        self.lower
-            .get()
-            .map_or((0, 0), Transport::get_write_buffer_limits)
-    }
-
-    pub(crate) fn peer(&self) -> Option<&SocketAddress> {
-        self.lower.get()?.peer()
-    }
-
-    pub(crate) fn fileno(&self) -> Option<RawFd> {
-        self.lower.get()?.fileno()
-    }
-
-    pub(crate) fn set_protocol(&self, protocol: Rc<dyn Protocol>) {
-        let old = self.protocol.replace(Some(protocol));
-        drop(old);
-    }
-
-    pub(crate) fn event_loop(&self) -> &BaseEventLoop {
-        &self.event_loop
     }
 
     /// Begins the handshake.
@@ -569,37 +332,4 @@ enum Taken {
     /// The peer's goodbye.
     End,
     Nothing,
-}
-
-/// A protocol that knows of its connection already.
-struct Upgraded(Rc<dyn Protocol>);
-
-impl Protocol for Upgraded {
-    fn data_received(&self, transport: &Transport, data: &[u8]) {
-        self.0.data_received(transport, data);
-    }
-
-    fn eof_received(&self, transport: &Transport) -> bool {
-        self.0.eof_received(transport)
-    }
-
-    fn connection_lost(&self, transport: &Transport, error: Option<io::Error>) {
-        self.0.connection_lost(transport, error);
-    }
-
-    fn pause_writing(&self, transport: &Transport) {
-        self.0.pause_writing(transport);
-    }
-
-    fn resume_writing(&self, transport: &Transport) {
-        self.0.resume_writing(transport);
-    }
-}
-
-fn client(config: Arc<ClientConfig>, host: &str) -> io::Result<Connection> {
-    let name = ServerName::try_from(host.to_owned())
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    Ok(ClientConnection::new(config, name)
-        .map_err(io::Error::other)?
-        .into())
 }
