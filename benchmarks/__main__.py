@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from benchmarks import loops, process, report
-from benchmarks.network import FLOORS
+from benchmarks.network import BESIDE
 from benchmarks.ratios import significant
 from benchmarks.rounds import interleave
 from benchmarks.rows import ROWS, Figure, Row
@@ -59,7 +59,7 @@ def main() -> int:
     if not rows:
         print(f"no row matches {options.rows}", file=sys.stderr)
         return 2
-    for name in ("hotloop-load", *FLOORS.values()):
+    for name in ("hotloop-load", *(command[0] for command in BESIDE.values())):
         process.binary(name)
     # Servers and load have as many descriptors as connections, and children have this process's limit.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

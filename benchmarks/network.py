@@ -13,7 +13,13 @@ from benchmarks.rounds import Rounds
 # bare io_uring, `floor_uring.rs` beside it.
 FLOOR = "floor"
 URING_FLOOR = "floor-uring"
-FLOORS = {FLOOR: "hotloop-floor", URING_FLOOR: "hotloop-floor-uring"}
+# And in one of them the same server on the loops of the Rust crate, without Python: `crate_echo.rs` beside them.
+CRATE = "crate"
+CRATE_PROACTOR = "crate-proactor"
+# The command of each, whose first word is a binary of `crates/hotloop-load`.
+FLOORS = {FLOOR: ("hotloop-floor",), URING_FLOOR: ("hotloop-floor-uring",)}
+CRATES = {CRATE: ("hotloop-crate-echo",), CRATE_PROACTOR: ("hotloop-crate-echo", "proactor")}
+BESIDE = FLOORS | CRATES
 
 
 @dataclass(frozen=True)
@@ -67,9 +73,11 @@ class Row:
 
     @property
     def floors(self) -> list[str]:
-        """The floors that can do it too."""
+        """What is measured beside the loops: the floors that can do it too, and the crate where one asks for it."""
         if self.is_tls or self.busy:
             return []
+        if self == of_count(50):
+            return list(BESIDE)
         return [FLOOR] if self.is_datagrams else list(FLOORS)
 
     def figure(self, load: process.Load) -> float:
@@ -158,8 +166,9 @@ ROWS = {
 
 def measure(row: Row, loop: str, duration: float) -> process.Load:
     """One round of one loop, on a fresh server. Raises process.Failure when that fails."""
-    if loop in FLOORS:
-        command = [str(process.binary(FLOORS[loop])), *(["udp"] if row.is_datagrams else [])]
+    if loop in BESIDE:
+        name, *arguments = BESIDE[loop]
+        command = [str(process.binary(name)), *arguments, *(["udp"] if row.is_datagrams else [])]
     else:
         command = process.python("-m", "benchmarks.servers", "--loop", loop, "--kind", row.kind)
         command += ["--busy"] * row.busy

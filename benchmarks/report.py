@@ -70,7 +70,7 @@ def comparisons(run: Run) -> list[Comparison]:
     """Every row that hotloop and another loop have figures of."""
     found = []
     for name, row in run.rows.items():
-        others = [loop for loop in row.figures if loop not in {loops.OURS, loops.PROACTOR, *network.FLOORS}]
+        others = [loop for loop in row.figures if loop not in {loops.OURS, loops.PROACTOR, *network.BESIDE}]
         if loops.OURS in row.figures and others:
             best = min(others, key=row.median)
             found.append(Comparison(name, row, best, Ratio.of(row.figures[best], row.figures[loops.OURS])))
@@ -133,7 +133,7 @@ def mean(ratios: Iterator[Ratio]) -> str:
 
 def against_best(run: Run) -> str:
     """A line for each row."""
-    floors = [floor for floor in network.FLOORS if any(floor in row.figures for row in run.rows.values())]
+    floors = [floor for floor in network.BESIDE if any(floor in row.figures for row in run.rows.values())]
     others = [*[name for name in ("uvloop", loops.CONTROL) if name in run.versions or name == loops.CONTROL], *floors]
     ours = [loops.PROACTOR] if any(loops.PROACTOR in row.figures for row in run.rows.values()) else []
     header = ["row", "best other", loops.OURS, "unit", "best other / hotloop"]
@@ -155,11 +155,11 @@ def medians(run: Run, rows: dict[str, Measured]) -> str:
     """The figures of every loop, the best of the loops in bold."""
     there = {loop for row in rows.values() for loop in [*row.figures, *row.failures]}
     order = [loops.CONTROL, loops.OURS, loops.PROACTOR, *run.versions, *sorted(there)]
-    names = [name for name in dict.fromkeys(order) if name in there and name not in network.FLOORS]
-    names += [floor for floor in network.FLOORS if floor in there]
+    names = [name for name in dict.fromkeys(order) if name in there and name not in network.BESIDE]
+    names += [floor for floor in network.BESIDE if floor in there]
     lines = []
     for name, row in rows.items():
-        best = min((loop for loop in row.figures if loop not in network.FLOORS), key=row.median)
+        best = min((loop for loop in row.figures if loop not in network.BESIDE), key=row.median)
 
         def cell(loop: str, row: Measured = row, best: str = best) -> str:
             if loop in row.failures:

@@ -193,6 +193,14 @@ def test_results_compare_with_the_control() -> None:
     ]
 
 
+def test_the_crate_stands_beside_the_floors_in_the_row_of_fifty_connections() -> None:
+    row = network.ROWS["echo_protocol_1k"]
+    assert (row.size, row.connections) == (1024, 50)
+    assert row.floors == ["floor", "floor-uring", "crate", "crate-proactor"]
+    others = [other.floors for other in network.ROWS.values() if other != row]
+    assert not any("crate" in floors or "crate-proactor" in floors for floors in others)
+
+
 def test_a_table_lines_up() -> None:
     assert table(["a", "b", "figure"], [["long", "b", "1"]]).splitlines() == [
         "| a    | b | figure |",

@@ -1,9 +1,9 @@
 //! The program as it is, against servers that are right, wrong or rude.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixListener;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -137,6 +137,59 @@ fn no_server_is_no_run() {
         .local_addr()
         .expect("it is bound");
     assert_eq!(load(&["echo", &free.to_string()]).status.code(), Some(2));
+}
+
+#[test]
+fn each_server_of_the_benchmarks_echoes_what_is_larger_than_its_buffers() {
+    for command in [
+        [env!("CARGO_BIN_EXE_hotloop-floor"), ""],
+        [env!("CARGO_BIN_EXE_hotloop-crate-echo"), "selector"],
+        [env!("CARGO_BIN_EXE_hotloop-crate-echo"), "proactor"],
+    ] {
+        let (_server, address) = start(command);
+        let output = load(&["echo", &address]);
+        assert!(output.status.success(), "{command:?}: {output:?}");
+        assert!(figure(&output, "requests") > 0.0, "{command:?}: {output:?}");
+        // So much that the server has to wait for room; each byte of it is checked.
+        let output = load(&["echo", &address, "--size", "300000"]);
+        assert!(output.status.success(), "{command:?}: {output:?}");
+    }
+}
+
+#[test]
+fn a_server_on_a_loop_that_there_is_not_ends_with_a_message() {
+    let output = Command::new(env!("CARGO_BIN_EXE_hotloop-crate-echo"))
+        .arg("another")
+        .output()
+        .expect("it was built");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no loop called another"));
+}
+
+/// A child that is killed when the test ends.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts a server that prints its port, by its program and an argument; returns its address, too.
+fn start([program, argument]: [&str; 2]) -> (Killed, String) {
+    let mut server = Command::new(program)
+        .arg(argument)
+        .stdout(Stdio::piped())
+        .spawn()
+        .map(Killed)
+        .expect("it was built");
+    let mut port = String::new();
+    let output = server.0.stdout.take().expect("it is a pipe");
+    BufReader::new(output)
+        .read_line(&mut port)
+        .expect("it prints its port");
+    (server, format!("127.0.0.1:{}", port.trim()))
 }
 
 /// Runs the program for a short time.

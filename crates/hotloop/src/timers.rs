@@ -221,7 +221,88 @@ mod tests {
         assert_eq!(timers.cancelled(), 1);
     }
 
+    /// What the owner of timers does with them.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Push(u32),
+        Cancel(prop::sample::Index),
+        Remove(prop::sample::Index),
+        Sweep,
+        PopDue(u32),
+    }
+
+    fn a_step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (0u32..50).prop_map(Step::Push),
+            4 => any::<prop::sample::Index>().prop_map(Step::Cancel),
+            1 => any::<prop::sample::Index>().prop_map(Step::Remove),
+            1 => Just(Step::Sweep),
+            1 => (0u32..50).prop_map(Step::PopDue),
+        ]
+    }
+
     proptest! {
+        #[test]
+        fn any_program_agrees_with_an_unordered_list(
+            first in prop::collection::vec(0u32..50, 0..200),
+            steps in prop::collection::vec(a_step(), 0..200),
+        ) {
+            let mut timers = Timers::default();
+            // By label: when it is due, and whether it is cancelled.
+            let mut made: Vec<(f64, bool)> = Vec::new();
+            let mut there: Vec<usize> = Vec::new();
+            for step in first.into_iter().map(Step::Push).chain(steps) {
+                match step {
+                    Step::Push(when) => {
+                        timers.push(f64::from(when), made.len());
+                        there.push(made.len());
+                        made.push((f64::from(when), false));
+                    }
+                    Step::Cancel(index) if !there.is_empty() => {
+                        let label = *index.get(&there);
+                        if !std::mem::replace(&mut made[label].1, true) {
+                            timers.note_cancelled();
+                        }
+                    }
+                    Step::Remove(index) if !there.is_empty() => {
+                        let label = there.swap_remove(index.index(there.len()));
+                        prop_assert_eq!(timers.remove(|&found| found == label), Some(label));
+                    }
+                    Step::Cancel(_) | Step::Remove(_) => {}
+                    Step::Sweep => {
+                        let mut swept = Vec::new();
+                        timers.sweep(|&label| made[label].1, &mut swept);
+                        prop_assert!(swept.iter().all(|&label| made[label].1));
+                        let before = there.len();
+                        there.retain(|label| !swept.contains(label));
+                        prop_assert_eq!(before - there.len(), swept.len(), "each was there, once");
+                        let left = there.iter().filter(|&&label| made[label].1).count();
+                        prop_assert!(there.len() <= COMPACT_ABOVE || left * 2 <= there.len());
+                        prop_assert!(timers.iter().next().is_none_or(|&label| !made[label].1));
+                    }
+                    Step::PopDue(end) => {
+                        let end = f64::from(end);
+                        let popped = timers.pop_due(end);
+                        let earliest = there.iter().map(|&label| made[label].0).min_by(f64::total_cmp);
+                        prop_assert_eq!(popped.map(|label| made[label].0), earliest.filter(|&when| when < end));
+                        if let Some(popped) = popped {
+                            let position = there.iter().position(|&label| label == popped);
+                            prop_assert!(position.is_some(), "it was there");
+                            there.retain(|&label| label != popped);
+                        }
+                    }
+                }
+                prop_assert_eq!(timers.len(), there.len());
+                let earliest = there.iter().map(|&label| made[label].0).min_by(f64::total_cmp);
+                prop_assert_eq!(timers.next_when(), earliest);
+                prop_assert!(timers.cancelled() >= there.iter().filter(|&&label| made[label].1).count());
+            }
+            let mut left = timers.take();
+            left.sort_unstable();
+            there.sort_unstable();
+            prop_assert_eq!(left, there);
+        }
+
         #[test]
         fn what_is_left_behind_a_removal_is_in_order(times in prop::collection::vec(0u32..50, 1..100), removed: prop::sample::Index) {
             let mut timers = Timers::default();

@@ -132,5 +132,44 @@ mod tests {
                 prop_assert_eq!(flow.is_paused(), paused);
             }
         }
+
+        #[test]
+        fn marks_that_change_under_way_agree_with_a_naive_writer(
+            steps in prop::collection::vec(
+                (
+                    prop::option::weighted(0.3, (prop::option::of(0usize..200), prop::option::of(0usize..200))),
+                    0usize..200,
+                ),
+                0..100,
+            ),
+        ) {
+            let mut flow = FlowControl::default();
+            // The low mark and the high one.
+            let mut marks = (16 * 1024, 64 * 1024);
+            let mut paused = false;
+            for (changed, queued) in steps {
+                if let Some((high, low)) = changed {
+                    let wanted = match (low, high) {
+                        (None, None) => (16 * 1024, 64 * 1024),
+                        (Some(low), None) => (low, low * 4),
+                        (None, Some(high)) => (high / 4, high),
+                        (Some(low), Some(high)) => (low, high),
+                    };
+                    let is_in_order = wanted.0 <= wanted.1;
+                    prop_assert_eq!(flow.set_limits(high, low).is_ok(), is_in_order);
+                    if is_in_order {
+                        marks = wanted;
+                    }
+                }
+                prop_assert_eq!(flow.limits(), marks);
+                prop_assert_eq!(flow.is_above(queued), queued > marks.1);
+                // Told once each way, and only where it says something new.
+                let (was, full, drained) = (paused, queued > marks.1, queued <= marks.0);
+                prop_assert_eq!(flow.pause_at(queued), full && !was);
+                prop_assert_eq!(flow.resume_at(queued), drained && (was || full));
+                paused = (was || full) && !drained;
+                prop_assert_eq!(flow.is_paused(), paused);
+            }
+        }
     }
 }
