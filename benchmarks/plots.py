@@ -168,7 +168,7 @@ def style(loop: str) -> dict[str, Any]:
     return {
         "color": COLOURS.get(loop, OTHER),
         "linewidth": 2.2 if loop == loops.OURS else 1.1,
-        "linestyle": "--" if loop in network.FLOORS else "-",
+        "linestyle": "--" if loop in network.BESIDE else "-",
         "zorder": 3 if loop == loops.OURS else 2,
     }
 

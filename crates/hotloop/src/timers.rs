@@ -74,10 +74,9 @@ impl<T> Timers<T> {
         Some(entry.timer)
     }
 
-    /// Takes one cancelled timer that need not stay: from the top, or any if more than half of many are cancelled.
-    /// Call it until it answers nothing.
+    /// Takes the cancelled timers that need not stay: those at the top, and all if more than half of many are cancelled.
     ///
-    /// The timers are handed out rather than dropped here, because dropping one may run foreign code.
+    /// They are handed out rather than dropped here, because dropping one may run foreign code.
     pub fn sweep(&mut self, is_cancelled: impl Fn(&T) -> bool, swept: &mut Vec<T>) {
         if self.heap.len() > COMPACT_ABOVE && self.cancelled * 2 > self.heap.len() {
             let all = std::mem::take(&mut self.heap);
