@@ -30,6 +30,7 @@ pub mod inbox;
 pub mod ready;
 mod signals;
 mod streams;
+mod sync;
 mod sys;
 pub mod testing;
 pub mod timers;
