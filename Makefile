@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export VIRTUAL_ENV := $(abspath $(VENV))
 export PYO3_PYTHON := $(abspath $(BIN))/python
 
-.PHONY: demo test fuzz conformance ecosystem asan free-threaded lint build load gate bench bench-quick clean
+.PHONY: demo test fuzz conformance ecosystem asan free-threaded lint build load gate bench bench-quick bench-rust clean
 
 # FastAPI under uvicorn and aiohttp on hotloop, asyncio and uvloop: about a minute behind the set-up.
 demo: build load $(VENV)/demo.installed $(VENV)/peers.installed
@@ -18,7 +18,7 @@ demo: build load $(VENV)/demo.installed $(VENV)/peers.installed
 # Everything: the checks, the tests that need no Python, and those that do, on every core up to four. Random cases are the
 # same ones in every run, so that a failure is that of the change under test.
 test: lint
-	PROPTEST_RNG_SEED=1 cargo test -p hotloop -p hotloop-load --features hotloop/tls
+	PROPTEST_RNG_SEED=1 cargo test -p hotloop -p hotloop-load -p hotloop-bench --features hotloop/tls
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # What `test` tries with a few random cases, with many and other ones: a few minutes behind the build. A failure tells its seed.
@@ -86,6 +86,10 @@ bench:
 # The rows that say most, in $(PYTHON), in a few minutes.
 bench-quick: build $(VENV)/dev.installed
 	PATH=$(abspath $(BIN)):$$PATH scripts/compare --quick --json benchmarks/results/bench-quick.json $(BENCH)
+
+# The Rust crate's scheduling beside tokio's current-thread runtime: a minute behind the build.
+bench-rust:
+	cargo run --release -p hotloop-bench
 
 clean:
 	rm -rf $(VENV) target python/hotloop/*.so benchmarks/results
