@@ -73,17 +73,25 @@ async fn program(event_loop: BaseEventLoop, seed: u64) -> Outcome {
         .await?;
     let address = server.addresses()[0];
     let mut clients: Vec<Task<Outcome>> = Vec::new();
-    for _ in 0..CLIENTS {
-        // Few of them are more than a kernel takes at once.
-        let most = 1 << random.u8(8..24);
-        let size = random.usize(1..most);
+    for number in 0..CLIENTS {
+        // Few of them are more than a kernel takes at once, but the first, which nobody cancels, always is.
+        let most = 1 << random.u8(8..22);
+        let size = if number == 0 {
+            12 << 20
+        } else {
+            random.usize(1..most)
+        };
         let client = Client {
             event_loop: event_loop.clone(),
             address,
             size,
-            given_up_at: random.usize(..size * 2),
+            given_up_at: if number == 0 {
+                size
+            } else {
+                random.usize(..size * 2)
+            },
         };
-        clients.push(match random.u8(..4) {
+        clients.push(match if number == 0 { 0 } else { random.u8(..4) } {
             0 | 1 => event_loop.create_task(client.echo()),
             2 => event_loop.create_task(client.pair()),
             _ => event_loop.create_task(client.reset()),
@@ -92,7 +100,7 @@ async fn program(event_loop: BaseEventLoop, seed: u64) -> Outcome {
     for _ in 0..random.usize(1..150) {
         turn(&event_loop).await?;
         if random.u8(..4) == 0 {
-            clients[random.usize(..CLIENTS)].cancel();
+            clients[random.usize(1..CLIENTS)].cancel();
         }
     }
     if random.bool() {
@@ -198,7 +206,7 @@ struct Echo(Rc<RefCell<fastrand::Rng>>);
 
 impl Protocol for Echo {
     fn data_received(&self, transport: &Transport, data: &[u8]) {
-        if self.0.borrow_mut().u8(..40) == 0 || transport.write(data).is_err() {
+        if self.0.borrow_mut().u8(..100) == 0 || transport.write(data).is_err() {
             transport.abort();
         }
     }
