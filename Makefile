@@ -49,7 +49,8 @@ ecosystem: build
 
 # The engine's tests under AddressSanitizer, which stable Rust has only behind this door.
 asan:
-	ASAN_OPTIONS=quarantine_size_mb=8 HOTLOOP_SOAK=60 RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test -p hotloop --tests --target $(shell rustc -vV | sed -n 's/^host: //p')
+	ASAN_OPTIONS=quarantine_size_mb=8 LSAN_OPTIONS=suppressions=$(abspath scripts/lsan.txt) HOTLOOP_SOAK=60 \
+		RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test -p hotloop --tests --target $(shell rustc -vV | sed -n 's/^host: //p')
 
 # What a free-threaded interpreter would compile, without one: its types, not its behaviour.
 free-threaded:
