@@ -132,6 +132,32 @@ fn a_task_is_woken_by_its_own_thread_and_by_others() -> Outcome {
 }
 
 #[test]
+fn an_executor_that_is_shut_down_ends_its_work_and_takes_no_more() -> Outcome {
+    on_each(|event_loop| {
+        let (begin, begun) = std::sync::mpsc::channel();
+        let waiting = event_loop.run_in_executor(move || begun.recv())?;
+        let queued: Vec<_> = (0..100)
+            .map(|number| event_loop.run_in_executor(move || number))
+            .collect::<Result<_, _>>()?;
+        let shutdown = event_loop.clone();
+        let shutdown = event_loop.create_task(async move { shutdown.shutdown_default_executor().await })?;
+        turn(event_loop)?;
+        assert!(!shutdown.is_done());
+        assert!(matches!(
+            event_loop.run_in_executor(|| ()),
+            Err(Error::ExecutorShutDown)
+        ));
+        begin.send(42)?;
+        event_loop.run_until_complete(shutdown)???;
+        assert_eq!(event_loop.run_until_complete(waiting)???, 42);
+        for (number, job) in queued.into_iter().enumerate() {
+            assert_eq!(event_loop.run_until_complete(job)??, number);
+        }
+        Ok(())
+    })
+}
+
+#[test]
 fn a_cancelled_task_drops_its_future_and_says_so() -> Outcome {
     on_each(|event_loop| {
         let held = Rc::new(());

@@ -13,6 +13,8 @@ mod happy_eyeballs;
 mod names;
 #[path = "io/pipes.rs"]
 mod pipes;
+#[path = "io/sendfile.rs"]
+mod sendfile;
 #[path = "io/sockets.rs"]
 mod sockets;
 #[path = "io/subprocesses.rs"]

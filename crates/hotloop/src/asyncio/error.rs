@@ -40,6 +40,8 @@ pub enum Error {
     EndWritten,
     /// A transport has the descriptor: what is done to it behind its back would harm its connection.
     UsedByTransport(RawFd),
+    /// The executor was shut down: it takes no more calls.
+    ExecutorShutDown,
     /// The code that was to give the result panicked.
     Panicked(Panic),
     /// The system's.
@@ -61,6 +63,7 @@ impl fmt::Display for Error {
             Self::InvalidState => "invalid state: the future is done already, or not done yet",
             Self::TimedOut => "the time was over before the result was there",
             Self::EndWritten => "Cannot call write() after write_eof()",
+            Self::ExecutorShutDown => "Executor shutdown has been called: make a new Executor",
             Self::UsedByTransport(fd) => {
                 return write!(formatter, "File descriptor {fd} is used by a transport");
             }

@@ -68,6 +68,8 @@ pub(crate) struct LoopState {
     pub(crate) batch: RefCell<Option<Box<Batch>>>,
     /// Made when it is first needed.
     pub(crate) executor: RefCell<Option<Executor>>,
+    /// It was shut down and is not made again.
+    pub(crate) executor_shut_down: Cell<bool>,
     /// Counts what threads do for the loop, where its time waits for that.
     pub(crate) threads: Option<Threads>,
 }
@@ -103,6 +105,7 @@ impl BaseEventLoop {
             scratch: RefCell::new(vec![0; SCRATCH]),
             batch: RefCell::new(None),
             executor: RefCell::new(None),
+            executor_shut_down: Cell::new(false),
             threads,
         }))
     }

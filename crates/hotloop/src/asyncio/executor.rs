@@ -48,6 +48,8 @@ struct State {
     threads: usize,
     idle: usize,
     ended: bool,
+    /// Called by the last thread when it ends.
+    after: Vec<Box<dyn FnOnce() + Send>>,
 }
 
 impl Executor {
@@ -90,25 +92,64 @@ impl Executor {
         self.submit_holding(call, ())
     }
 
+    /// Takes no more calls: [`submit`](Self::submit) answers [`Error::ExecutorShutDown`] from now on, of every clone. What
+    /// is queued is done. Awaiting the answer waits for that.
+    ///
+    /// ```
+    /// use hotloop::asyncio::{Error, Executor, SelectorEventLoop};
+    /// let executor = Executor::new(1);
+    /// let last = executor.submit(|| 42);
+    /// SelectorEventLoop::new()?.run_until_complete(async move {
+    ///     executor.shutdown().await?;
+    ///     assert_eq!(last.await?, 42);
+    ///     assert!(matches!(executor.submit(|| 43).await, Err(Error::ExecutorShutDown)));
+    ///     Ok::<_, Error>(())
+    /// })??;
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn shutdown(&self) -> Job<()> {
+        self.shutdown_holding(())
+    }
+
+    /// As [`shutdown`](Self::shutdown), and drops `held` when its end is told.
+    fn shutdown_holding(&self, held: impl Send + 'static) -> Job<()> {
+        let (job, fill) = Job::new();
+        let fill = move || {
+            fill(Ok(()));
+            drop(held);
+        };
+        let mut state = lock(&self.0.pool.state);
+        state.ended = true;
+        if state.threads == 0 {
+            drop(state);
+            fill();
+        } else {
+            state.after.push(Box::new(fill));
+            drop(state);
+            self.0.pool.news.notify_all();
+        }
+        job
+    }
+
     /// As [`submit`](Self::submit), and drops `held` when the result is told.
     fn submit_holding<T, F>(&self, call: F, held: impl Send + 'static) -> Job<T>
     where
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
-        let slot = Arc::new(Mutex::new(Slot::Running(None)));
-        let filled = Arc::clone(&slot);
-        let job = Box::new(move || {
-            let result =
-                catch_unwind(AssertUnwindSafe(call)).map_err(|payload| Error::Panicked(Panic::new(payload)));
-            let before = std::mem::replace(&mut *lock(&filled), Slot::Done(result));
-            if let Slot::Running(Some(waker)) = before {
-                waker.wake();
-            }
-            drop(held);
-        });
+        let (job, fill) = Job::new();
         let mut state = lock(&self.0.pool.state);
-        state.jobs.push_back(job);
+        if state.ended {
+            drop(state);
+            fill(Err(Error::ExecutorShutDown));
+            return job;
+        }
+        state.jobs.push_back(Box::new(move || {
+            fill(
+                catch_unwind(AssertUnwindSafe(call)).map_err(|payload| Error::Panicked(Panic::new(payload))),
+            );
+            drop(held);
+        }));
         if state.idle >= state.jobs.len() || state.threads >= self.0.limit {
             drop(state);
             self.0.pool.news.notify_one();
@@ -117,7 +158,7 @@ impl Executor {
             drop(state);
             self.start();
         }
-        Job(slot)
+        job
     }
 
     fn start(&self) {
@@ -127,15 +168,15 @@ impl Executor {
             .spawn(move || pool.work());
         if started.is_err() {
             let mut state = lock(&self.0.pool.state);
-            state.threads -= 1;
             // With no thread at all nobody would ever do it.
-            let jobs = if state.threads == 0 {
+            let jobs = if state.threads == 1 {
                 std::mem::take(&mut state.jobs)
             } else {
                 VecDeque::new()
             };
+            let after = state.leave();
             drop(state);
-            jobs.into_iter().for_each(|job| job());
+            jobs.into_iter().chain(after).for_each(|job| job());
         }
     }
 }
@@ -156,6 +197,18 @@ impl Drop for Owner {
     }
 }
 
+impl State {
+    /// Counts a thread out. Answers what its end is to be told to.
+    fn leave(&mut self) -> Vec<Box<dyn FnOnce() + Send>> {
+        self.threads -= 1;
+        if self.threads == 0 && self.ended {
+            std::mem::take(&mut self.after)
+        } else {
+            Vec::new()
+        }
+    }
+}
+
 impl Pool {
     fn work(&self) {
         let mut state = lock(&self.state);
@@ -165,7 +218,9 @@ impl Pool {
                 job();
                 state = lock(&self.state);
             } else if state.ended {
-                return;
+                let after = state.leave();
+                drop(state);
+                return after.into_iter().for_each(|tell| tell());
             } else {
                 state.idle += 1;
                 state = self.news.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -191,6 +246,21 @@ enum Slot<T> {
     Running(Option<Waker>),
     Done(Result<T, Error>),
     Taken,
+}
+
+impl<T> Job<T> {
+    /// One that waits, and what gives it its result.
+    fn new() -> (Self, impl FnOnce(Result<T, Error>)) {
+        let slot = Arc::new(Mutex::new(Slot::Running(None)));
+        let filled = Arc::clone(&slot);
+        let fill = move |result| {
+            let before = std::mem::replace(&mut *lock(&filled), Slot::Done(result));
+            if let Slot::Running(Some(waker)) = before {
+                waker.wake();
+            }
+        };
+        (Self(slot), fill)
+    }
 }
 
 impl<T> Future for Job<T> {
@@ -220,7 +290,7 @@ impl BaseEventLoop {
     /// or one of at most 32 threads.
     ///
     /// # Errors
-    /// [`Error::Closed`]. What is awaited fails with [`Error::Panicked`] if the call panics.
+    /// [`Error::Closed`]; [`Error::ExecutorShutDown`]. What is awaited fails with [`Error::Panicked`] if the call panics.
     ///
     /// ```
     /// use hotloop::asyncio::SelectorEventLoop;
@@ -235,6 +305,9 @@ impl BaseEventLoop {
         F: FnOnce() -> T + Send + 'static,
     {
         self.check_closed()?;
+        if self.0.executor_shut_down.get() {
+            return Err(Error::ExecutorShutDown);
+        }
         let mut executor = self.0.executor.borrow_mut();
         let executor = executor.get_or_insert_with(|| {
             // asyncio's number.
@@ -259,6 +332,33 @@ impl BaseEventLoop {
     pub fn set_default_executor(&self, executor: Executor) {
         let old = self.0.executor.replace(Some(executor));
         drop(old);
+    }
+
+    /// Waits until the loop's executor has done what it was given. It takes no more from now on.
+    ///
+    /// # Errors
+    /// None but [`Error::Cancelled`], if the loop goes before.
+    ///
+    /// ```
+    /// use hotloop::asyncio::{Error, SelectorEventLoop, get_running_loop};
+    /// SelectorEventLoop::new()?.run_until_complete(async {
+    ///     let event_loop = get_running_loop()?;
+    ///     let answer = event_loop.run_in_executor(|| 42)?;
+    ///     event_loop.shutdown_default_executor().await?;
+    ///     assert_eq!(answer.await?, 42);
+    ///     assert!(matches!(event_loop.run_in_executor(|| 43), Err(Error::ExecutorShutDown)));
+    ///     Ok::<_, Error>(())
+    /// })??;
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub async fn shutdown_default_executor(&self) -> Result<(), Error> {
+        self.0.executor_shut_down.set(true);
+        let executor = self.0.executor.borrow_mut().take();
+        let Some(executor) = executor else {
+            return Ok(());
+        };
+        let held = self.0.threads.as_ref().map(Threads::hold);
+        executor.shutdown_holding(held).await
     }
 }
 

@@ -62,6 +62,7 @@ mod protocol;
 mod reports;
 mod resolve;
 mod running;
+mod sendfile;
 mod server;
 mod signals;
 mod sleep;

@@ -76,6 +76,22 @@ impl BaseEventLoop {
         drop(old);
     }
 
+    /// What was set by [`set_exception_handler`](Self::set_exception_handler), if that is not the default.
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    /// use hotloop::asyncio::SelectorEventLoop;
+    /// let event_loop = SelectorEventLoop::new()?;
+    /// assert!(event_loop.get_exception_handler().is_none());
+    /// event_loop.set_exception_handler(Some(Rc::new(|_, _| {})));
+    /// assert!(event_loop.get_exception_handler().is_some());
+    /// # Ok::<(), hotloop::asyncio::Error>(())
+    /// ```
+    #[must_use]
+    pub fn get_exception_handler(&self) -> Option<Rc<ExceptionHandler>> {
+        self.0.exception_handler.borrow().clone()
+    }
+
     /// Tells the exception handler. One that panics itself is printed.
     ///
     /// ```

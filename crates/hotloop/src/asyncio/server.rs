@@ -1,6 +1,6 @@
 //! Listening and accepting.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -11,13 +11,15 @@ use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use slab::Slab;
+
 use super::error::{Error, Panic};
 use super::event_loop::BaseEventLoop;
-use super::future::Future;
+use super::future::{Future, Unless};
 use super::host::Callback;
 use super::protocol::Protocol;
 use super::reports::Report;
-use super::stream::{Medium, Stream};
+use super::stream::{Medium, Stream, WeakStream};
 use crate::driver::SocketAddress;
 use crate::sys;
 use crate::transport::{ACCEPT_BUDGET, is_out_of_resources};
@@ -55,8 +57,8 @@ struct State {
     sockets: RefCell<Vec<OwnedFd>>,
     /// What a Unix server has in the file system. Taken when it is closed.
     named: RefCell<Option<Named>>,
-    /// How many connections it has that are not lost.
-    clients: Cell<usize>,
+    /// The connections it has that are not lost.
+    clients: RefCell<Slab<Option<WeakStream>>>,
     /// Resolved when it is closed and has no clients.
     closed: Future<()>,
 }
@@ -68,8 +70,11 @@ struct Named {
     inode: u64,
 }
 
-/// Counts one client of a server until it is dropped.
-pub(crate) struct Clients(Weak<State>);
+/// One connection of a server, until it is dropped.
+pub(crate) struct Client {
+    server: Weak<State>,
+    key: usize,
+}
 
 impl BaseEventLoop {
     /// Listens at a host and port (0: any that is free) and makes a protocol for each connection.
@@ -205,7 +210,7 @@ impl BaseEventLoop {
             factory: Box::new(move || factory()),
             sockets: RefCell::new(sockets),
             named: RefCell::new(named),
-            clients: Cell::new(0),
+            clients: RefCell::default(),
             closed: self.create_future(),
         }));
         server.start_serving()?;
@@ -249,6 +254,70 @@ impl Server {
     /// ```
     pub async fn wait_closed(&self) -> Result<(), Error> {
         self.0.closed.clone().await
+    }
+
+    /// Serves until it is closed. Given up before that (its task cancelled, its time over), it closes the server.
+    ///
+    /// # Errors
+    /// As of [`wait_closed`](Self::wait_closed).
+    ///
+    /// ```
+    /// use std::rc::Rc;
+    /// use std::time::Duration;
+    /// use hotloop::asyncio::{self, Error, Protocol, SelectorEventLoop, Transport, get_running_loop};
+    /// struct Silent;
+    /// impl Protocol for Silent {
+    ///     fn data_received(&self, _: &Transport, _: &[u8]) {}
+    /// }
+    /// SelectorEventLoop::new()?.run_until_complete(async {
+    ///     let server = get_running_loop()?.create_server(|| Rc::new(Silent), "127.0.0.1", 0).await?;
+    ///     let served = asyncio::timeout(Duration::from_millis(1), server.serve_forever()).await;
+    ///     assert!(matches!(served, Err(Error::TimedOut)) && !server.is_serving());
+    ///     Ok::<_, Error>(())
+    /// })??;
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub async fn serve_forever(&self) -> Result<(), Error> {
+        let mut unless = Unless(Some(|| self.close()));
+        let served = self.wait_closed().await;
+        unless.0 = None;
+        served
+    }
+
+    /// Closes its connections, each behind what was written to it.
+    ///
+    /// ```
+    /// use hotloop::asyncio::{Error, Server};
+    /// async fn finish(server: &Server) -> Result<(), Error> {
+    ///     server.close();
+    ///     server.close_clients();
+    ///     server.wait_closed().await
+    /// }
+    /// ```
+    pub fn close_clients(&self) {
+        self.clients().iter().for_each(Stream::close);
+    }
+
+    /// Ends its connections at once; what was written to them and not sent is lost.
+    ///
+    /// ```
+    /// use hotloop::asyncio::{Error, Server};
+    /// async fn give_up(server: &Server) -> Result<(), Error> {
+    ///     server.close();
+    ///     server.abort_clients();
+    ///     server.wait_closed().await
+    /// }
+    /// ```
+    pub fn abort_clients(&self) {
+        self.clients().iter().for_each(Stream::abort);
+    }
+
+    fn clients(&self) -> Vec<Stream> {
+        let clients = self.0.clients.borrow();
+        let streams = clients
+            .iter()
+            .filter_map(|(_, client)| client.as_ref()?.upgrade());
+        streams.collect()
     }
 
     /// Whether it accepts connections.
@@ -356,10 +425,20 @@ impl Server {
             let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (server.0.factory)()));
             let (panic, error) = match made {
                 Ok(protocol) => {
-                    server.0.clients.set(server.0.clients.get() + 1);
-                    let client = Clients(Rc::downgrade(&server.0));
+                    let key = server.0.clients.borrow_mut().insert(None);
+                    let client = Client {
+                        server: Rc::downgrade(&server.0),
+                        key,
+                    };
                     match Stream::open(event_loop, socket, Medium::Socket, protocol, Some(client)) {
-                        Ok(_) | Err(Error::Closed) => return,
+                        Ok(stream) => {
+                            let mut clients = server.0.clients.borrow_mut();
+                            if let Some(client) = clients.get_mut(key) {
+                                *client = Some(stream.downgrade());
+                            }
+                            return;
+                        }
+                        Err(Error::Closed) => return,
                         Err(error) => (None, Some(io::Error::other(error))),
                     }
                 }
@@ -386,7 +465,7 @@ impl fmt::Debug for Server {
 impl State {
     /// Says that it is closed, once it is and has no clients.
     fn finish(&self) {
-        if self.clients.get() == 0 && self.sockets.borrow().is_empty() {
+        if self.clients.borrow().is_empty() && self.sockets.borrow().is_empty() {
             // Closed before: said already.
             drop(self.closed.set_result(()));
         }
@@ -403,10 +482,10 @@ impl Named {
     }
 }
 
-impl Drop for Clients {
+impl Drop for Client {
     fn drop(&mut self) {
-        if let Some(server) = self.0.upgrade() {
-            server.clients.set(server.clients.get().saturating_sub(1));
+        if let Some(server) = self.server.upgrade() {
+            drop(server.clients.borrow_mut().try_remove(self.key));
             server.finish();
         }
     }

@@ -1,16 +1,14 @@
 //! `sock_*`: sockets without a transport.
 
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use super::error::Error;
 use super::event_loop::BaseEventLoop;
+use super::sendfile::send_blocks;
 use crate::driver::{self, Address, Direction, Outgoing, SocketAddress};
 use crate::sys;
-
-/// How much the kernel sends of a file at once, at most.
-const MAX_BLOCK: usize = 0x7fff_f000;
 
 /// These borrow a socket that must be non-blocking; in debug mode one that blocks is refused. While one of them waits,
 /// another on the same socket in the same direction takes its place, as with asyncio.
@@ -232,28 +230,11 @@ impl BaseEventLoop {
         offset: u64,
         count: Option<u64>,
     ) -> Result<u64, Error> {
-        let mut sent = 0;
-        let result = loop {
-            let left = count.map_or(u64::MAX, |count| count - sent);
-            let block = usize::try_from(left).unwrap_or(usize::MAX).min(MAX_BLOCK);
-            if block == 0 {
-                break Ok(());
-            }
-            let Ok(from) = i64::try_from(offset + sent) else {
-                break Err(Error::Io(io::ErrorKind::InvalidInput.into()));
-            };
+        send_blocks(file, offset, count, async |from, block| {
             let send = |fd| sys::send_file(fd, file.as_raw_fd(), from, block);
-            match self.try_socket(sock, Direction::Write, send).await {
-                Ok(0) => break Ok(()),
-                Ok(more) => sent += more as u64,
-                Err(error) => break Err(error),
-            }
-        };
-        if sent > 0 {
-            let mut position: &File = file;
-            position.seek(SeekFrom::Start(offset + sent))?;
-        }
-        result.map(|()| sent)
+            self.try_socket(sock, Direction::Write, send).await
+        })
+        .await
     }
 
     /// Accepts a connection: non-blocking, close-on-exec. Answers it and who connected.

@@ -4,22 +4,26 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use super::buffered::{BufferedProtocol, lend};
 use super::error::Error;
 use super::event_loop::BaseEventLoop;
+use super::future::Future;
 use super::host::Hosted;
 use super::protocol::Protocol;
-use super::server::Clients;
+use super::server::Client;
 use super::transport::Transport;
-use crate::driver::SocketAddress;
+use crate::driver::{Direction, SocketAddress};
 use crate::transport::{Close, InvalidLimits};
 use crate::{StreamEvent, StreamKey, driver, sys};
 
 /// A socket or one end of a pipe with its protocol, which knows it as a [`Transport`]. Clones are the same one.
 #[derive(Clone)]
 pub(crate) struct Stream(Rc<State>);
+
+/// The same for whoever does not keep it.
+pub(crate) struct WeakStream(Weak<State>);
 
 /// What the bytes of a stream move through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +53,11 @@ struct State {
     /// `pause_reading` was called and `resume_reading` was not.
     paused: Cell<bool>,
     /// Counts it among the server's clients.
-    client: RefCell<Option<Clients>>,
+    client: RefCell<Option<Client>>,
+    /// A file is being sent: nothing else is.
+    sending_file: Cell<bool>,
+    /// Resolved when nothing is queued or, while a file is sent, when there is room; cancelled when it is lost.
+    room: RefCell<Option<Future<()>>>,
 }
 
 impl Stream {
@@ -59,7 +67,7 @@ impl Stream {
         socket: OwnedFd,
         medium: Medium,
         protocol: Rc<dyn Protocol>,
-        client: Option<Clients>,
+        client: Option<Client>,
     ) -> Result<Self, Error> {
         let fd = socket.as_raw_fd();
         let (key, peer) = event_loop.with_engine(|engine| {
@@ -82,6 +90,8 @@ impl Stream {
             protocol: RefCell::new(Some(protocol)),
             paused: Cell::new(false),
             client: RefCell::new(client),
+            sending_file: Cell::new(false),
+            room: RefCell::new(None),
         }));
         let begun = stream.clone();
         event_loop.call_soon(move || {
@@ -102,6 +112,10 @@ impl Stream {
     pub(crate) fn write(&self, data: &[u8]) -> Result<(), Error> {
         if self.0.medium == Medium::ReadPipe {
             return Err(Error::Io(io::ErrorKind::Unsupported.into()));
+        }
+        if self.0.sending_file.get() {
+            let busy = "unable to write; sendfile is in progress";
+            return Err(Error::Io(io::Error::new(io::ErrorKind::ResourceBusy, busy)));
         }
         let Some(key) = self.0.key.get() else {
             return Ok(());
@@ -183,6 +197,11 @@ impl Stream {
         }
     }
 
+    /// Whether `pause_reading` was called and `resume_reading` was not.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.0.paused.get()
+    }
+
     pub(crate) fn is_reading(&self) -> bool {
         self.0.medium.is_read() && self.stream(|stream| stream.is_reading()).unwrap_or(false)
     }
@@ -219,6 +238,52 @@ impl Stream {
 
     pub(crate) fn event_loop(&self) -> &BaseEventLoop {
         &self.0.event_loop
+    }
+
+    /// Waits until all that was written is the kernel's.
+    pub(crate) async fn flushed(&self) -> Result<(), Error> {
+        let Some(key) = self.0.key.get() else {
+            return Err(aborted());
+        };
+        self.0.event_loop.with_engine(|engine| engine.flush_now(key))?;
+        if self.stream(|stream| stream.queue.is_empty()).unwrap_or(true) {
+            return Ok(());
+        }
+        let room = self.0.room.borrow().clone();
+        let room = room.unwrap_or_else(|| {
+            let room = self.0.event_loop.create_future();
+            *self.0.room.borrow_mut() = Some(room.clone());
+            room
+        });
+        room.await.map_err(|_| aborted())
+    }
+
+    /// Waits until the kernel takes more.
+    pub(crate) async fn writable(&self, fd: RawFd) -> Result<(), Error> {
+        let event_loop = &self.0.event_loop;
+        let room = event_loop.create_future();
+        *self.0.room.borrow_mut() = Some(room.clone());
+        let waited = event_loop.wait_for(fd, Direction::Write, room).await;
+        waited.map_err(|error| {
+            if matches!(error, Error::Cancelled) {
+                aborted()
+            } else {
+                error
+            }
+        })
+    }
+
+    /// Says that a file is being sent, or no longer. Answers whether one was.
+    pub(crate) fn set_sending_file(&self, sends: bool) -> bool {
+        self.0.sending_file.replace(sends)
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakStream {
+        WeakStream(Rc::downgrade(&self.0))
+    }
+
+    pub(crate) fn is_socket(&self) -> bool {
+        self.0.medium == Medium::Socket
     }
 
     /// Ends it at once by an error, which the protocol is told.
@@ -335,6 +400,11 @@ impl Stream {
                 stream.finish_close(),
             )
         });
+        if matches!(ended, Some((true, ..))) {
+            let room = self.0.room.borrow_mut().take();
+            // Whoever waited may be gone.
+            drop(room.map(|room| room.set_result(())));
+        }
         match ended {
             Some((true, _, true)) => self.connection_lost(None),
             Some((true, true, false)) => {
@@ -381,7 +451,16 @@ impl Stream {
         if let Some(key) = self.0.key.take() {
             drop(self.0.event_loop.with_engine(|engine| engine.release(key)));
         }
+        let room = self.0.room.borrow_mut().take();
+        if let Some(room) = room {
+            room.cancel();
+        }
         let socket = self.0.socket.borrow_mut().take();
+        if self.0.sending_file.get()
+            && let Some(socket) = &socket
+        {
+            self.0.event_loop.unwatch(socket.as_raw_fd(), Direction::Write);
+        }
         drop(socket);
         let protocol = self.0.protocol.borrow_mut().take();
         drop(protocol);
@@ -413,6 +492,22 @@ impl Stream {
         {
             self.abort();
         }
+    }
+}
+
+/// Why what waited for a connection failed, when that is lost.
+pub(crate) fn aborted() -> Error {
+    io::Error::new(
+        io::ErrorKind::ConnectionAborted,
+        "the connection was lost or closed",
+    )
+    .into()
+}
+
+impl WeakStream {
+    /// The stream, if anybody has it.
+    pub(crate) fn upgrade(&self) -> Option<Stream> {
+        self.0.upgrade().map(Stream)
     }
 }
 

@@ -308,6 +308,24 @@ impl Transport {
     }
 
     /// The TLS of the connection, if it has one.
+    /// What it is where nothing is encrypted.
+    pub(crate) fn stream(&self) -> Option<&Stream> {
+        match &self.0 {
+            Kind::Stream(stream) => Some(stream),
+            #[cfg(feature = "tls")]
+            Kind::Tls(_) => None,
+        }
+    }
+
+    /// Waits until all that was written is the kernel's.
+    pub(crate) async fn flushed(&self) -> Result<(), Error> {
+        match &self.0 {
+            Kind::Stream(stream) => stream.flushed().await,
+            #[cfg(feature = "tls")]
+            Kind::Tls(tls) => tls.flushed().await,
+        }
+    }
+
     #[cfg(feature = "tls")]
     pub(crate) fn tls(&self) -> Option<&Tls> {
         match &self.0 {

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::error::Error;
 use super::event_loop::BaseEventLoop;
+use super::future::Future;
 use super::host::{Callback, CallbackKey};
 use crate::driver::Direction;
 
@@ -92,6 +93,16 @@ impl BaseEventLoop {
         callback: Rc<dyn Fn()>,
     ) -> Result<CallbackKey, Error> {
         self.check_no_transport(fd)?;
+        self.start_watching(fd, direction, callback)
+    }
+
+    /// The same of a descriptor that may be a transport's.
+    fn start_watching(
+        &self,
+        fd: RawFd,
+        direction: Direction,
+        callback: Rc<dyn Fn()>,
+    ) -> Result<CallbackKey, Error> {
         let key = self.keep(callback);
         // A handle that is refused comes back as an event, and is forgotten there.
         let old = self.with_engine(|engine| engine.watch(fd, direction, Callback::Local(key)))??;
@@ -118,10 +129,20 @@ impl BaseEventLoop {
 
     /// Waits until a descriptor is ready, once.
     pub(crate) async fn wait_ready(&self, fd: RawFd, direction: Direction) -> Result<(), Error> {
-        let ready = self.create_future();
+        self.check_no_transport(fd)?;
+        self.wait_for(fd, direction, self.create_future()).await
+    }
+
+    /// The same of a descriptor that may be a transport's; who has `ready` may cancel it.
+    pub(crate) async fn wait_for(
+        &self,
+        fd: RawFd,
+        direction: Direction,
+        ready: Future<()>,
+    ) -> Result<(), Error> {
         let setter = ready.clone();
         // Set once: a turn that finds it ready again has nothing to add.
-        let key = self.watch(fd, direction, Rc::new(move || drop(setter.set_result(()))))?;
+        let key = self.start_watching(fd, direction, Rc::new(move || drop(setter.set_result(()))))?;
         let watched = Watched {
             event_loop: self,
             fd,

@@ -137,3 +137,51 @@ fn a_connection_that_nobody_waits_for_any_more_is_closed() -> Outcome {
         Ok(())
     })
 }
+
+#[test]
+fn a_server_closes_and_ends_its_connections() -> Outcome {
+    on_each(|event_loop| async move {
+        let server = event_loop.create_server(noting, "127.0.0.1", 0).await?;
+        let port = server.addresses()[0].port();
+        let (_kept, closed) = event_loop.create_connection(noting, "127.0.0.1", port).await?;
+        let (_kept_too, aborted) = event_loop.create_connection(noting, "127.0.0.1", port).await?;
+        while {
+            server.close_clients();
+            !(closed.is_lost() && aborted.is_lost())
+        } {
+            turn(&event_loop).await?;
+        }
+        assert!(closed.ended.get() && aborted.ended.get() && server.is_serving());
+        let (_kept, aborted) = event_loop.create_connection(noting, "127.0.0.1", port).await?;
+        // Accepted, not only connected.
+        while {
+            server.abort_clients();
+            !aborted.is_lost()
+        } {
+            turn(&event_loop).await?;
+        }
+        server.close();
+        server.wait_closed().await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_server_that_is_served_no_longer_is_closed() -> Outcome {
+    on_each(|event_loop| async move {
+        let server = event_loop.create_server(noting, "127.0.0.1", 0).await?;
+        let serving = server.clone();
+        let task = event_loop.create_task(async move { serving.serve_forever().await })?;
+        turn(&event_loop).await?;
+        assert!(server.is_serving());
+        task.cancel();
+        assert!(matches!(task.await, Err(Error::Cancelled)));
+        assert!(!server.is_serving());
+        let server = event_loop.create_server(noting, "127.0.0.1", 0).await?;
+        let serving = server.clone();
+        let task = event_loop.create_task(async move { serving.serve_forever().await })?;
+        server.close();
+        task.await??;
+        Ok(())
+    })
+}

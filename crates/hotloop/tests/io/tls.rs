@@ -290,3 +290,36 @@ fn a_connection_goes_over_to_tls() -> Outcome {
         }
     })
 }
+
+#[test]
+fn a_file_is_sent_encrypted() -> Outcome {
+    const SIZE: usize = 3 << 20;
+    let (of_server, of_client) = configs()?;
+    on_each(|event_loop| {
+        let (of_server, of_client) = (of_server.clone(), of_client.clone());
+        async move {
+            let server = event_loop
+                .create_tls_server(|| Rc::new(Echo), "localhost", 0, of_server)
+                .await?;
+            let port = server.addresses()[0].port();
+            let connecting = event_loop.create_tls_connection(noting, "localhost", port, of_client);
+            let (transport, client) = connecting.await?;
+            let path = crate::fresh_path();
+            std::fs::write(&path, pattern(SIZE))?;
+            let file = std::fs::File::open(&path)?;
+            std::fs::remove_file(&path)?;
+            assert_eq!(
+                event_loop.sendfile(&transport, &file, 5, None).await?,
+                SIZE as u64 - 5
+            );
+            until(&event_loop, || client.received.borrow().len() == SIZE - 5).await?;
+            assert!(*client.received.borrow() == pattern(SIZE)[5..]);
+            transport.close();
+            let refused = event_loop.sendfile(&transport, &file, 0, None).await;
+            assert!(matches!(refused, Err(Error::Io(error)) if error.kind() == ErrorKind::NotConnected));
+            server.close();
+            server.wait_closed().await?;
+            Ok(())
+        }
+    })
+}

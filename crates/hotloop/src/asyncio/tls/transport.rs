@@ -8,6 +8,7 @@ use super::{SHUTDOWN, Stage, Tls};
 use crate::asyncio::error::Error;
 use crate::asyncio::event_loop::BaseEventLoop;
 use crate::asyncio::protocol::Protocol;
+use crate::asyncio::stream::aborted;
 use crate::asyncio::transport::Transport;
 use crate::driver::SocketAddress;
 use crate::transport::InvalidLimits;
@@ -49,6 +50,12 @@ impl Tls {
             }
             Stage::Closing | Stage::Lost => {}
         }
+    }
+
+    pub(crate) async fn flushed(&self) -> Result<(), Error> {
+        let lower = self.lower.get().ok_or_else(aborted)?;
+        // Boxed: a transport stands on a transport.
+        Box::pin(lower.flushed()).await
     }
 
     pub(crate) fn abort(&self) {
