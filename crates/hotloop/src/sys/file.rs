@@ -2,10 +2,10 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, SeekFrom, StatxFlags};
-use rustix::io::ReadWriteFlags;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::borrow;
 
@@ -28,10 +28,12 @@ const LOCAL: [u64; 6] = [
     0xEF53,      // ext2, ext3, ext4
     0x5846_5342, // XFS
     0x9123_683E, // Btrfs
-    0x0102_1994, // tmpfs
-    0x8584_58F6, // ramfs
+    TMPFS,
+    RAMFS,
     0xF2F5_2010, // F2FS
 ];
+const TMPFS: u64 = 0x0102_1994;
+const RAMFS: u64 = 0x8584_58F6;
 
 /// What a descriptor refers to: its `st_mode`, and its size in bytes. Nobody else is asked, as a file server may be by
 /// `fstat`: what the kernel knows since the file was opened is told.
@@ -81,11 +83,10 @@ pub fn open_cached(path: &CStr, flags: i32) -> Option<OpenedFile> {
     if !flags.contains(OFlags::NONBLOCK) {
         rustix::fs::fcntl_setfl(&fd, flags).ok()?;
     }
-    let kind = rustix::fs::fstatfs(&fd).ok()?.f_type;
     Some(OpenedFile {
         mode,
         size,
-        local: LOCAL.contains(&(kind.cast_unsigned() & 0xFFFF_FFFF)),
+        local: LOCAL.contains(&file_system_of(fd.as_fd()).ok()?),
         fd: fd.into_raw_fd(),
     })
 }
@@ -97,7 +98,14 @@ pub fn read_cached(fd: RawFd, expected: usize) -> Option<Vec<u8>> {
     // One more than there is: that fewer come says that this was the end.
     let mut buffer = vec![0; expected + 1];
     let mut into = [io::IoSliceMut::new(&mut buffer)];
-    let count = rustix::io::preadv2(fd, &mut into, AT_ITS_POSITION, ReadWriteFlags::NOWAIT).ok()?;
+    let count = match rustix::io::preadv2(fd, &mut into, AT_ITS_POSITION, ReadWriteFlags::NOWAIT) {
+        // These do not know the flag, and have no device to wait for.
+        Err(Errno::OPNOTSUPP) if [TMPFS, RAMFS].contains(&file_system_of(fd).ok()?) => {
+            rustix::io::readv(fd, &mut into)
+        }
+        read => read,
+    }
+    .ok()?;
     if count == expected {
         buffer.truncate(count);
         return Some(buffer);
@@ -107,6 +115,13 @@ pub fn read_cached(fd: RawFd, expected: usize) -> Option<Vec<u8>> {
         rustix::fs::seek(fd, back).ok()?;
     }
     None
+}
+
+/// The number of the file system that a descriptor's file is in.
+fn file_system_of(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let kind = rustix::fs::fstatfs(fd)?.f_type;
+    // Some architectures have it in 32 bits, with a sign.
+    Ok(kind.cast_unsigned() & 0xFFFF_FFFF)
 }
 
 /// The offset that stands for a file's own position, which moves.
@@ -144,9 +159,18 @@ mod tests {
 
     #[test]
     fn a_file_that_was_just_written_is_opened_and_read() {
-        let path = temporary("cached");
-        fs::write(&path, b"hello").expect("written");
-        let opened = open_cached(&in_c(&path), libc::O_RDONLY).expect("it is in memory");
+        opens_and_reads(&temporary("cached"));
+    }
+
+    #[test]
+    fn so_is_one_of_a_file_system_in_memory() {
+        let path = PathBuf::from(format!("/dev/shm/hotloop-cached-{}", std::process::id()));
+        opens_and_reads(&path);
+    }
+
+    fn opens_and_reads(path: &Path) {
+        fs::write(path, b"hello").expect("written");
+        let opened = open_cached(&in_c(path), libc::O_RDONLY).expect("it is in memory");
         assert_eq!(opened.size, 5);
         // SAFETY: it was opened above, and nobody else has it.
         let mut file = unsafe { File::from_raw_fd(opened.fd) };
