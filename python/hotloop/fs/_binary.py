@@ -230,7 +230,11 @@ class BufferedFile(File[bytes], in_turn=IN_TURN):
             await self._give()
         turn = self._turn
         if size == ALL:
-            await turn.read_all(self._arrived_all)
+            data = turn.read_now()
+            if data is None:
+                await turn.read_all(self._arrived_all)
+            else:
+                self._arrived_all(data)
             return
         try:
             await turn.fly(turn.backend.read(turn.landed, turn.fd, size), raw.stage)

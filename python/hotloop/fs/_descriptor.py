@@ -101,14 +101,13 @@ class Descriptor(Turn):
         self.flying = False
         arrived(result)
 
+    def read_now(self) -> bytes | None:
+        """Read up to the end if that waits for nothing, else None: nothing was read then."""
+        return self.backend.read_now(self.fd, self.size)
+
     async def read_all(self, arrived: Callable[[bytes | None], object]) -> None:
-        """Read up to the end: at once where that waits for nothing, else as `fly` does."""
-        backend = self.backend
-        data = backend.read_now(self.fd, self.size)
-        if data is None:
-            await self.fly(backend.read_all(self.landed, self.fd, self.size), arrived)
-        else:
-            arrived(data)
+        """Read up to the end, as `fly` does."""
+        await self.fly(self.backend.read_all(self.landed, self.fd, self.size), arrived)
 
     def landed(self, result: Any, error: BaseException | None) -> None:
         """The call that is under way is over, and nobody waits for it."""

@@ -104,7 +104,10 @@ async def _open(
         check(mode, buffering, encoding, errors, newline)  # with the arguments themselves, for the words
         raise
     if opener is None and closefd and isinstance(file, str | bytes):
-        descriptor, kind = await open_path(file, raw_mode, flags)
+        loop = asyncio.get_running_loop()
+        backend = _backend.of(loop)
+        opened = backend.open_now(file, flags) or await open_path(backend, file, flags)
+        descriptor, kind = served(opened, file, raw_mode, loop, backend)
     else:
         descriptor, kind = await open_otherwise(file, raw_mode, closefd, opener)
     try:
@@ -124,21 +127,23 @@ async def _open(
         raise
 
 
-async def open_path(path: str | bytes, mode: str, flags: int) -> tuple[Descriptor, int]:
-    """A descriptor of a path, and what that leads to; one for a task that was cancelled is closed."""
-    loop = asyncio.get_running_loop()
-    backend = _backend.of(loop)
-    opened = backend.open_now(path, flags)
-    if opened is None:
-        future = backend.open(unwanted, path, flags)
-        try:
-            opened = await future
-        except BaseException:
-            if not future.done():
-                future.cancel()
-            elif not future.cancelled() and future.exception() is None:
-                unwanted(future.result(), None)
-            raise
+async def open_path(backend: _backend.Backend, path: str | bytes, flags: int) -> Opened:
+    """Open a path that may have to be waited for; what is opened for a task that was cancelled is closed."""
+    future = backend.open(unwanted, path, flags)
+    try:
+        return await future
+    except BaseException:
+        if not future.done():
+            future.cancel()
+        elif not future.cancelled() and future.exception() is None:
+            unwanted(future.result(), None)
+        raise
+
+
+def served(
+    opened: Opened, path: str | bytes, mode: str, loop: asyncio.AbstractEventLoop, backend: _backend.Backend
+) -> tuple[Descriptor, int]:
+    """The descriptor of what was opened, and its kind."""
     fd, kind, size, closes_now = opened
     try:
         if S_ISDIR(kind):

@@ -6,9 +6,9 @@ import asyncio
 import os
 from typing import Any
 
-from .._hotloop import FileRing
+from .._hotloop import FileRing, open_cached, read_cached
 from ._calls import Landed
-from ._threads import LET_GO, Opened, ThreadBackend
+from ._threads import LET_GO, MOST_AT_ONCE, Opened, ThreadBackend
 
 
 class RingBackend(ThreadBackend):
@@ -37,10 +37,16 @@ class RingBackend(ThreadBackend):
 
     def open_now(self, path: str | bytes, flags: int) -> Opened | None:
         # The turn in which one waits is that of the ring, which has none of its own otherwise.
-        return super().open_now(path, flags) if self._at_once > 0 else None
+        if self._at_once <= 0:
+            return None
+        self._at_once -= 1
+        return open_cached(path, flags)
 
     def read_now(self, fd: int, expected: int) -> bytes | None:
-        return super().read_now(fd, expected) if self._at_once > 0 else None
+        if self._at_once <= 0:
+            return None
+        self._at_once -= 1
+        return read_cached(fd, expected) if 0 < expected <= MOST_AT_ONCE else None
 
     def open(self, landed: Landed | None, path: str | bytes, flags: int) -> asyncio.Future[Opened]:
         encoded = os.fsencode(path)

@@ -157,7 +157,9 @@ class TextFile(File[str], in_turn=IN_TURN):
         turn.taken = True
         try:
             if self._whole is None:
-                await turn.read_all(self._arrived)
+                self._whole = turn.read_now()
+                if self._whole is None:
+                    await turn.read_all(self._arrived)
             data, self._whole = self._whole, None
             if data and self._decoder is None and not self._newline and self._encoding.lower() in ASCII_BASED:
                 text = data.decode(self._encoding, self._errors)
@@ -308,6 +310,13 @@ class TextFile(File[str], in_turn=IN_TURN):
         if ends_line:
             await self._buffer()._flush()
         return len(text)
+
+    async def close(self) -> None:
+        turn = self._turn
+        if turn.closes_now and self._below is None and not turn.taken:
+            turn.close_now()  # the usual case, without what it takes to wait
+        else:
+            await super().close()
 
     def _close(self) -> Coroutine[Any, Any, None]:
         return self._turn.close() if self._below is None else self._below._close()
