@@ -11,8 +11,8 @@ from . import _hotloop
 if TYPE_CHECKING:
     pass
 
-#: The marks of flow control, in bytes, of a transport that nobody has set any for.
-_HIGH_WATER, _LOW_WATER = 64 * 1024, 16 * 1024
+#: How much is received at once from a transport that is not ours, in bytes.
+_ROOM = 64 * 1024
 
 
 class SSLTransport(_hotloop.TlsTransport, sslproto._SSLProtocolTransport):
@@ -30,8 +30,9 @@ class SSLTransport(_hotloop.TlsTransport, sslproto._SSLProtocolTransport):
 class TlsProtocol(_hotloop.TlsProtocol, sslproto.SSLProtocol):
     """The protocol towards the transport of encrypted bytes.
 
-    What runs for each packet is native. The handshake, the shutdown, their time limits and what they report are the
-    methods of the running Python's ``SSLProtocol``, on state that is kept natively.
+    What runs for each packet is native, and so are the handshake and the goodbye where they go well. The rest (errors,
+    debug mode, what is reported) are the methods of the running Python's ``SSLProtocol``, on state that is kept
+    natively.
     """
 
     # asyncio's constructor would make, and fill with zeros, a buffer of this size for each connection. The native
@@ -57,45 +58,13 @@ class TlsProtocol(_hotloop.TlsProtocol, sslproto.SSLProtocol):
     def get_buffer(self, n: int) -> memoryview:
         """Room for encrypted bytes."""
         if not self._ssl_buffer:
-            self._ssl_buffer = bytearray(_HIGH_WATER)
+            self._ssl_buffer = bytearray(_ROOM)
             self._ssl_buffer_view = memoryview(self._ssl_buffer)
         return self._ssl_buffer_view
 
     def buffer_updated(self, nbytes: int) -> None:
         """Encrypted bytes have come in."""
         self._receive(self._ssl_buffer_view[:nbytes])
-
-    # Flow control
-
-    def _set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        super()._set_write_buffer_limits(high, low)  # type: ignore[misc]
-        # What waits below counts too, so the transport there must tell of it in time.
-        if isinstance(self._transport, _hotloop.SocketTransport):
-            self._transport.set_write_buffer_limits(
-                min(self._outgoing_high_water, _HIGH_WATER), min(self._outgoing_low_water, _LOW_WATER)
-            )
-
-    # The end
-
-    def _do_shutdown(self) -> None:
-        # close_notify goes behind everything that was written.
-        try:
-            self._do_write()
-        except Exception as error:
-            self._fatal_error(error, "Fatal error on SSL protocol")
-            return
-        super()._do_shutdown()  # type: ignore[misc]
-
-    def _on_shutdown_complete(self, shutdown_exc: BaseException | None) -> None:
-        # The transport below sends what it is given before it closes, also while it asks to wait.
-        if shutdown_exc is None and self._transport is not None:
-            self._send_outgoing()
-        super()._on_shutdown_complete(shutdown_exc)  # type: ignore[misc]
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """The connection is gone."""
-        self._forget_queued()
-        super().connection_lost(exc)
 
 
 def move_buffered(protocol: asyncio.BaseProtocol, connection: TlsProtocol) -> None:

@@ -1,20 +1,21 @@
-//! What Python sees of a TLS connection: the methods of asyncio's `SSLProtocol` that run for each packet, and the
-//! attributes that its other methods share with them.
+//! What Python sees of a TLS connection: the methods of asyncio's `SSLProtocol` whose place native ones take.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::sync::OnceLock;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyType};
+use pyo3::types::{PyBytes, PyString, PyType};
 
-use super::session::Session;
+use super::attributes::{number, properties, set_mark, set_protocol};
 use super::state::State;
 use super::{CLASS, It, Lower, Tls, absorb, advance};
-use crate::answers::{argument, bool_object, none, object_or_none};
-use crate::event_loop::Loop;
+use crate::answers::{argument, none};
 use crate::ffi::{Bytes, Call, ClassBuilder, Object, ReadBuffer};
-use crate::transports::Protocol;
+
+/// The marks of flow control, in bytes, of a transport that nobody has set any for (asyncio's).
+const HIGH_WATER: usize = 64 * 1024;
+const LOW_WATER: usize = HIGH_WATER / 4;
 
 /// Makes the class and adds it to the module.
 ///
@@ -58,6 +59,51 @@ pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
             c"_do_handshake($self, /)\n--\n\nGo on with the handshake.",
             |this: It<'_, '_>| this.handshake().and_then(|()| none(this.py())),
         )
+        .method(
+            c"connection_made",
+            c"connection_made($self, transport, /)\n--\n\nBegin the handshake over a transport of encrypted bytes.",
+            connection_made,
+        )
+        .method(
+            c"connection_lost",
+            c"connection_lost($self, exc, /)\n--\n\nThe connection is gone.",
+            connection_lost,
+        )
+        .method(
+            c"_set_state",
+            c"_set_state($self, new_state, /)\n--\n\nGo from one state to another.",
+            set_state,
+        )
+        .method(
+            c"_wakeup_waiter",
+            c"_wakeup_waiter($self, exc=None, /)\n--\n\nResolve what waits for the handshake.",
+            wake_waiter,
+        )
+        .method(
+            c"_set_read_buffer_limits",
+            c"_set_read_buffer_limits($self, high=None, low=None, /)\n--\n\nSet the marks of what comes in, in bytes.",
+            set_read_limits,
+        )
+        .method(
+            c"_set_write_buffer_limits",
+            c"_set_write_buffer_limits($self, high=None, low=None, /)\n--\n\nSet the marks of what waits, in bytes.",
+            set_write_limits,
+        )
+        .no_args(
+            c"_start_shutdown",
+            c"_start_shutdown($self, /)\n--\n\nBegin the orderly end.",
+            |this: It<'_, '_>| this.start_shutdown().and_then(|()| none(this.py())),
+        )
+        .no_args(
+            c"_do_flush",
+            c"_do_flush($self, /)\n--\n\nRead what is left, then say goodbye.",
+            |this: It<'_, '_>| this.flush_all().and_then(|()| none(this.py())),
+        )
+        .no_args(
+            c"_do_shutdown",
+            c"_do_shutdown($self, /)\n--\n\nGo on with the goodbye.",
+            |this: It<'_, '_>| this.shut_down().and_then(|()| none(this.py())),
+        )
         .no_args(
             c"_do_read",
             c"_do_read($self, /)\n--\n\nDecrypt what has come in and tell the application.",
@@ -72,16 +118,6 @@ pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
             c"_process_outgoing",
             c"_process_outgoing($self, /)\n--\n\nSend what is encrypted, unless the transport below is paused.",
             |this: It<'_, '_>| this.process_outgoing().and_then(|()| none(this.py())),
-        )
-        .no_args(
-            c"_send_outgoing",
-            c"_send_outgoing($self, /)\n--\n\nSend what is encrypted.",
-            |this: It<'_, '_>| this.send_outgoing().and_then(|()| none(this.py())),
-        )
-        .no_args(
-            c"_forget_queued",
-            c"_forget_queued($self, /)\n--\n\nDrop what is not encrypted yet.",
-            forget_queued,
         )
         .method(
             c"_queue",
@@ -132,148 +168,6 @@ pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())
 }
 
-/// The state that asyncio's methods look at and change.
-fn properties(builder: ClassBuilder<Tls>) -> ClassBuilder<Tls> {
-    builder
-        .property(
-            c"_state",
-            c"The state of the connection.",
-            |this: It<'_, '_>| this.state.get().member(this.py()),
-            |this: It<'_, '_>, value: &Bound<'_, PyAny>| {
-                this.state.set(State::from_member(value)?);
-                Ok(())
-            },
-        )
-        .property(
-            c"_loop",
-            c"The loop.",
-            |this: It<'_, '_>| Ok(optional(this, &this.event_loop)),
-            |this: It<'_, '_>, value: &Bound<'_, PyAny>| {
-                let old = this.native_loop.replace(Loop::of(&value.into()));
-                drop(old);
-                set_object(&this.event_loop, value)
-            },
-        )
-        .property(
-            c"_incoming",
-            c"What has come in and is not decrypted.",
-            |this: It<'_, '_>| Ok(optional(this, &this.incoming)),
-            |this: It<'_, '_>, value: &Bound<'_, PyAny>| set_object(&this.incoming, value),
-        )
-        .property(
-            c"_outgoing",
-            c"What is encrypted and has not gone out.",
-            |this: It<'_, '_>| Ok(optional(this, &this.outgoing)),
-            |this: It<'_, '_>, value: &Bound<'_, PyAny>| set_object(&this.outgoing, value),
-        )
-        .property(
-            c"_sslobj",
-            c"The session.",
-            |this: It<'_, '_>| Ok(optional(this, &this.ssl_object)),
-            set_ssl_object,
-        )
-        .property(
-            c"_transport",
-            c"The transport of the encrypted bytes, or None.",
-            |this: It<'_, '_>| {
-                let held = this.transport.borrow().as_ref().map(Lower::object).cloned();
-                Ok(object_or_none(this.py(), held))
-            },
-            |this: It<'_, '_>, value: &Bound<'_, PyAny>| {
-                let old = this
-                    .transport
-                    .replace((!value.is_none()).then(|| Lower::new(value)));
-                drop(old);
-                Ok(())
-            },
-        )
-        .property(
-            c"_app_protocol",
-            c"The application's protocol, or None.",
-            |this: It<'_, '_>| {
-                let held = this.protocol().map(|protocol| protocol.object);
-                Ok(object_or_none(this.py(), held))
-            },
-            set_protocol,
-        )
-        .property(
-            c"_app_transport",
-            c"What the application writes to, or None.",
-            |this: It<'_, '_>| Ok(optional(this, &this.app_transport)),
-            |this: It<'_, '_>, value: &Bound<'_, PyAny>| set_object(&this.app_transport, value),
-        )
-        .property(
-            c"_app_reading_paused",
-            c"Whether the application has paused reading.",
-            |this: It<'_, '_>| bool_object(this.py(), this.app_reading_paused.get()),
-            |this: It<'_, '_>, value: &Bound<'_, PyAny>| set_bool(&this.app_reading_paused, value),
-        )
-        .property(
-            c"_ssl_reading_paused",
-            c"Whether reading of the transport below is paused.",
-            |this: It<'_, '_>| bool_object(this.py(), this.ssl_reading_paused.get()),
-            |this: It<'_, '_>, value: &Bound<'_, PyAny>| set_bool(&this.ssl_reading_paused, value),
-        )
-        .property(
-            c"_ssl_writing_paused",
-            c"Whether the transport below has asked to wait.",
-            |this: It<'_, '_>| bool_object(this.py(), this.ssl_writing_paused.get()),
-            |this: It<'_, '_>, value: &Bound<'_, PyAny>| set_bool(&this.ssl_writing_paused, value),
-        )
-        .property(
-            c"_app_writing_paused",
-            c"Whether the application was told to pause.",
-            |this: It<'_, '_>| bool_object(this.py(), this.app_writing_paused.get()),
-            |this: It<'_, '_>, value: &Bound<'_, PyAny>| set_bool(&this.app_writing_paused, value),
-        )
-        .property(
-            c"_incoming_high_water",
-            c"The high mark of what has come in, in bytes.",
-            |this: It<'_, '_>| number(this, this.incoming_marks[0].get()),
-            |this: It<'_, '_>, value: &Bound<'_, PyAny>| set_mark(&this.incoming_marks[0], value),
-        )
-        .property(
-            c"_incoming_low_water",
-            c"The low mark of what has come in, in bytes.",
-            |this: It<'_, '_>| number(this, this.incoming_marks[1].get()),
-            |this: It<'_, '_>, value: &Bound<'_, PyAny>| set_mark(&this.incoming_marks[1], value),
-        )
-        .property(
-            c"_outgoing_high_water",
-            c"The high mark of what waits to be sent, in bytes.",
-            |this: It<'_, '_>| number(this, this.outgoing_marks[0].get()),
-            |this: It<'_, '_>, value: &Bound<'_, PyAny>| set_mark(&this.outgoing_marks[0], value),
-        )
-        .property(
-            c"_outgoing_low_water",
-            c"The low mark of what waits to be sent, in bytes.",
-            |this: It<'_, '_>| number(this, this.outgoing_marks[1].get()),
-            |this: It<'_, '_>, value: &Bound<'_, PyAny>| set_mark(&this.outgoing_marks[1], value),
-        )
-        .property(
-            c"_conn_lost",
-            c"How often the connection was lost, or written to thereafter.",
-            |this: It<'_, '_>| number(this, this.lost.get() as usize),
-            |this: It<'_, '_>, value: &Bound<'_, PyAny>| {
-                this.lost.set(value.extract()?);
-                Ok(())
-            },
-        )
-        .property(
-            c"_write_backlog",
-            c"A list of what is not encrypted yet.",
-            write_backlog,
-            // asyncio's constructor puts an empty queue here; the native one is in its place already.
-            |_: It<'_, '_>, _: &Bound<'_, PyAny>| Ok(()),
-        )
-        .property(
-            c"_write_buffer_size",
-            c"How many bytes are not encrypted yet.",
-            |this: It<'_, '_>| number(this, this.backlog_size.get() + this.gathered.borrow().len()),
-            |_: It<'_, '_>, _: &Bound<'_, PyAny>| Ok(()),
-        )
-}
-
 fn construct(_class: &Bound<'_, PyType>) -> PyResult<Tls> {
     Ok(Tls {
         event_loop: RefCell::default(),
@@ -315,8 +209,90 @@ fn pause_writing<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     none(this.py())
 }
 
-fn forget_queued<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    this.forget_queued();
+fn connection_made<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let lower = Lower::new(&*argument(&call, 0, "connection_made")?);
+    let old = this.transport.replace(Some(lower));
+    drop(old);
+    this.start_handshake()?;
+    none(this.py())
+}
+
+fn connection_lost<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    this.connection_lost(&*argument(&call, 0, "connection_lost")?)?;
+    none(this.py())
+}
+
+fn set_state<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    this.set_state(State::from_member(&*argument(&call, 0, "_set_state")?)?)?;
+    none(this.py())
+}
+
+fn set_read_limits<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    let default = pyo3::intern!(py, "FLOW_CONTROL_HIGH_WATER_SSL_READ");
+    set_limits(&this.incoming_marks, &call, default)?;
+    none(py)
+}
+
+fn set_write_limits<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    let default = pyo3::intern!(py, "FLOW_CONTROL_HIGH_WATER_SSL_WRITE");
+    set_limits(&this.outgoing_marks, &call, default)?;
+    let lower = this.transport.borrow().clone();
+    if let Some(Lower::Socket(lower)) = lower {
+        // What waits below counts too, so the transport there must tell of it in time.
+        let [high, low] = this.outgoing_marks.each_ref().map(Cell::get);
+        let [high, low] = [high.min(HIGH_WATER), low.min(LOW_WATER)];
+        lower
+            .object()
+            .bind(py)
+            .call_method1(pyo3::intern!(py, "set_write_buffer_limits"), (high, low))?;
+    }
+    none(py)
+}
+
+/// Sets the marks to what is given, or to what asyncio has by default: so many KiB, and a quarter of it.
+fn set_limits<'py>(
+    marks: &[Cell<usize>; 2],
+    call: &Call<'_, 'py>,
+    default: &Bound<'py, PyString>,
+) -> PyResult<()> {
+    let py = default.py();
+    let kib = asyncio_constants(py)?.bind(py).getattr(default)?;
+    if call.len() == 0 {
+        let high = kib.extract::<usize>()?.saturating_mul(1024);
+        marks[0].set(high);
+        marks[1].set(high / 4);
+        return Ok(());
+    }
+    let absent = py.None().into_bound(py);
+    let given = |index| {
+        call.get(index)
+            .map_or_else(|| absent.clone(), |given| given.to_owned())
+    };
+    // Which has the words where they contradict each other.
+    let defaults = py
+        .import("asyncio.sslproto")?
+        .getattr("add_flowcontrol_defaults")?;
+    let (high, low): (Bound<'_, PyAny>, Bound<'_, PyAny>) =
+        defaults.call1((given(0), given(1), kib))?.extract()?;
+    set_mark(&marks[0], &high)?;
+    set_mark(&marks[1], &low)
+}
+
+/// The module `asyncio.constants`.
+fn asyncio_constants(py: Python<'_>) -> PyResult<&'static Object> {
+    static FOUND: OnceLock<Object> = OnceLock::new();
+    if let Some(module) = FOUND.get() {
+        return Ok(module);
+    }
+    let module = py.import("asyncio.constants")?;
+    Ok(FOUND.get_or_init(|| module.into_any().into()))
+}
+
+fn wake_waiter<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let error = call.get(0).map(|error| error.to_owned());
+    this.wake_waiter(&error.unwrap_or_else(|| this.py().None().into_bound(this.py())))?;
     none(this.py())
 }
 
@@ -362,69 +338,4 @@ pub(super) fn write_object<'py>(this: It<'_, 'py>, data: &Bound<'py, PyAny>) -> 
     this.write(view.as_slice(), || {
         Bytes::new(&PyBytes::new(this.py(), view.as_slice()))
     })
-}
-
-fn set_protocol(this: It<'_, '_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-    let new = if value.is_none() {
-        None
-    } else {
-        Some(Protocol::new(value)?)
-    };
-    let old = this.protocol.replace(new);
-    drop(old);
-    Ok(())
-}
-
-fn set_ssl_object(this: It<'_, '_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-    let py = this.py();
-    let bios = (this.incoming.borrow().clone(), this.outgoing.borrow().clone());
-    let session = match bios {
-        (Some(incoming), Some(outgoing)) if !value.is_none() => {
-            let session = Session::new(value, &incoming.bind(py), &outgoing.bind(py))?;
-            Some(Rc::new(session))
-        }
-        _ => None,
-    };
-    let old = this.session.replace(session);
-    drop(old);
-    set_object(&this.ssl_object, value)
-}
-
-fn write_backlog<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let list = PyList::empty(this.py());
-    let waiting: Vec<Bytes> = this.backlog.borrow().iter().cloned().collect();
-    for bytes in waiting {
-        list.append(PyBytes::new(this.py(), bytes.as_ref()))?;
-    }
-    Ok(list.into_any())
-}
-
-fn set_object(cell: &RefCell<Option<Object>>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-    let old = cell.replace((!value.is_none()).then(|| value.into()));
-    drop(old);
-    Ok(())
-}
-
-fn set_bool(cell: &Cell<bool>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-    cell.set(value.is_truthy()?);
-    Ok(())
-}
-
-fn set_mark(cell: &Cell<usize>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-    let mark = match value.extract::<usize>() {
-        Ok(mark) => mark,
-        // A fraction of a byte makes no difference to a comparison with a number of bytes; more than all is all.
-        Err(_) => value.extract::<f64>()? as usize,
-    };
-    cell.set(mark);
-    Ok(())
-}
-
-fn number<'py>(this: It<'_, 'py>, value: usize) -> PyResult<Bound<'py, PyAny>> {
-    Ok(value.into_pyobject(this.py())?.into_any())
-}
-
-fn optional<'py>(this: It<'_, 'py>, held: &RefCell<Option<Object>>) -> Bound<'py, PyAny> {
-    let held = held.borrow().clone();
-    object_or_none(this.py(), held)
 }

@@ -1,17 +1,30 @@
 //! The handshake, as far as it goes well: its beginning, its steps and its completion. What goes wrong is asyncio's to
 //! report, and so is everything in debug mode.
 
-use std::sync::OnceLock;
-
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyString};
 
 use super::It;
 use super::session::Handshake;
-use super::state::State;
-use crate::ffi::{self, Object};
+use super::state::{AppState, State};
+use crate::ffi;
 
 impl<'py> It<'_, 'py> {
+    /// The transport of the encrypted bytes is there: begins the handshake, as asyncio's `_start_handshake()`.
+    pub(super) fn start_handshake(self) -> PyResult<()> {
+        let py = self.py();
+        if self.event_loop().is_none_or(|it| it.get(py).is_debug()) {
+            return self.by_asyncio("_start_handshake");
+        }
+        self.set_state(State::Handshake)?;
+        self.start_timer(
+            pyo3::intern!(py, "_handshake_timeout_handle"),
+            pyo3::intern!(py, "_ssl_handshake_timeout"),
+            pyo3::intern!(py, "_check_handshake_timeout"),
+        )?;
+        self.handshake()
+    }
+
     /// Goes on with the handshake after bytes have come in.
     pub(super) fn handshake(self) -> PyResult<()> {
         let py = self.py();
@@ -59,7 +72,7 @@ impl<'py> It<'_, 'py> {
         let [Ok(certificate), Ok(cipher), Ok(compression)] = asked else {
             return by_asyncio();
         };
-        self.cancel_time_limit()?;
+        self.cancel_timer(pyo3::intern!(py, "_handshake_timeout_handle"))?;
         self.state.set(State::Wrapped);
         let extra = self.object().getattr(pyo3::intern!(py, "_extra"))?;
         let extra = extra.cast::<PyDict>()?;
@@ -67,21 +80,40 @@ impl<'py> It<'_, 'py> {
         extra.set_item(pyo3::intern!(py, "cipher"), cipher)?;
         extra.set_item(pyo3::intern!(py, "compression"), compression)?;
         extra.set_item(pyo3::intern!(py, "ssl_object"), &*ssl_object)?;
-        let [initial, made] = app_states(py)?;
-        let app_state = pyo3::intern!(py, "_app_state");
-        if initial.is(&self.object().getattr(app_state)?) {
-            self.object().setattr(app_state, made.bind(py))?;
-            let transport = ffi::call_method(self.object(), pyo3::intern!(py, "_get_app_transport"), [])?;
+        if AppState::Initial.is(self)? {
+            AppState::Made.set(self)?;
+            let transport = self.app_transport.borrow().clone();
+            let transport = match transport {
+                Some(transport) => transport.into_bound(py),
+                None => ffi::call_method(self.object(), pyo3::intern!(py, "_get_app_transport"), [])?,
+            };
             let name = pyo3::intern!(py, "connection_made");
             ffi::call_method(&protocol.object.bind(py), name, [&transport])?;
         }
-        ffi::call_method(self.object(), pyo3::intern!(py, "_wakeup_waiter"), [])?;
+        self.wake_waiter(&py.None().into_bound(py))?;
         self.read()
     }
 
-    fn cancel_time_limit(self) -> PyResult<()> {
+    /// Has a method called after a time, both of which the connection has by their names.
+    pub(super) fn start_timer(
+        self,
+        handle: &Bound<'py, PyString>,
+        delay: &Bound<'py, PyString>,
+        method: &Bound<'py, PyString>,
+    ) -> PyResult<()> {
+        let Some(event_loop) = self.event_loop.borrow().clone() else {
+            return Ok(());
+        };
+        let (py, this) = (self.py(), self.object());
+        let name = pyo3::intern!(py, "call_later");
+        let arguments = [&this.getattr(delay)?, &this.getattr(method)?];
+        let timer = ffi::call_method(&event_loop.bind(py), name, arguments)?;
+        this.setattr(handle, timer)
+    }
+
+    /// Cancels the timer of that name, if there is one.
+    pub(super) fn cancel_timer(self, name: &Bound<'py, PyString>) -> PyResult<()> {
         let py = self.py();
-        let name = pyo3::intern!(py, "_handshake_timeout_handle");
         let handle = self.object().getattr(name)?;
         if !handle.is_none() {
             ffi::call_method(&handle, pyo3::intern!(py, "cancel"), [])?;
@@ -89,18 +121,4 @@ impl<'py> It<'_, 'py> {
         }
         Ok(())
     }
-}
-
-/// asyncio's states of the application's protocol: before `connection_made`, and after.
-fn app_states(py: Python<'_>) -> PyResult<&'static [Object; 2]> {
-    static FOUND: OnceLock<[Object; 2]> = OnceLock::new();
-    if let Some(states) = FOUND.get() {
-        return Ok(states);
-    }
-    let states = py.import("asyncio.sslproto")?.getattr("AppProtocolState")?;
-    let found = [
-        states.getattr("STATE_INIT")?.into(),
-        states.getattr("STATE_CON_MADE")?.into(),
-    ];
-    Ok(FOUND.get_or_init(|| found))
 }

@@ -1,11 +1,13 @@
 //! TLS: a native data path between a transport and a protocol, over the user's own `ssl.SSLContext`.
 //!
 //! [`Tls`] is the native base of `hotloop._tls.TlsProtocol`, whose other base is asyncio's `SSLProtocol`. What happens
-//! once in the life of a connection (the handshake, the end of it, their time limits and reports) is asyncio's own
-//! Python. What happens for each packet is here, and so is the state that both look at: it lies in native fields, which
-//! asyncio's code reads and sets as attributes.
+//! for each packet is here, and what each connection goes through that begins and ends well: the handshake and the
+//! goodbye. What goes wrong, what is reported, and debug mode are asyncio's own Python. The state that both look at lies
+//! in native fields, which asyncio's code reads and sets as attributes.
 
+mod attributes;
 mod class;
+mod ending;
 mod handshake;
 mod receive;
 mod send;
@@ -196,6 +198,13 @@ impl<'py> It<'_, 'py> {
     /// Calls one of asyncio's own methods of this protocol.
     fn call(self, name: &str) -> PyResult<Bound<'py, PyAny>> {
         self.object().call_method0(name)
+    }
+
+    /// Has asyncio's own code do it, by the name of a method without arguments.
+    fn by_asyncio(self, name: &str) -> PyResult<()> {
+        let py = self.py();
+        let class = py.import("asyncio.sslproto")?.getattr("SSLProtocol")?;
+        class.call_method1(name, (self.object(),)).map(drop)
     }
 
     /// Ends the connection over an exception, as asyncio's code does; lets through what is no `Exception`.

@@ -117,8 +117,8 @@ impl<'py> It<'_, 'py> {
             Kind::Plain | Kind::Reader | Kind::Tls => self.read_bytes(&session, &protocol)?,
         };
         if ended {
-            self.call("_call_eof_received")?;
-            self.call("_start_shutdown")?;
+            self.call_eof_received()?;
+            self.start_shutdown()?;
         }
         Ok(())
     }

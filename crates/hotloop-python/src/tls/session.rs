@@ -19,7 +19,7 @@ pub(super) enum Read {
     Again,
 }
 
-/// What a step of the handshake has led to.
+/// What a step of the handshake, or of the goodbye, has led to.
 pub(super) enum Handshake {
     Complete,
     /// Nothing before more comes in.
@@ -41,6 +41,8 @@ pub(super) struct Session {
     drain: Object,
     /// `do_handshake` of the session, bound.
     handshake: Object,
+    /// What says goodbye, bound.
+    unwrap: Object,
     /// `read` of the session, bound.
     read: Object,
     /// `write` of the session, bound.
@@ -102,6 +104,7 @@ impl Session {
             feed: incoming.getattr(pyo3::intern!(py, "write"))?.into(),
             drain: outgoing.getattr(pyo3::intern!(py, "read"))?.into(),
             handshake: session.getattr(pyo3::intern!(py, "do_handshake"))?.into(),
+            unwrap: ssl_object.getattr(pyo3::intern!(py, "unwrap"))?.into(),
             read: session.getattr(pyo3::intern!(py, "read"))?.into(),
             write: session.getattr(pyo3::intern!(py, "write"))?.into(),
             native,
@@ -116,6 +119,7 @@ impl Session {
             &self.feed,
             &self.drain,
             &self.handshake,
+            &self.unwrap,
             &self.read,
             &self.write,
         ]);
@@ -167,7 +171,19 @@ impl Session {
     /// # Errors
     /// What callbacks of the user's context raise, but for an `SSLError`.
     pub(super) fn handshake(&self, py: Python<'_>) -> PyResult<Handshake> {
-        match ffi::call_no_args(&self.handshake.bind(py)) {
+        Self::stepped(py, ffi::call_no_args(&self.handshake.bind(py)))
+    }
+
+    /// Says goodbye (`close_notify`), and waits for that of the peer.
+    ///
+    /// # Errors
+    /// What callbacks of the user's context raise, but for an `SSLError`.
+    pub(super) fn shut_down(&self, py: Python<'_>) -> PyResult<Handshake> {
+        Self::stepped(py, ffi::call_no_args(&self.unwrap.bind(py)))
+    }
+
+    fn stepped(py: Python<'_>, step: PyResult<Bound<'_, PyAny>>) -> PyResult<Handshake> {
+        match step {
             Ok(_) => Ok(Handshake::Complete),
             Err(error) if is_again(py, &error)? => Ok(Handshake::Again),
             Err(error) if error.matches(py, stock(py)?.ssl_error.bind(py))? => Ok(Handshake::Failed(error)),

@@ -2,9 +2,10 @@
 
 use std::sync::OnceLock;
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
+use super::It;
 use crate::ffi::Object;
 
 /// asyncio's `SSLProtocolState`.
@@ -52,6 +53,81 @@ impl State {
     pub(super) fn member(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
         Ok(members(py)?[self as usize].clone().into_bound(py))
     }
+}
+
+impl It<'_, '_> {
+    /// Goes from one state to another, as asyncio's `_set_state()`.
+    ///
+    /// # Errors
+    /// `RuntimeError` where none leads to the other.
+    pub(super) fn set_state(self, to: State) -> PyResult<()> {
+        let py = self.py();
+        let from = self.state.get();
+        let allowed = matches!(
+            (from, to),
+            (_, State::Unwrapped)
+                | (State::Unwrapped, State::Handshake)
+                | (State::Handshake, State::Wrapped)
+                | (State::Wrapped, State::Flushing)
+                | (State::Flushing, State::Shutdown)
+        );
+        if !allowed {
+            let [from, to] = [from.member(py)?.str()?, to.member(py)?.str()?];
+            return Err(PyRuntimeError::new_err(format!(
+                "cannot switch state from {from} to {to}"
+            )));
+        }
+        self.state.set(to);
+        Ok(())
+    }
+}
+
+/// What the application's protocol was told: asyncio's `AppProtocolState`, in the attribute `_app_state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AppState {
+    Initial,
+    /// `connection_made`.
+    Made,
+    /// `eof_received`.
+    Ended,
+    /// `connection_lost`.
+    Lost,
+}
+
+impl AppState {
+    /// Whether a connection has it.
+    ///
+    /// # Errors
+    /// What importing asyncio's module raises.
+    pub(super) fn is(self, connection: It<'_, '_>) -> PyResult<bool> {
+        let py = connection.py();
+        let has = connection.object().getattr(pyo3::intern!(py, "_app_state"))?;
+        Ok(app_states(py)?[self as usize].is(&has))
+    }
+
+    /// Gives it to a connection.
+    ///
+    /// # Errors
+    /// As of [`is`](Self::is).
+    pub(super) fn set(self, connection: It<'_, '_>) -> PyResult<()> {
+        let py = connection.py();
+        let member = app_states(py)?[self as usize].bind(py);
+        connection
+            .object()
+            .setattr(pyo3::intern!(py, "_app_state"), member)
+    }
+}
+
+fn app_states(py: Python<'_>) -> PyResult<&'static [Object; 4]> {
+    static FOUND: OnceLock<[Object; 4]> = OnceLock::new();
+    if let Some(states) = FOUND.get() {
+        return Ok(states);
+    }
+    let states = py.import("asyncio.sslproto")?.getattr("AppProtocolState")?;
+    let names = ["STATE_INIT", "STATE_CON_MADE", "STATE_EOF", "STATE_CON_LOST"];
+    let [a, b, c, d] = names.map(|name| states.getattr(name).map(Object::from));
+    let found = [a?, b?, c?, d?];
+    Ok(FOUND.get_or_init(|| found))
 }
 
 fn members(py: Python<'_>) -> PyResult<&'static [Object; 5]> {
