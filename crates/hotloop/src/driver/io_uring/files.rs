@@ -13,7 +13,7 @@ use io_uring::{IoUring, Probe, cqueue, opcode, squeue, types};
 use slab::Slab;
 
 use super::Refused;
-use super::fork::Birthmark;
+use super::fork::{self, Birthmark};
 use crate::sys::{is_plain, kind_of};
 
 /// How many operations can be handed in at a time.
@@ -103,6 +103,7 @@ impl<T> FileRing<T> {
     /// [`Refused`] if io_uring is not to be had, or is older than Linux 6.0: closing by a ring could make `execve` fail
     /// up to 5.15. Else the kernel's.
     pub fn new() -> io::Result<Self> {
+        let held = fork::hold();
         let ring = IoUring::builder()
             .setup_clamp()
             .setup_cqsize(COMPLETIONS)
@@ -128,7 +129,7 @@ impl<T> FileRing<T> {
             }
         }
         Ok(Self {
-            birthmark: Birthmark::new(ring.as_raw_fd()),
+            birthmark: Birthmark::new(ring.as_raw_fd(), &held),
             ring: ManuallyDrop::new(ring),
             under_way: ManuallyDrop::new(Slab::new()),
         })
@@ -272,10 +273,13 @@ impl<T> Drop for FileRing<T> {
         if !self.birthmark.is_inherited() && !self.under_way.is_empty() {
             self.cancel();
         }
+        let held = fork::hold();
         if !self.birthmark.is_closed() {
             // SAFETY: it is dropped once, here.
             unsafe { ManuallyDrop::drop(&mut self.ring) };
         }
+        self.birthmark.forget(&held);
+        drop(held);
         // SAFETY: it is taken once, here.
         let under_way = unsafe { ManuallyDrop::take(&mut self.under_way) };
         if !under_way.is_empty() {

@@ -4,6 +4,8 @@
 //! or took would be the parent's. So a handler marks every ring of the child as forked, and closes its descriptors: a
 //! ring lives as long as anybody has it open, and with it what it has under way.
 
+use std::cell::UnsafeCell;
+use std::marker::PhantomData;
 use std::os::fd::RawFd;
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
@@ -14,6 +16,50 @@ static GENERATION: AtomicU32 = AtomicU32::new(0);
 /// The descriptors of the first rings of the process, -1 where there is none. A fixed place: the handler runs between
 /// fork and whatever comes then, when nothing may be locked or allocated.
 static DESCRIPTORS: [AtomicI32; 64] = [const { AtomicI32::new(-1) }; 64];
+
+/// Keeps forks away while the descriptor of a ring is made or closed, until [`DESCRIPTORS`] says so too: a child would
+/// keep a ring of which it knows nothing, or close what has the number by then. The system's own, as that of Rust cannot
+/// be locked in one function and unlocked in another, as handlers must.
+struct Gate(UnsafeCell<libc::pthread_mutex_t>);
+
+// SAFETY: it is a lock, which the system's functions take by its address and from any thread.
+unsafe impl Sync for Gate {}
+
+static GATE: Gate = Gate(UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER));
+
+impl Gate {
+    fn shut(&self) {
+        // SAFETY: the mutex lives as long as the program. A thread that has it does not ask for it again: see `hold`.
+        unsafe { libc::pthread_mutex_lock(self.0.get()) };
+    }
+
+    fn open(&self) {
+        // SAFETY: this thread has it. So has that of a child whose parent took it before the fork.
+        unsafe { libc::pthread_mutex_unlock(self.0.get()) };
+    }
+}
+
+/// While it lives, no other thread forks. Whoever has it makes or closes one ring, and calls nothing that may do either.
+#[derive(Debug)]
+pub(super) struct Held(PhantomData<*const ()>);
+
+/// Waits until no other thread makes or closes a ring, or forks, and keeps it so.
+pub(super) fn hold() -> Held {
+    static HANDLERS: Once = Once::new();
+    HANDLERS.call_once(|| {
+        // SAFETY: the handlers only do what they may around a fork: a lock that no signal handler takes, atomics and
+        // `close`. They stay in memory as long as this code does, which is never unloaded.
+        unsafe { libc::pthread_atfork(Some(before), Some(after), Some(in_child)) };
+    });
+    GATE.shut();
+    Held(PhantomData)
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        GATE.open();
+    }
+}
 
 /// The process in which something was made: it, or a child of it.
 #[derive(Clone, Copy, Debug)]
@@ -40,14 +86,8 @@ pub(super) struct Birthmark {
 }
 
 impl Birthmark {
-    /// Notes a new ring.
-    pub(super) fn new(fd: RawFd) -> Self {
-        static HANDLER: Once = Once::new();
-        HANDLER.call_once(|| {
-            // SAFETY: the handler only does what it may between a fork and what comes then: atomics and `close`. It
-            // stays in memory as long as this code does, which is never unloaded.
-            unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
-        });
+    /// Notes a ring that was made meanwhile.
+    pub(super) fn new(fd: RawFd, _: &Held) -> Self {
         let place = DESCRIPTORS.iter().position(|place| {
             place
                 .compare_exchange(-1, fd, Ordering::Relaxed, Ordering::Relaxed)
@@ -69,11 +109,10 @@ impl Birthmark {
     pub(super) fn is_closed(&self) -> bool {
         self.is_inherited() && self.place.is_some()
     }
-}
 
-impl Drop for Birthmark {
-    fn drop(&mut self) {
-        if let Some(place) = self.place
+    /// Notes that the ring was closed meanwhile.
+    pub(super) fn forget(&mut self, _: &Held) {
+        if let Some(place) = self.place.take()
             && !self.is_inherited()
         {
             DESCRIPTORS[place].store(-1, Ordering::Relaxed);
@@ -81,7 +120,16 @@ impl Drop for Birthmark {
     }
 }
 
+extern "C" fn before() {
+    GATE.shut();
+}
+
+extern "C" fn after() {
+    GATE.open();
+}
+
 extern "C" fn in_child() {
+    GATE.open();
     GENERATION.fetch_add(1, Ordering::Relaxed);
     for place in &DESCRIPTORS {
         let fd = place.swap(-1, Ordering::Relaxed);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use io_uring::{EnterFlags, IoUring, Probe, cqueue, opcode, squeue, types};
 
 use super::Refused;
-use super::fork::Birthmark;
+use super::fork::{self, Birthmark};
 use crate::driver::Woken;
 
 /// How many operations can be handed in at a time. More are no harm: they go in before their turn.
@@ -51,6 +51,7 @@ impl Ring {
     /// # Errors
     /// [`Refused`], where the error of the kernel needs an explanation.
     pub(super) fn new() -> io::Result<Self> {
+        let held = fork::hold();
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -91,7 +92,7 @@ impl Ring {
             }
         }
         Ok(Self {
-            birthmark: Birthmark::new(ring.as_raw_fd()),
+            birthmark: Birthmark::new(ring.as_raw_fd(), &held),
             ring: ManuallyDrop::new(ring),
             owner: None,
             entered: 0,
@@ -248,10 +249,12 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
+        let held = fork::hold();
         if !self.birthmark.is_closed() {
             // SAFETY: it is dropped once, here.
             unsafe { ManuallyDrop::drop(&mut self.ring) };
         }
+        self.birthmark.forget(&held);
     }
 }
 
