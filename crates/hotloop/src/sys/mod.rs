@@ -10,10 +10,15 @@
 mod datagram;
 #[cfg(epoll)]
 mod epoll;
+mod exit;
 #[cfg(io_uring)]
 mod file;
+#[cfg(kqueue)]
+mod kqueue;
 mod names;
+mod open;
 mod select;
+mod send_file;
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -24,20 +29,38 @@ pub use datagram::Batch;
 pub(crate) use datagram::{receive_datagrams, receive_from, send_datagrams};
 #[cfg(epoll)]
 pub(crate) use epoll::epoll_wait;
+pub(crate) use exit::exit_of;
 #[cfg(io_uring)]
 pub(crate) use file::is_plain;
 #[cfg(io_uring)]
 pub use file::{OpenedFile, kind_of, open_cached, read_cached};
+#[cfg(kqueue)]
+pub(crate) use kqueue::{add_filter, drop_filter, kqueue, kqueue_wait};
 pub(crate) use names::name_info;
+#[cfg(any(kqueue, test))]
+pub(crate) use open::pipe;
+pub(crate) use open::{accept, socket};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags,
-    SocketType, ipproto,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketAddrUnix, SocketType,
 };
 pub(crate) use select::{FdSet, select};
+pub(crate) use send_file::send_file;
 
-use crate::driver::{Accepted, SocketAddress};
+#[cfg(any(kqueue, test))]
+use crate::driver::Direction;
+use crate::driver::SocketAddress;
+
+/// Has a send to a peer that is gone fail by an error rather than by a signal. Apple's sockets are told when they are
+/// made.
+#[cfg(not(apple))]
+const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(apple)]
+const NO_SIGNAL: SendFlags = SendFlags::empty();
+
+/// Whether a Unix socket's name may begin with a zero byte and be no path.
+pub(crate) const HAS_ABSTRACT_NAMES: bool = cfg!(linux);
 
 /// Nanoseconds of the system's monotonic clock.
 ///
@@ -105,13 +128,8 @@ pub(crate) fn receive(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<u
 pub(crate) fn send(fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
     let fd = borrow(fd)?;
     Ok(match buffers {
-        [buffer] => rustix::net::send(fd, buffer, SendFlags::NOSIGNAL)?,
-        _ => rustix::net::sendmsg(
-            fd,
-            buffers,
-            &mut SendAncillaryBuffer::default(),
-            SendFlags::NOSIGNAL,
-        )?,
+        [buffer] => rustix::net::send(fd, buffer, NO_SIGNAL)?,
+        _ => rustix::net::sendmsg(fd, buffers, &mut SendAncillaryBuffer::default(), NO_SIGNAL)?,
     })
 }
 
@@ -138,16 +156,6 @@ pub(crate) fn write(fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize>
     })
 }
 
-/// Accepts a connection, non-blocking and close-on-exec.
-///
-/// # Errors
-/// The socket's, `WouldBlock` among them.
-pub(crate) fn accept(fd: RawFd) -> io::Result<Accepted> {
-    let (fd, peer) = rustix::net::acceptfrom_with(borrow(fd)?, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
-    let peer = peer.as_ref().map_or(SocketAddress::Other, address);
-    Ok(Accepted { fd, peer })
-}
-
 /// Begins to connect a new stream socket, non-blocking and close-on-exec. Answers it, and whether it is connected
 /// already; else it is writable once that is decided.
 ///
@@ -157,18 +165,6 @@ pub(crate) fn connect(address: &SocketAddress) -> io::Result<(OwnedFd, bool)> {
     let socket = socket(address, SocketType::STREAM)?;
     let connected = connect_socket(&socket, address)?;
     Ok((socket, connected))
-}
-
-/// A new socket for an address, non-blocking and close-on-exec.
-///
-/// # Errors
-/// The kernel's; `Unsupported` for an address of a family that is not known.
-pub(crate) fn socket(address: &SocketAddress, kind: SocketType) -> io::Result<OwnedFd> {
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let protocol =
-        (kind == SocketType::STREAM && matches!(address, SocketAddress::Internet(_))).then_some(ipproto::TCP);
-    let family = name(address)?.address_family();
-    Ok(rustix::net::socket_with(family, kind, flags, protocol)?)
 }
 
 /// Begins to connect a socket. Answers whether it is connected already; else it is writable once that is decided.
@@ -224,6 +220,26 @@ pub(crate) fn is_pipe(fd: RawFd) -> bool {
     })
 }
 
+/// The only direction that an end of a pipe has; `None` if a descriptor may have both.
+///
+/// # Errors
+/// EBADF if it is none.
+#[cfg(any(kqueue, test))]
+pub(crate) fn only_way(fd: RawFd) -> io::Result<Option<Direction>> {
+    use rustix::fs::OFlags;
+
+    let fd = borrow(fd)?;
+    if FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode) != FileType::Fifo {
+        return Ok(None);
+    }
+    let mode = rustix::fs::fcntl_getfl(fd)? & OFlags::RWMODE;
+    Ok(match mode {
+        OFlags::RDONLY => Some(Direction::Read),
+        OFlags::WRONLY => Some(Direction::Write),
+        _ => None,
+    })
+}
+
 /// Whether there is nothing to read from a pipe.
 pub(crate) fn is_empty(fd: RawFd) -> bool {
     borrow(fd).is_ok_and(|fd| rustix::io::ioctl_fionread(fd) == Ok(0))
@@ -268,6 +284,7 @@ pub(crate) fn take_error(fd: RawFd) -> io::Result<Option<io::Error>> {
 }
 
 /// Which socket of the system a number means.
+#[cfg(io_uring)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity(u64, u64);
 
@@ -275,6 +292,7 @@ pub(crate) struct Identity(u64, u64);
 ///
 /// # Errors
 /// EBADF if it is nothing.
+#[cfg(io_uring)]
 pub(crate) fn socket_identity(fd: RawFd) -> io::Result<Option<Identity>> {
     let mut status = MaybeUninit::<libc::stat>::uninit();
     // SAFETY: there is room for the answer.
@@ -292,6 +310,7 @@ fn name(address: &SocketAddress) -> io::Result<SocketAddrAny> {
     Ok(match address {
         SocketAddress::Internet(address) => SocketAddrAny::from(*address),
         SocketAddress::Unix(name) => match name.split_first() {
+            #[cfg(linux)]
             Some((0, name)) => SocketAddrUnix::new_abstract_name(name)?.into(),
             _ => SocketAddrUnix::new(&**name)?.into(),
         },
@@ -310,25 +329,14 @@ fn address(name: &SocketAddrAny) -> SocketAddress {
     let length = name.addr_len() as usize;
     // SAFETY: the storage holds as many bytes as its length says, all written by the kernel.
     let bytes = unsafe { std::slice::from_raw_parts(name.as_ptr().cast::<u8>(), length) };
-    let text = bytes.get(size_of::<libc::sa_family_t>()..).unwrap_or_default();
+    let path = std::mem::offset_of!(libc::sockaddr_un, sun_path);
+    let text = bytes.get(path..).unwrap_or_default();
     // A path ends with a zero; an abstract name begins with one and is as long as it is.
     let text = match text.iter().position(|&byte| byte == 0) {
-        Some(end) if end > 0 => &text[..end],
+        Some(end) if end > 0 || !HAS_ABSTRACT_NAMES => &text[..end],
         _ => text,
     };
     SocketAddress::Unix(text.into())
-}
-
-/// Sends bytes of a file from an offset on, as many as the socket takes at once; 0 is the end of the file. The file's
-/// own position stays.
-///
-/// # Errors
-/// The socket's, `WouldBlock` among them; the file's, if it is none that can be sent so.
-pub(crate) fn send_file(fd: RawFd, file: RawFd, offset: i64, count: usize) -> io::Result<usize> {
-    let mut offset: libc::off64_t = offset;
-    // SAFETY: both numbers are plain numbers to the kernel, and the offset outlives the call.
-    let sent = unsafe { libc::sendfile64(fd, file, &raw mut offset, count) };
-    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
 /// Shuts the sending half of a connection down.
