@@ -220,7 +220,8 @@ pub(crate) fn is_pipe(fd: RawFd) -> bool {
     })
 }
 
-/// The only direction that an end of a pipe has; `None` if a descriptor may have both.
+/// The only direction that an end of a pipe has; `None` if a descriptor may have both, as a FIFO that was opened for both
+/// and a kqueue, which says that it is one.
 ///
 /// # Errors
 /// EBADF if it is none.
