@@ -56,8 +56,8 @@ asan:
 free-threaded:
 	PYO3_CONFIG_FILE=$(abspath scripts/free-threaded.txt) cargo check -p hotloop-python --target-dir target/free-threaded
 
-# What the Rust crate would compile on macOS and the BSDs, without one: its types, not its behaviour. It needs those systems'
-# standard libraries, and fails where one is missing.
+# What the Rust crate and its tests would compile on macOS and the BSDs, without one: their types, not their behaviour. It
+# needs those systems' standard libraries, and fails where one is missing; C code of other crates is left out.
 OTHER_SYSTEMS ?= x86_64-unknown-freebsd aarch64-apple-darwin x86_64-apple-darwin
 other-systems:
 	@for target in $(OTHER_SYSTEMS); do \
@@ -65,7 +65,7 @@ other-systems:
 			echo "no standard library for $$target: rustup target add $$target" >&2; exit 1; \
 		fi; \
 	done
-	cargo clippy -p hotloop $(addprefix --target ,$(OTHER_SYSTEMS)) -- -D warnings
+	CC=true AR=true cargo clippy -p hotloop --all-targets --features tls $(addprefix --target ,$(OTHER_SYSTEMS)) -- -D warnings
 
 lint: build $(VENV)/demo.installed $(VENV)/ecosystem.installed
 	cargo fmt --all --check

@@ -44,8 +44,8 @@ mod by_reading {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::io::{Read, Seek, Write};
-    use std::os::fd::AsRawFd;
+    use std::io::{self, Read, Seek, Write};
+    use std::os::fd::{AsRawFd, RawFd};
     use std::os::unix::net::UnixStream;
 
     use super::*;
