@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export VIRTUAL_ENV := $(abspath $(VENV))
 export PYO3_PYTHON := $(abspath $(BIN))/python
 
-.PHONY: demo test fuzz conformance ecosystem asan free-threaded lint build load gate bench bench-quick bench-rust clean
+.PHONY: demo test fuzz conformance ecosystem asan free-threaded other-systems lint build load gate bench bench-quick bench-rust clean
 
 # FastAPI under uvicorn and aiohttp on hotloop, asyncio and uvloop: about a minute behind the set-up.
 demo: build load $(VENV)/demo.installed $(VENV)/peers.installed
@@ -55,6 +55,17 @@ asan:
 # What a free-threaded interpreter would compile, without one: its types, not its behaviour.
 free-threaded:
 	PYO3_CONFIG_FILE=$(abspath scripts/free-threaded.txt) cargo check -p hotloop-python --target-dir target/free-threaded
+
+# What the Rust crate and its tests would compile on macOS and the BSDs, without one: their types, not their behaviour. It
+# needs those systems' standard libraries, and fails where one is missing; C code of other crates is left out.
+OTHER_SYSTEMS ?= x86_64-unknown-freebsd aarch64-apple-darwin x86_64-apple-darwin
+other-systems:
+	@for target in $(OTHER_SYSTEMS); do \
+		if [ ! -d "$$(rustc --print target-libdir --target $$target)" ]; then \
+			echo "no standard library for $$target: rustup target add $$target" >&2; exit 1; \
+		fi; \
+	done
+	CC=true AR=true cargo clippy -p hotloop --all-targets --features tls $(addprefix --target ,$(OTHER_SYSTEMS)) -- -D warnings
 
 lint: build $(VENV)/demo.installed $(VENV)/ecosystem.installed
 	cargo fmt --all --check

@@ -4,7 +4,12 @@ use cfg_aliases::cfg_aliases;
 
 fn main() {
     cfg_aliases! {
-        epoll: { any(target_os = "linux", target_os = "android") },
+        linux: { any(target_os = "linux", target_os = "android") },
+        apple: { target_vendor = "apple" },
+        epoll: { linux },
+        kqueue: {
+            any(apple, target_os = "freebsd", target_os = "netbsd", target_os = "dragonfly")
+        },
         io_uring: { target_os = "linux" },
         glibc: { target_env = "gnu" },
     }

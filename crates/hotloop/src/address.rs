@@ -6,8 +6,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-use rustix::net::{AddressFamily, SocketType, netdevice};
-
 /// The type of stream sockets.
 pub const STREAM: i32 = libc::SOCK_STREAM;
 
@@ -152,9 +150,18 @@ fn scope(address: Ipv6Addr, zone: &str) -> Option<u32> {
 }
 
 /// The index of a network interface; `None` if there is none of that name.
+#[cfg(linux)]
 fn interface(name: &str) -> Option<u32> {
+    use rustix::net::{AddressFamily, SocketType, netdevice};
+
     let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None).ok()?;
     netdevice::name_to_index(socket, name).ok()
+}
+
+/// Elsewhere nothing is answered that this would be needed for: see [`literal`].
+#[cfg(not(linux))]
+fn interface(_: &str) -> Option<u32> {
+    None
 }
 
 /// A number in plain decimal digits: no sign, no space, no leading zeros.

@@ -57,10 +57,7 @@ macro_rules! hold_everywhere {
                 what_a_turn_leaves_untaken_is_reported_again
                 a_negative_descriptor_is_refused;
             datagrams:
-                datagrams_come_in_batches_with_their_senders
-                a_batch_takes_no_more_than_it_is_asked_for
-                a_long_datagram_is_cut_to_the_buffer
-                datagrams_go_where_they_are_sent;
+                a_long_datagram_is_cut_to_the_buffer;
             wait:
                 a_wake_before_a_wait_ends_it
                 wakes_coalesce
@@ -68,6 +65,19 @@ macro_rules! hold_everywhere {
                 a_waker_outlives_its_driver
                 a_timeout_is_never_early
                 a_pending_completion_ends_a_wait;
+        }
+    };
+}
+
+/// The laws of who takes several datagrams a call.
+macro_rules! hold_with_batches {
+    ($world:ty) => {
+        hold! {
+            $world:
+            datagrams:
+                datagrams_come_in_batches_with_their_senders
+                a_batch_takes_no_more_than_it_is_asked_for
+                datagrams_go_where_they_are_sent;
         }
     };
 }
@@ -98,8 +108,9 @@ macro_rules! hold_in_a_kernel {
     };
 }
 
-/// What epoll says of descriptors and poll and select do not: whose registrations live on in a duplicate, and which
+/// What epoll says of descriptors and the others do not: whose registrations live on in a duplicate, and which
 /// files are always ready.
+#[cfg(epoll)]
 macro_rules! hold_with_registrations {
     ($world:ty) => {
         hold! {
@@ -112,7 +123,7 @@ macro_rules! hold_with_registrations {
     };
 }
 
-/// What poll and select say otherwise than epoll.
+/// What kqueue, poll and select say otherwise than epoll.
 macro_rules! hold_without_registrations {
     ($world:ty) => {
         hold! {
@@ -155,14 +166,21 @@ macro_rules! hold_but_for_select {
 
 mod selector {
     hold_everywhere!(crate::world::Kernel<crate::world::Readiness>);
+    #[cfg(linux)]
+    hold_with_batches!(crate::world::Kernel<crate::world::Readiness>);
     hold_in_a_kernel!(crate::world::Kernel<crate::world::Readiness>);
     hold_but_for_select!(crate::world::Kernel<crate::world::Readiness>);
+    #[cfg(epoll)]
     hold_with_registrations!(crate::world::Kernel<crate::world::Readiness>);
+    #[cfg(kqueue)]
+    hold_without_registrations!(crate::world::Kernel<crate::world::Readiness>);
     hold_with_stale_numbers!(crate::world::Kernel<crate::world::Readiness>);
 }
 
 mod poll {
     hold_everywhere!(crate::world::Kernel<crate::world::Polled>);
+    #[cfg(linux)]
+    hold_with_batches!(crate::world::Kernel<crate::world::Polled>);
     hold_in_a_kernel!(crate::world::Kernel<crate::world::Polled>);
     hold_but_for_select!(crate::world::Kernel<crate::world::Polled>);
     hold_without_registrations!(crate::world::Kernel<crate::world::Polled>);
@@ -171,6 +189,8 @@ mod poll {
 
 mod select {
     hold_everywhere!(crate::world::Kernel<crate::world::Selected>);
+    #[cfg(linux)]
+    hold_with_batches!(crate::world::Kernel<crate::world::Selected>);
     hold_in_a_kernel!(crate::world::Kernel<crate::world::Selected>);
     hold_without_registrations!(crate::world::Kernel<crate::world::Selected>);
     hold_with_stale_numbers!(crate::world::Kernel<crate::world::Selected>);
@@ -181,24 +201,30 @@ mod select {
     }
 }
 
+#[cfg(io_uring)]
 mod proactor {
     hold_everywhere!(crate::world::Kernel<crate::world::Completing>);
+    hold_with_batches!(crate::world::Kernel<crate::world::Completing>);
     hold_in_a_kernel!(crate::world::Kernel<crate::world::Completing>);
     hold_but_for_select!(crate::world::Kernel<crate::world::Completing>);
     hold_with_registrations!(crate::world::Kernel<crate::world::Completing>);
     hold_with_stale_numbers!(crate::world::Kernel<crate::world::Completing>);
 }
 
+#[cfg(io_uring)]
 mod polling_proactor {
     hold_everywhere!(crate::world::Kernel<crate::world::Polling>);
+    hold_with_batches!(crate::world::Kernel<crate::world::Polling>);
     hold_in_a_kernel!(crate::world::Kernel<crate::world::Polling>);
     hold_but_for_select!(crate::world::Kernel<crate::world::Polling>);
     hold_with_registrations!(crate::world::Kernel<crate::world::Polling>);
     hold_with_stale_numbers!(crate::world::Kernel<crate::world::Polling>);
 }
 
+#[cfg(io_uring)]
 mod eager_proactor {
     hold_everywhere!(crate::world::Kernel<crate::world::Eager>);
+    hold_with_batches!(crate::world::Kernel<crate::world::Eager>);
     hold_in_a_kernel!(crate::world::Kernel<crate::world::Eager>);
     hold_but_for_select!(crate::world::Kernel<crate::world::Eager>);
     hold! {
@@ -210,4 +236,5 @@ mod eager_proactor {
 
 mod sim {
     hold_everywhere!(crate::world::Simulated);
+    hold_with_batches!(crate::world::Simulated);
 }

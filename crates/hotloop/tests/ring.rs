@@ -1,4 +1,5 @@
 //! What only a ring can do wrong: operations that go on by themselves, buffers and queues that are full, threads, forks.
+#![cfg(io_uring)]
 
 #[path = "ring/forks.rs"]
 mod forks;

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use super::event_loop::BaseEventLoop;
 use crate::driver::AnyDriver;
 
-/// The loop over readiness: epoll on Linux.
+/// The loop over readiness: epoll on Linux, kqueue on macOS and the BSDs.
 ///
 /// ```
 /// use hotloop::asyncio::SelectorEventLoop;
@@ -18,7 +18,7 @@ use crate::driver::AnyDriver;
 #[derive(Clone, Debug)]
 pub struct SelectorEventLoop(BaseEventLoop);
 
-/// The loop over completion: io_uring on Linux.
+/// The loop over completion: io_uring on Linux. Other systems have none.
 ///
 /// ```
 /// use hotloop::asyncio::{BaseEventLoop, ProactorEventLoop, SelectorEventLoop};
@@ -45,8 +45,13 @@ pub struct ProactorEventLoop(BaseEventLoop);
 #[non_exhaustive]
 pub enum Selector {
     /// `epoll(7)`: a wait costs by what is ready.
+    #[cfg(epoll)]
     #[default]
     Epoll,
+    /// `kqueue(2)`: a wait costs by what is ready.
+    #[cfg(kqueue)]
+    #[default]
+    Kqueue,
     /// `poll(2)`: a wait costs by what is watched.
     Poll,
     /// `select(2)`: as poll, and it refuses descriptors from `FD_SETSIZE` (1,024) on.
@@ -64,7 +69,14 @@ impl Selector {
     /// }
     /// # Ok::<(), hotloop::asyncio::Error>(())
     /// ```
-    pub const ALL: &'static [Self] = &[Self::Epoll, Self::Poll, Self::Select];
+    pub const ALL: &'static [Self] = &[
+        #[cfg(epoll)]
+        Self::Epoll,
+        #[cfg(kqueue)]
+        Self::Kqueue,
+        Self::Poll,
+        Self::Select,
+    ];
 
     /// What the kernel calls it.
     ///
@@ -74,7 +86,10 @@ impl Selector {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            #[cfg(epoll)]
             Self::Epoll => "epoll",
+            #[cfg(kqueue)]
+            Self::Kqueue => "kqueue",
             Self::Poll => "poll",
             Self::Select => "select",
         }
@@ -118,7 +133,7 @@ impl ProactorEventLoop {
     /// A new loop over the platform's completion facility.
     ///
     /// # Errors
-    /// Why the kernel refuses io_uring.
+    /// Why the kernel refuses io_uring; `Unsupported` on other systems than Linux.
     ///
     /// ```
     /// use hotloop::asyncio::ProactorEventLoop;

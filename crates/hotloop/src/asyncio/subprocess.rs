@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::rc::Rc;
 use std::thread;
 
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use super::error::Error;
 use super::event_loop::{BaseEventLoop, Local};
@@ -17,6 +17,7 @@ use super::future::Future;
 use super::protocol::{Protocol, SubprocessProtocol};
 use super::transport::Transport;
 use crate::driver::Direction;
+use crate::sys;
 
 /// A child process. Clones are the same one. One that still runs when the last of them and its loop are gone is killed.
 ///
@@ -45,7 +46,7 @@ struct Process {
     pid: Pid,
     child: RefCell<Child>,
     /// Readable when the process has ended. Closed then; none where the kernel gives none.
-    pidfd: RefCell<Option<OwnedFd>>,
+    exit: RefCell<Option<OwnedFd>>,
     /// Set when the process has ended.
     returncode: Cell<Option<ExitStatus>>,
     /// Resolved by then.
@@ -63,8 +64,8 @@ impl BaseEventLoop {
     /// Starts a program. Those of its standard descriptors that `command` says are [`Stdio::piped`] become transports;
     /// without a word, unlike asyncio's, they are this process's.
     ///
-    /// The end of the process is heard of by its descriptor (pidfd), never by a signal: neither SIGCHLD nor other
-    /// children are touched.
+    /// The end of the process is heard of by a descriptor (pidfd, or a kqueue of its own), never by a signal: neither
+    /// SIGCHLD nor other children are touched.
     ///
     /// # Errors
     /// The kernel's, if the program cannot be started; [`Error::Closed`].
@@ -151,7 +152,7 @@ impl SubprocessTransport {
             event_loop: event_loop.clone(),
             pid: Pid::from_child(&child),
             child: RefCell::new(child),
-            pidfd: RefCell::new(None),
+            exit: RefCell::new(None),
             returncode: Cell::new(None),
             exited: event_loop.create_future(),
             pipes: Default::default(),
@@ -338,15 +339,16 @@ impl SubprocessTransport {
     /// Sees to it that the end of the process is heard of.
     fn await_end(&self) {
         let event_loop = &self.0.event_loop;
-        if let Ok(pidfd) = pidfd_open(self.0.pid, PidfdFlags::empty()) {
-            let fd = pidfd.as_raw_fd();
-            *self.0.pidfd.borrow_mut() = Some(pidfd);
+        if let Ok(exit) = sys::exit_of(self.0.pid) {
+            let fd = exit.as_raw_fd();
+            *self.0.exit.borrow_mut() = Some(exit);
             let ended = self.clone();
             if event_loop.add_reader(fd, move || ended.reap()).is_ok() {
                 return;
             }
         }
-        // An old kernel or a filter refuses: a thread waits, and leaves the process to be reaped by the loop.
+        // An old kernel or a filter refuses, or kqueue, which may not know a process that has ended: a thread waits, and
+        // leaves the process to be reaped by the loop.
         let (pid, threadsafe) = (self.0.pid, event_loop.threadsafe());
         let ended = self.clone();
         let reap = Local::Once(Box::new(move || ended.reap()));
@@ -373,11 +375,11 @@ impl SubprocessTransport {
     }
 
     fn exited(&self, status: ExitStatus) {
-        let pidfd = self.0.pidfd.borrow_mut().take();
-        if let Some(pidfd) = &pidfd {
-            self.0.event_loop.unwatch(pidfd.as_raw_fd(), Direction::Read);
+        let exit = self.0.exit.borrow_mut().take();
+        if let Some(exit) = &exit {
+            self.0.event_loop.unwatch(exit.as_raw_fd(), Direction::Read);
         }
-        drop(pidfd);
+        drop(exit);
         self.0.returncode.set(Some(status));
         self.tell("process_exited", |protocol| protocol.process_exited(self));
         // Nobody else sets it.
@@ -451,7 +453,7 @@ impl Drop for Process {
         drop(self.child.get_mut().kill());
         let pid = self.pid;
         // A thread reaps it: this one must not wait. Without a thread it is left to whoever inherits it.
-        drop(thread::Builder::new().spawn(move || waitid(WaitId::Pid(pid), WaitIdOptions::EXITED)));
+        drop(thread::Builder::new().spawn(move || waitid(WaitId::Pid(pid), WaitIdOptions::EXITED).is_ok()));
     }
 }
 

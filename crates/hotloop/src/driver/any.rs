@@ -7,11 +7,13 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(io_uring)]
+use super::Proactor;
 use super::readiness::ReadinessDriver;
 use super::sim::Sim;
 use super::{
-    Accepted, Address, Batch, Completion, Delegated, Driver, Epoll, Eventfd, Op, OpKey, Outgoing, Poll,
-    Proactor, Select, Selector, SocketAddress, Unsent, Woken,
+    Accepted, Address, Batch, Completion, Delegated, Driver, Op, OpKey, Outgoing, Poll, Select, Selector,
+    SocketAddress, SystemPoller, SystemWaker, Unsent, Woken,
 };
 
 /// One of the drivers of this platform, chosen when a loop is made.
@@ -22,6 +24,7 @@ pub enum AnyDriver {
     /// Readiness, of `SelectorEventLoop`.
     Selector(Selector),
     /// Completion, of `ProactorEventLoop`.
+    #[cfg(io_uring)]
     Proactor(Box<Proactor>),
     /// Readiness by poll, where that is asked for.
     Poll(Box<ReadinessDriver<Poll>>),
@@ -30,7 +33,7 @@ pub enum AnyDriver {
     /// Readiness that a selector object in Python finds.
     Delegated(Box<ReadinessDriver<Delegated>>),
     /// A network in memory and a clock that jumps, of `hotloop::testing`.
-    Sim(Box<Sim<Eventfd>>),
+    Sim(Box<Sim<SystemWaker>>),
 }
 
 /// Does the same with whichever driver it is.
@@ -38,6 +41,7 @@ macro_rules! on_any {
     ($any:expr, $driver:ident => $call:expr) => {
         match $any {
             AnyDriver::Selector($driver) => $call,
+            #[cfg(io_uring)]
             AnyDriver::Proactor($driver) => $call,
             AnyDriver::Poll($driver) => $call,
             AnyDriver::Select($driver) => $call,
@@ -54,7 +58,8 @@ impl AnyDriver {
     /// The kernel's: no descriptor left, or why it refuses io_uring.
     pub fn by_name(name: &str) -> io::Result<Option<Self>> {
         Ok(Some(match name {
-            "epoll" => Self::Selector(Selector::new(Epoll::new()?)),
+            SystemPoller::NAME => Self::selector()?,
+            #[cfg(io_uring)]
             "io_uring" => Self::Proactor(Box::new(Proactor::new()?)),
             "poll" => Self::Poll(Box::new(ReadinessDriver::new(Poll::new()?))),
             "select" => Self::Select(Box::new(ReadinessDriver::new(Select::new()?))),
@@ -76,21 +81,28 @@ impl AnyDriver {
     /// # Errors
     /// The kernel's: no descriptor left, most likely.
     pub fn selector() -> io::Result<Self> {
-        Ok(Self::Selector(Selector::new(Epoll::new()?)))
+        Ok(Self::Selector(Selector::new(SystemPoller::new()?)))
     }
 
     /// The driver of `ProactorEventLoop`.
     ///
     /// # Errors
-    /// Why the kernel refuses io_uring.
+    /// Why the kernel refuses io_uring; `Unsupported` on other systems than Linux.
     pub fn proactor() -> io::Result<Self> {
-        Ok(Self::Proactor(Box::new(Proactor::new()?)))
+        #[cfg(io_uring)]
+        return Ok(Self::Proactor(Box::new(Proactor::new()?)));
+        #[cfg(not(io_uring))]
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "the proactor loop needs Linux's io_uring: take the selector loop here",
+        ))
     }
 
     /// What the kernel calls the facility underneath.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Selector(_) => "epoll",
+            Self::Selector(_) => SystemPoller::NAME,
+            #[cfg(io_uring)]
             Self::Proactor(_) => "io_uring",
             Self::Poll(_) => "poll",
             Self::Select(_) => "select",

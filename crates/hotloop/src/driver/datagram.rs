@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use super::SocketAddress;
 pub use crate::sys::Batch;
+use crate::sys::HAS_ABSTRACT_NAMES;
 
 /// How long the address of any family can be, in bytes (`sockaddr_storage`).
 pub const MAX_ADDRESS: usize = size_of::<libc::sockaddr_storage>();
@@ -52,16 +53,15 @@ impl Address {
     /// zero byte elsewhere than an abstract one.
     #[must_use]
     pub fn unix(path: &[u8]) -> Option<Self> {
-        let is_abstract = *path.first()? == 0;
+        let is_abstract = *path.first()? == 0 && HAS_ABSTRACT_NAMES;
         // A path ends with a zero byte; an abstract one ends where it ends.
         let len = path.len() + usize::from(!is_abstract);
         if len > MAX_PATH || (!is_abstract && path.contains(&0)) {
             return None;
         }
         let mut address = Self::NOTHING;
-        address.put(0, &family(libc::AF_UNIX));
+        address.begin(libc::AF_UNIX, PATH + len);
         address.put(PATH, path);
-        address.len = (PATH + len) as u32;
         Some(address)
     }
 
@@ -69,16 +69,16 @@ impl Address {
     #[must_use]
     pub fn parts(&self) -> Parts<'_> {
         let bytes = self.as_bytes();
-        let Some(number) = bytes.first_chunk().map(|&number| u16::from_ne_bytes(number)) else {
+        let Some(family) = bytes.first_chunk().map(|&head| family(head)) else {
             return Parts::Nothing;
         };
-        match number.into() {
+        match family {
             libc::AF_INET => self.internet_v4().map_or(Parts::Other, Parts::Internet),
             libc::AF_INET6 => self.internet_v6().map_or(Parts::Other, Parts::Internet),
             libc::AF_UNIX => {
                 let name = bytes.get(PATH..).unwrap_or_default();
                 match name.iter().position(|&byte| byte == 0) {
-                    Some(end) if end > 0 => Parts::Unix(&name[..end]),
+                    Some(end) if end > 0 || !HAS_ABSTRACT_NAMES => Parts::Unix(&name[..end]),
                     _ => Parts::Unix(name),
                 }
             }
@@ -109,6 +109,12 @@ impl Address {
         Some(SocketAddrV6::new(Ipv6Addr::from(ip), port, flowinfo, scope_id).into())
     }
 
+    /// Writes what all addresses begin with.
+    fn begin(&mut self, family: i32, len: usize) {
+        self.put(0, &head(family, len));
+        self.len = len as u32;
+    }
+
     fn put(&mut self, offset: usize, bytes: &[u8]) {
         if let Some(room) = self.bytes.get_mut(offset..offset + bytes.len()) {
             room.copy_from_slice(bytes);
@@ -122,16 +128,14 @@ impl From<SocketAddr> for Address {
         this.put(2, &address.port().to_be_bytes());
         match address {
             SocketAddr::V4(address) => {
-                this.put(0, &family(libc::AF_INET));
+                this.begin(libc::AF_INET, size_of::<libc::sockaddr_in>());
                 this.put(4, &address.ip().octets());
-                this.len = size_of::<libc::sockaddr_in>() as u32;
             }
             SocketAddr::V6(address) => {
-                this.put(0, &family(libc::AF_INET6));
+                this.begin(libc::AF_INET6, size_of::<libc::sockaddr_in6>());
                 this.put(4, &address.flowinfo().to_be_bytes());
                 this.put(8, &address.ip().octets());
                 this.put(24, &address.scope_id().to_ne_bytes());
-                this.len = size_of::<libc::sockaddr_in6>() as u32;
             }
         }
         this
@@ -200,13 +204,16 @@ pub const MAX_SENT: usize = 64;
 
 /// The longest datagram that is sent together with others, in bytes: what is left of an Ethernet packet. A longer one
 /// would mostly have to be cut up for the network, which the kernel does not do to datagrams that it takes apart.
+#[cfg(any(linux, test))]
 const LONGEST_TOGETHER: usize = 1472;
 
 /// How many bytes are sent together at most: the longest IP packet, without any header that it may have.
+#[cfg(any(linux, test))]
 const TOGETHER: usize = 65_000;
 
 /// How many of the first datagrams may leave as one message that the kernel takes apart: those to one address that have
 /// one size, and a shorter one behind them. At least one, where there is any.
+#[cfg(any(linux, test))]
 pub(crate) fn run_length(datagrams: &[Outgoing<'_>]) -> usize {
     let Some((first, others)) = datagrams.split_first() else {
         return 0;
@@ -228,9 +235,24 @@ pub(crate) fn run_length(datagrams: &[Outgoing<'_>]) -> usize {
     1 + same + usize::from(shorter)
 }
 
-/// The first bytes of an address.
-fn family(number: i32) -> [u8; 2] {
-    (number as u16).to_ne_bytes()
+/// The first bytes of an address: its family; on the BSDs its length and its family.
+#[cfg(linux)]
+fn head(family: i32, _len: usize) -> [u8; 2] {
+    (family as u16).to_ne_bytes()
+}
+#[cfg(not(linux))]
+fn head(family: i32, len: usize) -> [u8; 2] {
+    [len as u8, family as u8]
+}
+
+/// The family that an address begins with.
+#[cfg(linux)]
+fn family(head: [u8; 2]) -> i32 {
+    u16::from_ne_bytes(head).into()
+}
+#[cfg(not(linux))]
+fn family(head: [u8; 2]) -> i32 {
+    head[1].into()
 }
 
 #[cfg(test)]

@@ -6,16 +6,15 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::eventfd::Eventfd;
 use super::readiness::Poller;
-use super::{Interest, Readiness, Woken};
+use super::{Interest, Readiness, SystemWaker, Woken};
 use crate::sys;
 
 /// A poller that only takes notes: the host asks for [changes](Self::take_changes), waits, and says what it has
 /// [found](Self::found). A wait of the driver then hands that out and never blocks.
 #[derive(Debug)]
 pub struct Delegated {
-    waker: Arc<Eventfd>,
+    waker: Arc<SystemWaker>,
     /// What the engine wants to hear of: the generation and the interest of each descriptor.
     asked: BTreeMap<RawFd, (u32, Interest)>,
     /// What the host was told of.
@@ -47,7 +46,7 @@ impl Delegated {
     /// The kernel's: no descriptor left, most likely.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
-            waker: Arc::new(Eventfd::new()?),
+            waker: Arc::new(SystemWaker::new()?),
             asked: BTreeMap::new(),
             told: BTreeMap::new(),
             changed: Vec::new(),
@@ -115,9 +114,9 @@ impl Delegated {
 }
 
 impl Poller for Delegated {
-    type Waker = Eventfd;
+    type Waker = SystemWaker;
 
-    fn waker(&self) -> Arc<Eventfd> {
+    fn waker(&self) -> Arc<SystemWaker> {
         Arc::clone(&self.waker)
     }
 

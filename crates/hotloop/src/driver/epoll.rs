@@ -33,6 +33,9 @@ pub struct Epoll {
 }
 
 impl Epoll {
+    /// What the kernel calls it.
+    pub const NAME: &str = "epoll";
+
     /// A new epoll instance and its waker.
     ///
     /// # Errors

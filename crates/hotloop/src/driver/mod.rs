@@ -21,7 +21,7 @@
 //! 8. What was [posted](Driver::post) is sent by the next wait, before anything is waited for, or comes back
 //!    [unsent](Driver::next_unsent) after it.
 //! 9. Of several loops that accept on one listening socket, in processes of their own or not, a connection wakes one,
-//!    and each has its turn; poll and select cannot tell them apart and wake all.
+//!    and each has its turn; kqueue, poll and select cannot tell them apart and wake all.
 
 mod any;
 mod datagram;
@@ -37,47 +37,55 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use any::AnyDriver;
+#[cfg(linux)]
 pub(crate) use datagram::run_length;
 pub use datagram::{Address, Batch, MAX_ADDRESS, MAX_BATCH, MAX_SENT, Outgoing, Parts};
 pub use op::{
     Accepted, Completion, Direction, Interest, Op, OpKey, Outcome, Readiness, SocketAddress, Unsent,
 };
 
+mod delegated;
+mod poll;
+mod select;
+
+pub use delegated::{Change, Delegated};
+pub use poll::Poll;
+pub use select::{OutOfRange, Select};
+
 // The one place where the operating system is chosen.
 #[cfg(epoll)]
 mod epoll;
 #[cfg(epoll)]
-pub use epoll::Epoll;
-#[cfg(epoll)]
-mod delegated;
-#[cfg(epoll)]
-pub use delegated::{Change, Delegated};
-#[cfg(epoll)]
 mod eventfd;
 #[cfg(epoll)]
-pub use eventfd::Eventfd;
-#[cfg(epoll)]
-mod poll;
-#[cfg(epoll)]
-pub use poll::Poll;
-#[cfg(epoll)]
-mod select;
-#[cfg(epoll)]
-pub use select::{OutOfRange, Select};
-#[cfg(epoll)]
-/// The best readiness driver of this platform.
-pub type Selector = readiness::ReadinessDriver<Epoll>;
+pub use {epoll::Epoll, epoll::Epoll as SystemPoller, eventfd::Eventfd, eventfd::Eventfd as SystemWaker};
+#[cfg(any(kqueue, test))]
+pub(crate) mod filters;
+#[cfg(kqueue)]
+mod kqueue;
+#[cfg(any(kqueue, test))]
+mod wake_pipe;
+#[cfg(any(kqueue, test))]
+pub use wake_pipe::WakePipe;
+#[cfg(kqueue)]
+pub use {kqueue::Kqueue, kqueue::Kqueue as SystemPoller, wake_pipe::WakePipe as SystemWaker};
+#[cfg(not(any(epoll, kqueue)))]
+compile_error!(
+    "hotloop has no driver for this operating system yet: it has epoll (Linux) and kqueue (macOS, BSD)"
+);
 #[cfg(io_uring)]
 mod io_uring;
 #[cfg(io_uring)]
 pub use crate::sys::{OpenedFile, kind_of, open_cached, read_cached};
 #[cfg(io_uring)]
 pub use io_uring::{FileDone, FileOp, FileRing, Refused, Settings};
-#[cfg(io_uring)]
+
+/// The best readiness driver of this platform.
+pub type Selector = readiness::ReadinessDriver<SystemPoller>;
+
 /// The best completion driver of this platform.
+#[cfg(io_uring)]
 pub type Proactor = io_uring::Uring;
-#[cfg(not(epoll))]
-compile_error!("hotloop has no driver for this operating system yet: it runs on Linux (epoll)");
 
 /// A kernel facility that runs operations; see the [module](self) for its laws.
 pub trait Driver {

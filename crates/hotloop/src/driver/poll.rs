@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use super::eventfd::Eventfd;
 use super::readiness::Poller;
-use super::{Interest, Readiness, Woken};
+use super::{Interest, Readiness, SystemWaker, Woken};
 use crate::sys;
 
 /// The poll facility.
@@ -18,7 +17,7 @@ use crate::sys;
 /// as epoll forgets it at once, and one that is in use anew is watched as what it is now.
 #[derive(Debug)]
 pub struct Poll {
-    waker: Arc<Eventfd>,
+    waker: Arc<SystemWaker>,
     /// What the kernel is asked for, in the order in which it was added.
     asked: Vec<PollFd<'static>>,
     /// The generation of each registration, in the order of `asked`.
@@ -31,7 +30,7 @@ impl Poll {
     /// # Errors
     /// The kernel's: no descriptor left, most likely.
     pub fn new() -> io::Result<Self> {
-        let waker = Arc::new(Eventfd::new()?);
+        let waker = Arc::new(SystemWaker::new()?);
         let mut poll = Self {
             waker,
             asked: Vec::new(),
@@ -55,9 +54,9 @@ impl Poll {
 }
 
 impl Poller for Poll {
-    type Waker = Eventfd;
+    type Waker = SystemWaker;
 
-    fn waker(&self) -> Arc<Eventfd> {
+    fn waker(&self) -> Arc<SystemWaker> {
         Arc::clone(&self.waker)
     }
 

@@ -132,6 +132,7 @@ impl<P: Poller> ReadinessDriver<P> {
     }
 
     /// The operation that waits on a descriptor in one direction.
+    #[cfg(io_uring)]
     pub(super) fn waiting(&mut self, fd: RawFd, direction: Direction) -> Option<OpKey> {
         *self.descriptor(fd)?.slot(direction)
     }

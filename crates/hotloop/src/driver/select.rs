@@ -8,15 +8,14 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::eventfd::Eventfd;
 use super::readiness::Poller;
-use super::{Interest, Readiness, Woken};
+use super::{Interest, Readiness, SystemWaker, Woken};
 use crate::sys::{self, FdSet};
 
 /// The select facility. As [`Poll`](super::Poll) it knows of descriptors only while it waits.
 #[derive(Debug)]
 pub struct Select {
-    waker: Arc<Eventfd>,
+    waker: Arc<SystemWaker>,
     /// What the kernel is asked for: the generation and the interest of each descriptor.
     asked: BTreeMap<RawFd, (u32, Interest)>,
 }
@@ -40,7 +39,7 @@ impl Select {
     /// # Errors
     /// The kernel's: no descriptor left, most likely. [`OutOfRange`] within, if there is none left for `select`.
     pub fn new() -> io::Result<Self> {
-        let waker = Arc::new(Eventfd::new()?);
+        let waker = Arc::new(SystemWaker::new()?);
         check_range(waker.as_fd().as_raw_fd())?;
         Ok(Self {
             waker,
@@ -50,9 +49,9 @@ impl Select {
 }
 
 impl Poller for Select {
-    type Waker = Eventfd;
+    type Waker = SystemWaker;
 
-    fn waker(&self) -> Arc<Eventfd> {
+    fn waker(&self) -> Arc<SystemWaker> {
         Arc::clone(&self.waker)
     }
 

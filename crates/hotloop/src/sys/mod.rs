@@ -8,34 +8,59 @@
 )]
 
 mod datagram;
+#[cfg(epoll)]
+mod epoll;
+mod exit;
 #[cfg(io_uring)]
 mod file;
+#[cfg(kqueue)]
+mod kqueue;
 mod names;
+mod open;
 mod select;
+mod send_file;
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 pub use datagram::Batch;
 pub(crate) use datagram::{receive_datagrams, receive_from, send_datagrams};
+#[cfg(epoll)]
+pub(crate) use epoll::epoll_wait;
+pub(crate) use exit::exit_of;
 #[cfg(io_uring)]
 pub(crate) use file::is_plain;
 #[cfg(io_uring)]
 pub use file::{OpenedFile, kind_of, open_cached, read_cached};
+#[cfg(kqueue)]
+pub(crate) use kqueue::{add_filter, drop_filter, kqueue, kqueue_wait};
 pub(crate) use names::name_info;
+#[cfg(any(kqueue, test))]
+pub(crate) use open::pipe;
+pub(crate) use open::{accept, socket};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags,
-    SocketType, ipproto,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketAddrUnix, SocketType,
 };
 pub(crate) use select::{FdSet, select};
+pub(crate) use send_file::send_file;
 
-use crate::driver::{Accepted, SocketAddress};
+#[cfg(any(kqueue, test))]
+use crate::driver::Direction;
+use crate::driver::SocketAddress;
+
+/// Has a send to a peer that is gone fail by an error rather than by a signal. Apple's sockets are told when they are
+/// made.
+#[cfg(not(apple))]
+const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(apple)]
+const NO_SIGNAL: SendFlags = SendFlags::empty();
+
+/// Whether a Unix socket's name may begin with a zero byte and be no path.
+pub(crate) const HAS_ABSTRACT_NAMES: bool = cfg!(linux);
 
 /// Nanoseconds of the system's monotonic clock.
 ///
@@ -103,13 +128,8 @@ pub(crate) fn receive(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<u
 pub(crate) fn send(fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
     let fd = borrow(fd)?;
     Ok(match buffers {
-        [buffer] => rustix::net::send(fd, buffer, SendFlags::NOSIGNAL)?,
-        _ => rustix::net::sendmsg(
-            fd,
-            buffers,
-            &mut SendAncillaryBuffer::default(),
-            SendFlags::NOSIGNAL,
-        )?,
+        [buffer] => rustix::net::send(fd, buffer, NO_SIGNAL)?,
+        _ => rustix::net::sendmsg(fd, buffers, &mut SendAncillaryBuffer::default(), NO_SIGNAL)?,
     })
 }
 
@@ -136,16 +156,6 @@ pub(crate) fn write(fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize>
     })
 }
 
-/// Accepts a connection, non-blocking and close-on-exec.
-///
-/// # Errors
-/// The socket's, `WouldBlock` among them.
-pub(crate) fn accept(fd: RawFd) -> io::Result<Accepted> {
-    let (fd, peer) = rustix::net::acceptfrom_with(borrow(fd)?, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
-    let peer = peer.as_ref().map_or(SocketAddress::Other, address);
-    Ok(Accepted { fd, peer })
-}
-
 /// Begins to connect a new stream socket, non-blocking and close-on-exec. Answers it, and whether it is connected
 /// already; else it is writable once that is decided.
 ///
@@ -155,18 +165,6 @@ pub(crate) fn connect(address: &SocketAddress) -> io::Result<(OwnedFd, bool)> {
     let socket = socket(address, SocketType::STREAM)?;
     let connected = connect_socket(&socket, address)?;
     Ok((socket, connected))
-}
-
-/// A new socket for an address, non-blocking and close-on-exec.
-///
-/// # Errors
-/// The kernel's; `Unsupported` for an address of a family that is not known.
-pub(crate) fn socket(address: &SocketAddress, kind: SocketType) -> io::Result<OwnedFd> {
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let protocol =
-        (kind == SocketType::STREAM && matches!(address, SocketAddress::Internet(_))).then_some(ipproto::TCP);
-    let family = name(address)?.address_family();
-    Ok(rustix::net::socket_with(family, kind, flags, protocol)?)
 }
 
 /// Begins to connect a socket. Answers whether it is connected already; else it is writable once that is decided.
@@ -222,6 +220,27 @@ pub(crate) fn is_pipe(fd: RawFd) -> bool {
     })
 }
 
+/// The only direction that an end of a pipe has; `None` if a descriptor may have both, as a FIFO that was opened for both
+/// and a kqueue, which says that it is one.
+///
+/// # Errors
+/// EBADF if it is none.
+#[cfg(any(kqueue, test))]
+pub(crate) fn only_way(fd: RawFd) -> io::Result<Option<Direction>> {
+    use rustix::fs::OFlags;
+
+    let fd = borrow(fd)?;
+    if FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode) != FileType::Fifo {
+        return Ok(None);
+    }
+    let mode = rustix::fs::fcntl_getfl(fd)? & OFlags::RWMODE;
+    Ok(match mode {
+        OFlags::RDONLY => Some(Direction::Read),
+        OFlags::WRONLY => Some(Direction::Write),
+        _ => None,
+    })
+}
+
 /// Whether there is nothing to read from a pipe.
 pub(crate) fn is_empty(fd: RawFd) -> bool {
     borrow(fd).is_ok_and(|fd| rustix::io::ioctl_fionread(fd) == Ok(0))
@@ -266,6 +285,7 @@ pub(crate) fn take_error(fd: RawFd) -> io::Result<Option<io::Error>> {
 }
 
 /// Which socket of the system a number means.
+#[cfg(io_uring)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity(u64, u64);
 
@@ -273,6 +293,7 @@ pub(crate) struct Identity(u64, u64);
 ///
 /// # Errors
 /// EBADF if it is nothing.
+#[cfg(io_uring)]
 pub(crate) fn socket_identity(fd: RawFd) -> io::Result<Option<Identity>> {
     let mut status = MaybeUninit::<libc::stat>::uninit();
     // SAFETY: there is room for the answer.
@@ -290,6 +311,7 @@ fn name(address: &SocketAddress) -> io::Result<SocketAddrAny> {
     Ok(match address {
         SocketAddress::Internet(address) => SocketAddrAny::from(*address),
         SocketAddress::Unix(name) => match name.split_first() {
+            #[cfg(linux)]
             Some((0, name)) => SocketAddrUnix::new_abstract_name(name)?.into(),
             _ => SocketAddrUnix::new(&**name)?.into(),
         },
@@ -308,25 +330,14 @@ fn address(name: &SocketAddrAny) -> SocketAddress {
     let length = name.addr_len() as usize;
     // SAFETY: the storage holds as many bytes as its length says, all written by the kernel.
     let bytes = unsafe { std::slice::from_raw_parts(name.as_ptr().cast::<u8>(), length) };
-    let text = bytes.get(size_of::<libc::sa_family_t>()..).unwrap_or_default();
+    let path = std::mem::offset_of!(libc::sockaddr_un, sun_path);
+    let text = bytes.get(path..).unwrap_or_default();
     // A path ends with a zero; an abstract name begins with one and is as long as it is.
     let text = match text.iter().position(|&byte| byte == 0) {
-        Some(end) if end > 0 => &text[..end],
+        Some(end) if end > 0 || !HAS_ABSTRACT_NAMES => &text[..end],
         _ => text,
     };
     SocketAddress::Unix(text.into())
-}
-
-/// Sends bytes of a file from an offset on, as many as the socket takes at once; 0 is the end of the file. The file's
-/// own position stays.
-///
-/// # Errors
-/// The socket's, `WouldBlock` among them; the file's, if it is none that can be sent so.
-pub(crate) fn send_file(fd: RawFd, file: RawFd, offset: i64, count: usize) -> io::Result<usize> {
-    let mut offset: libc::off64_t = offset;
-    // SAFETY: both numbers are plain numbers to the kernel, and the offset outlives the call.
-    let sent = unsafe { libc::sendfile64(fd, file, &raw mut offset, count) };
-    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
 /// Shuts the sending half of a connection down.
@@ -335,154 +346,4 @@ pub(crate) fn send_file(fd: RawFd, file: RawFd, offset: i64, count: usize) -> io
 /// The socket's.
 pub(crate) fn shutdown_write(fd: RawFd) -> io::Result<()> {
     Ok(rustix::net::shutdown(borrow(fd)?, rustix::net::Shutdown::Write)?)
-}
-
-/// Waits for events and appends them to `events`, up to its capacity. The timeout counts nanoseconds where the kernel
-/// does (Linux 5.11) and is rounded up to milliseconds elsewhere.
-///
-/// # Errors
-/// The kernel's; `Interrupted` if a signal came in.
-pub(crate) fn epoll_wait(
-    epoll: BorrowedFd<'_>,
-    events: &mut Vec<libc::epoll_event>,
-    timeout: Option<Duration>,
-) -> io::Result<()> {
-    /// Lowered for good once the kernel, or a filter in front of it, refused `epoll_pwait2`.
-    static NANOSECONDS: AtomicBool = AtomicBool::new(true);
-
-    if let Some(timeout) = timeout.filter(|timeout| !timeout.is_zero())
-        && NANOSECONDS.load(Ordering::Relaxed)
-    {
-        match epoll_wait_nanoseconds(epoll, events, timeout) {
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
-                NANOSECONDS.store(false, Ordering::Relaxed);
-            }
-            result => return result,
-        }
-    }
-    epoll_wait_milliseconds(epoll, events, timeout)
-}
-
-fn epoll_wait_nanoseconds(
-    epoll: BorrowedFd<'_>,
-    events: &mut Vec<libc::epoll_event>,
-    timeout: Duration,
-) -> io::Result<()> {
-    /// The kernel's `__kernel_timespec`: 64 bits each, also where the C library's `timespec` has 32.
-    #[repr(C)]
-    struct Timespec {
-        seconds: i64,
-        nanoseconds: i64,
-    }
-
-    let timeout = Timespec {
-        seconds: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-        nanoseconds: timeout.subsec_nanos().into(),
-    };
-    append_events(events, |pointer, limit| {
-        // SAFETY: `pointer` is valid for `limit` events, the time outlives the call, and no signal mask is passed.
-        let count = unsafe {
-            libc::syscall(
-                libc::SYS_epoll_pwait2,
-                epoll.as_raw_fd(),
-                pointer,
-                limit,
-                &raw const timeout,
-                std::ptr::null::<libc::sigset_t>(),
-                0usize,
-            )
-        };
-        // At most `limit`, which is a `c_int`.
-        count as libc::c_int
-    })
-}
-
-fn epoll_wait_milliseconds(
-    epoll: BorrowedFd<'_>,
-    events: &mut Vec<libc::epoll_event>,
-    timeout: Option<Duration>,
-) -> io::Result<()> {
-    let milliseconds = match timeout {
-        None => -1,
-        Some(timeout) => {
-            libc::c_int::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(libc::c_int::MAX)
-        }
-    };
-    append_events(events, |pointer, limit| {
-        // SAFETY: `pointer` is valid for `limit` events.
-        unsafe { libc::epoll_wait(epoll.as_raw_fd(), pointer, limit, milliseconds) }
-    })
-}
-
-/// Appends the events that `wait` writes to the pointer it is given, at most as many as it is told. It answers how many
-/// those are, or a negative number for an error.
-fn append_events(
-    events: &mut Vec<libc::epoll_event>,
-    wait: impl FnOnce(*mut libc::epoll_event, libc::c_int) -> libc::c_int,
-) -> io::Result<()> {
-    let room = events.spare_capacity_mut();
-    let limit = libc::c_int::try_from(room.len()).unwrap_or(libc::c_int::MAX);
-    let count = wait(room.as_mut_ptr().cast(), limit);
-    let Ok(count) = usize::try_from(count) else {
-        return Err(io::Error::last_os_error());
-    };
-    // SAFETY: the kernel wrote `count` events, at most `limit`, behind those that were there.
-    unsafe { events.set_len(events.len() + count) };
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::fd::AsFd;
-    use std::time::Instant;
-
-    use rustix::event::epoll;
-
-    use super::*;
-
-    #[test]
-    fn both_ways_to_wait_keep_the_whole_timeout() -> io::Result<()> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let mut events = Vec::with_capacity(4);
-        for timeout in [1, 999_999, 1_000_001, 2_500_000].map(Duration::from_nanos) {
-            let start = Instant::now();
-            epoll_wait_milliseconds(epoll.as_fd(), &mut events, Some(timeout))?;
-            assert!(start.elapsed() >= timeout);
-            let start = Instant::now();
-            epoll_wait(epoll.as_fd(), &mut events, Some(timeout))?;
-            assert!(start.elapsed() >= timeout);
-        }
-        assert!(events.is_empty());
-        Ok(())
-    }
-
-    #[test]
-    fn events_are_appended_up_to_the_capacity() -> io::Result<()> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let ready: Vec<_> = (0..3)
-            .map(|_| rustix::event::eventfd(1, rustix::event::EventfdFlags::CLOEXEC))
-            .collect::<Result<_, _>>()?;
-        for (label, fd) in (0..).zip(&ready) {
-            epoll::add(
-                &epoll,
-                fd,
-                epoll::EventData::new_u64(label),
-                epoll::EventFlags::IN,
-            )?;
-        }
-        let long = Some(Duration::from_secs(60));
-        for timeout in [None, Some(Duration::ZERO), long] {
-            let mut events = Vec::with_capacity(2);
-            let capacity = events.capacity();
-            epoll_wait(epoll.as_fd(), &mut events, timeout)?;
-            assert_eq!(events.len(), capacity.min(3));
-        }
-        let mut events = Vec::with_capacity(8);
-        epoll_wait(epoll.as_fd(), &mut events, long)?;
-        epoll_wait_milliseconds(epoll.as_fd(), &mut events, long)?;
-        let mut labels: Vec<u64> = events.iter().map(|event| event.u64).collect();
-        labels.sort_unstable();
-        assert_eq!(labels, [0, 0, 1, 1, 2, 2]);
-        Ok(())
-    }
 }

@@ -25,9 +25,9 @@ pub(crate) fn name_info(address: &Address, flags: libc::c_int) -> io::Result<(St
             bytes.as_ptr().cast(),
             bytes.len() as libc::socklen_t,
             host.as_mut_ptr().cast(),
-            HOST as libc::socklen_t,
+            HOST as _,
             service.as_mut_ptr().cast(),
-            SERVICE as libc::socklen_t,
+            SERVICE as _,
             flags,
         )
     };

@@ -7,6 +7,7 @@ use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 
 use hotloop::driver::{Address, Batch, Driver, MAX_BATCH, Op, OpKey, Outgoing};
+#[cfg(linux)]
 use nix::sys::socket::{setsockopt, sockopt};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -149,6 +150,7 @@ pub(crate) fn many_datagrams_arrive_as_they_were_sent<W: World>() -> io::Result<
     let near = UdpSocket::bind("127.0.0.1:0")?;
     let from = Address::from(near.local_addr()?);
     let (plain, together) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+    #[cfg(linux)]
     setsockopt(&together, sockopt::UdpGroSegment, &true)?;
     for far in [&plain, &together] {
         far.set_nonblocking(true)?;

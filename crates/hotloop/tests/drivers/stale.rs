@@ -76,6 +76,7 @@ pub(crate) fn a_cancel_after_the_close_ends_the_operation<W: World>() -> io::Res
     assert_quiet(&world, &mut driver)
 }
 
+#[cfg(epoll)]
 pub(crate) fn a_duplicate_of_a_closed_descriptor_is_not_reported_for_ever<W: World>() -> io::Result<()> {
     for op in [Op::WatchRead, Op::Receive, Op::WatchWrite] {
         let world = W::new()?;

@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use hotloop::clock::{Clock, Manual};
 use hotloop::driver::readiness::ReadinessDriver;
 use hotloop::driver::sim::{Network, Sim};
-use hotloop::driver::{
-    Address, Completion, Driver, OpKey, Outcome, Poll, Proactor, Select, Selector, Settings,
-};
-use rustix::event::{PollFd, PollFlags, Timespec};
+use hotloop::driver::{Address, Completion, Driver, OpKey, Outcome, Poll, Select, Selector, SystemPoller};
+#[cfg(io_uring)]
+use hotloop::driver::{Proactor, Settings};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 
 /// A driver's surroundings: connections whose far end the test holds.
 pub(crate) trait World: Sized {
@@ -38,7 +39,7 @@ pub(crate) trait World: Sized {
     /// Takes all that the near end sent, and so makes room again.
     fn drain(&self, fd: RawFd) -> io::Result<Vec<u8>>;
 
-    /// Whether the far end knows that nothing more will come.
+    /// Whether the far end, which has taken all, knows that nothing more will come.
     fn has_ended(&self, fd: RawFd) -> io::Result<bool>;
 
     /// A new datagram socket, connected to nobody, and the address of another one that the test holds.
@@ -68,7 +69,7 @@ impl Maker for Readiness {
     type Driver = Selector;
 
     fn make() -> io::Result<Selector> {
-        Ok(Selector::new(hotloop::driver::Epoll::new()?))
+        Ok(Selector::new(SystemPoller::new()?))
     }
 }
 
@@ -95,8 +96,10 @@ impl Maker for Selected {
 }
 
 /// Makes the best completion driver.
+#[cfg(io_uring)]
 pub(crate) struct Completing;
 
+#[cfg(io_uring)]
 impl Maker for Completing {
     type Driver = Proactor;
 
@@ -106,8 +109,10 @@ impl Maker for Completing {
 }
 
 /// Makes a completion driver that the kernel only tells that epoll has something to report, as before Linux 6.15.
+#[cfg(io_uring)]
 pub(crate) struct Polling;
 
+#[cfg(io_uring)]
 impl Maker for Polling {
     type Driver = Proactor;
 
@@ -120,8 +125,10 @@ impl Maker for Polling {
 }
 
 /// Makes a completion driver that receives by itself from the beginning of each stream.
+#[cfg(io_uring)]
 pub(crate) struct Eager;
 
+#[cfg(io_uring)]
 impl Maker for Eager {
     type Driver = Proactor;
 
@@ -186,9 +193,11 @@ impl<M: Maker> World for Kernel<M> {
 
     fn has_ended(&self, fd: RawFd) -> io::Result<bool> {
         let far = &self.connections.borrow()[&fd].1;
-        let mut polled = [PollFd::new(far, PollFlags::RDHUP)];
-        rustix::event::poll(&mut polled, Some(&Timespec::default()))?;
-        Ok(polled[0].revents().contains(PollFlags::RDHUP))
+        match rustix::net::recv(far, &mut [0; 1], RecvFlags::PEEK) {
+            Ok((_, count)) => Ok(count == 0),
+            Err(Errno::AGAIN) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn datagrams(&self) -> io::Result<(RawFd, Address)> {

@@ -59,6 +59,7 @@ fn what_is_no_socket_is_not_replaced() -> Outcome {
     })
 }
 
+#[cfg(linux)]
 #[test]
 fn an_abstract_name_is_no_path() -> Outcome {
     on_each(|event_loop| async move {

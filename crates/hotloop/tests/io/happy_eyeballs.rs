@@ -55,8 +55,7 @@ struct Refusing {
 
 impl Refusing {
     fn new() -> std::io::Result<Self> {
-        let flags = SockFlag::SOCK_CLOEXEC;
-        let socket = socket::socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
+        let socket = socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None)?;
         socket::bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0))?;
         let port = socket::getsockname::<SockaddrIn>(socket.as_raw_fd())?.port();
         Ok(Self {

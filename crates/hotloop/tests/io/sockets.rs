@@ -110,12 +110,9 @@ fn sockets_connect_and_are_accepted() -> Outcome {
         let accepting = event_loop.clone();
         let accepted = event_loop.create_task(async move { accepting.sock_accept(&listener).await })?;
         turn(&event_loop).await?;
-        let client = rustix::net::socket_with(
-            rustix::net::AddressFamily::INET,
-            rustix::net::SocketType::STREAM,
-            rustix::net::SocketFlags::NONBLOCK | rustix::net::SocketFlags::CLOEXEC,
-            None,
-        )?;
+        let (inet, stream) = (rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM);
+        let client = rustix::net::socket(inet, stream, None)?;
+        rustix::io::ioctl_fionbio(&client, true)?;
         event_loop.sock_connect(&client, &address.into()).await?;
         let (server, peer) = accepted.await??;
         assert_eq!(

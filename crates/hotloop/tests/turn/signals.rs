@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use hotloop::driver::{Epoll, Selector};
+use hotloop::driver::{Selector, SystemPoller};
 use hotloop::{Event, EventLoop};
 use nix::sys::signal::{Signal, raise};
 
@@ -13,7 +13,7 @@ use crate::program::Labels;
 type Loop = EventLoop<Labels, Selector>;
 
 fn new_loop() -> io::Result<Loop> {
-    Ok(EventLoop::new(Selector::new(Epoll::new()?)))
+    Ok(EventLoop::new(Selector::new(SystemPoller::new()?)))
 }
 
 /// One turn that waits as long as it must, and the callbacks of it.

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use hotloop::clock::Clock;
-use hotloop::driver::{Direction, Epoll, Selector};
+use hotloop::driver::{Direction, Selector, SystemPoller};
 use hotloop::{Event, EventLoop, MAXIMUM_WAIT};
 
 use crate::program::{Labels, Program, RESOLUTION, Seen, callbacks, timers};
@@ -200,7 +200,7 @@ fn something_in_the_inbox_makes_a_wait_a_poll() -> io::Result<()> {
 
 #[test]
 fn a_push_wakes_a_loop_that_sleeps() -> io::Result<()> {
-    let mut event_loop = EventLoop::<Labels, Selector>::new(Selector::new(Epoll::new()?));
+    let mut event_loop = EventLoop::<Labels, Selector>::new(Selector::new(SystemPoller::new()?));
     for round in 0..100 {
         let inbox = event_loop.inbox();
         let timeout = event_loop.prepare_wait(|| 0.0, false, &mut Vec::new());

@@ -22,8 +22,8 @@ pub(crate) use outside::Threads;
 use self::network::Incoming;
 use super::readiness::{Poller, ReadinessDriver};
 use super::{
-    Accepted, Address, Batch, Completion, Driver, Eventfd, Interest, Op, OpKey, Outgoing, Readiness, Unsent,
-    Waker, Woken,
+    Accepted, Address, Batch, Completion, Driver, Interest, Op, OpKey, Outgoing, Readiness, SystemWaker,
+    Unsent, Waker, Woken,
 };
 use crate::clock::{Clock, Manual};
 
@@ -47,14 +47,14 @@ impl Sim {
     }
 }
 
-impl Sim<Eventfd> {
+impl Sim<SystemWaker> {
     /// A driver over `network` whose waits move `clock`, and that other threads may wake. While one of them holds an
     /// [`Outside`] it waits for real.
     ///
     /// # Errors
     /// The system's: no descriptor left.
     pub(crate) fn with_threads(network: Network, clock: Manual) -> io::Result<(Self, Threads)> {
-        let waker = Arc::new(Eventfd::new()?);
+        let waker = Arc::new(SystemWaker::new()?);
         let threads = Threads::new(Arc::clone(&waker));
         let sim = Self::over(network, clock, waker, Some(threads.clone()));
         Ok((sim, threads))
@@ -480,7 +480,7 @@ impl Alarm for Flag {
     }
 }
 
-impl Alarm for Eventfd {
+impl Alarm for SystemWaker {
     fn take(&self) -> bool {
         self.drain()
     }

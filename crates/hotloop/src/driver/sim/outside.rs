@@ -3,18 +3,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::driver::{Eventfd, Waker};
+use crate::driver::{SystemWaker, Waker};
 
 /// Counts what other threads do on behalf of a simulation.
 #[derive(Clone, Debug)]
 pub(crate) struct Threads {
     busy: Arc<AtomicUsize>,
     /// Ends a wait for the last of them.
-    waker: Arc<Eventfd>,
+    waker: Arc<SystemWaker>,
 }
 
 impl Threads {
-    pub(super) fn new(waker: Arc<Eventfd>) -> Self {
+    pub(super) fn new(waker: Arc<SystemWaker>) -> Self {
         Self {
             busy: Arc::default(),
             waker,
