@@ -19,15 +19,17 @@ from hotloop.fs import _backend
 Loop = asyncio.AbstractEventLoop
 
 FILES = 1_000
+# How often each is read: what only the first time costs is then a small part.
+ROUNDS = 20
 CONTENT = "a line of text\n" * 64
 
 
-def fs_small_files(loop: Loop) -> int:
+def fs_small_files(loop: Loop, rounds: int = ROUNDS) -> int:
     """1,000 files of 960 bytes with `hotloop.fs`."""
-    return read_all(loop, fs.open)
+    return read_all(loop, fs.open, rounds)
 
 
-def fs_small_files_threads(loop: Loop) -> int:
+def fs_small_files_threads(loop: Loop, rounds: int = ROUNDS) -> int:
     """The same on the default executor."""
     with_ring = _backend.new_ring
 
@@ -36,19 +38,18 @@ def fs_small_files_threads(loop: Loop) -> int:
 
     _backend.new_ring = refused
     try:
-        return read_all(loop, fs.open)
+        return read_all(loop, fs.open, rounds)
     finally:
         _backend.new_ring = with_ring
 
 
-def aiofiles_small_files(loop: Loop) -> int:
+def aiofiles_small_files(loop: Loop, rounds: int = ROUNDS) -> int:
     """The same with `aiofiles`."""
-    return read_all(loop, importlib.import_module("aiofiles").open)
+    return read_all(loop, importlib.import_module("aiofiles").open, rounds)
 
 
-def read_all(loop: Loop, opens: Callable[[str], Any]) -> int:
-    """Read every file in a task of its own, all of them at a time, twenty times."""
-    rounds = 20  # what only the first costs is then a small part
+def read_all(loop: Loop, opens: Callable[[str], Any], rounds: int) -> int:
+    """Read every file in a task of its own, all of them at a time, so many times."""
 
     async def one(path: str) -> str:
         async with opens(path) as file:

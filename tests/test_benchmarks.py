@@ -74,8 +74,8 @@ def test_scheduling_rows_run_on_a_loop(loop: str) -> None:
         assert pipes.pipe_ping_pong(made) == 20_000
         assert pipes.spawn(made) == 100
         assert datagrams.udp_many(made) == 32_000
-        assert files.fs_small_files(made) == 5_000
-        assert files.fs_small_files_threads(made) == 5_000
+        assert files.fs_small_files(made, 2) == 2_000
+        assert files.fs_small_files_threads(made, 2) == 2_000
         made.run_until_complete(made.shutdown_default_executor())
     finally:
         made.close()
