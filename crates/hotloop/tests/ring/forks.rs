@@ -1,6 +1,7 @@
 //! A child of a process that has a ring.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hotloop::driver::{Driver, Op, OpKey, Proactor};
@@ -87,17 +88,36 @@ fn a_child_can_drop_what_it_inherited_and_make_its_own() -> io::Result<()> {
 }
 
 #[test]
+fn a_fork_meets_no_ring_half_made() -> io::Result<()> {
+    let make = || Proactor::new().and_then(|mut driver| poll(&mut driver));
+    make()?;
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                drop(make());
+            }
+        });
+        let forked = (0..50).try_for_each(|_| in_child(|| Ok(rings()? == 0)));
+        ended.store(true, Ordering::Relaxed);
+        forked
+    })
+}
+
+/// How many rings the process has.
+fn rings() -> io::Result<usize> {
+    let names = std::fs::read_dir("/proc/self/fd")?
+        .flatten()
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    Ok(names
+        .filter(|name| name.to_string_lossy().contains("io_uring"))
+        .count())
+}
+
+#[test]
 fn a_ring_ends_with_its_driver_although_a_child_lives() -> io::Result<()> {
     let mut driver = Proactor::new()?;
     assert_eq!(poll(&mut driver)?, []);
-    let rings = || -> io::Result<usize> {
-        let names = std::fs::read_dir("/proc/self/fd")?
-            .flatten()
-            .filter_map(|entry| std::fs::read_link(entry.path()).ok());
-        Ok(names
-            .filter(|name| name.to_string_lossy().contains("io_uring"))
-            .count())
-    };
     assert!(rings()? > 0);
     // Those of other tests in other threads are closed as well.
     in_child(|| Ok(rings()? == 0))
