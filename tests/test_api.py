@@ -5,7 +5,6 @@ python tests/test_api.py    # writes the page
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import re
 from functools import cache
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from test_methods import PROOFS
+from test_methods import source_of as python_source
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "api.md"
@@ -165,7 +165,7 @@ class Row:
     """A line of a section."""
 
     def __init__(self, line: str) -> None:
-        self.name, python, rust, *proof = [cell.strip() for cell in line.split(" | " if " | | " not in line else " |")]
+        self.name, python, rust, *proof = (cell.strip() for cell in line.split("|"))
         self.python = python or PROOFS[self.name.removeprefix("loop.")]
         #: Why there is none in Rust.
         self.reason = rust.removeprefix("- ") if rust.startswith("- ") else None
@@ -244,8 +244,7 @@ def test_every_name_has_a_row():
 @pytest.mark.parametrize("row", all_rows(), ids=lambda row: row.name)
 def test_the_python_test_is_there(row):
     file, function = row.python.split(":")
-    tree = ast.parse((ROOT / "tests" / f"test_{file}.py").read_text())
-    assert function in {getattr(node, "name", None) for node in tree.body}
+    assert function in {getattr(node, "name", None) for node in python_source(file).body}
 
 
 @pytest.mark.parametrize("row", [row for row in all_rows() if row.rust], ids=lambda row: row.name)
@@ -254,16 +253,13 @@ def test_the_rust_test_is_there_and_uses_the_name(row):
     for name in row.rust:
         source_of(name)
     if row.proof == "example":
-        text = source_of(row.rust[0]).read_text()
-        examples = "\n".join(re.findall(r"^ *///.*", text, re.MULTILINE))
+        text = "\n".join(re.findall(r"^ *///.*", source_of(row.rust[0]).read_text(), re.MULTILINE))
     else:
         file, function = row.proof.split(":")
         text = (CRATE / "tests" / f"{file}.rs").read_text()
-        test = re.search(rf"#\[test\]\nfn {function}\(.*?^}}$", text, re.MULTILINE | re.DOTALL)
-        assert test is not None, f"no test {row.proof}"
-        # Its helpers, beside it, make servers and loops for it.
-        examples = text
-    assert any(re.search(rf"\b{name}\b", examples) for name in names), f"{row.proof} does not use {names}"
+        assert f"#[test]\nfn {function}(" in text, f"no test {row.proof}"
+    # Of a test the whole file: its helpers, beside it, make servers and loops for it.
+    assert any(re.search(rf"\b{name}\b", text) for name in names), f"{row.proof} does not use {names}"
 
 
 def test_the_page_is_as_generated():

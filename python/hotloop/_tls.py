@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from . import _hotloop
 
-if TYPE_CHECKING:
-    pass
-
 #: How much is received at once from a transport that is not ours, in bytes.
 _ROOM = 64 * 1024
 

@@ -15,6 +15,11 @@ pub(crate) static BASE_EVENTS: Module = Module::new("asyncio.base_events");
 /// `asyncio.protocols`.
 pub(crate) static PROTOCOLS: Module = Module::new("asyncio.protocols");
 
+/// `asyncio.constants`.
+pub(crate) static CONSTANTS: Module = Module::new("asyncio.constants");
+/// `asyncio.sslproto`.
+pub(crate) static SSLPROTO: Module = Module::new("asyncio.sslproto");
+
 /// A module that is imported once: the import machinery costs more than a future does, or a connection's class check.
 pub(crate) struct Module {
     name: &'static str,

@@ -24,6 +24,7 @@ mod subprocesses;
 mod tls;
 
 use std::cell::{Cell, RefCell};
+use std::fs::File;
 use std::future::Future;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -73,6 +74,15 @@ fn fresh_path() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     std::env::temp_dir().join(format!("hotloop-{}-{number}", std::process::id()))
+}
+
+/// A file without a name, at its beginning.
+fn file_of(bytes: &[u8]) -> std::io::Result<File> {
+    let path = fresh_path();
+    std::fs::write(&path, bytes)?;
+    let file = File::open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
 }
 
 /// Keeps what it is told.

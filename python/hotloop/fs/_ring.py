@@ -6,9 +6,9 @@ import asyncio
 import os
 from typing import Any
 
-from .._hotloop import FileRing, open_cached, read_cached
+from .._hotloop import FileRing
 from ._calls import Landed
-from ._threads import LET_GO, MOST_AT_ONCE, Opened, ThreadBackend
+from ._threads import LET_GO, Opened, ThreadBackend
 
 
 class RingBackend(ThreadBackend):
@@ -35,18 +35,8 @@ class RingBackend(ThreadBackend):
         self._at_once -= 1
         return True
 
-    def open_now(self, path: str | bytes, flags: int) -> Opened | None:
-        # The turn in which one waits is that of the ring, which has none of its own otherwise.
-        if self._at_once <= 0:
-            return None
-        self._at_once -= 1
-        return open_cached(path, flags)
-
-    def read_now(self, fd: int, expected: int) -> bytes | None:
-        if self._at_once <= 0:
-            return None
-        self._at_once -= 1
-        return read_cached(fd, expected) if 0 < expected <= MOST_AT_ONCE else None
+    def _let_go(self) -> None:
+        """Leave the count to `_now`: the turn in which one waits is that of the ring, which has none of its own."""
 
     def open(self, landed: Landed | None, path: str | bytes, flags: int) -> asyncio.Future[Opened]:
         encoded = os.fsencode(path)

@@ -29,16 +29,20 @@ class ThreadBackend(Calls):
         #: How many operations may be over at once before one waits for the next turn.
         self._at_once = LET_GO
 
+    def _let_go(self) -> None:
+        """Begin to count anew: the operation that is asked for waits for the next turn."""
+        self._at_once = LET_GO
+
     def open_now(self, path: str | bytes, flags: int) -> Opened | None:
         if self._at_once <= 0:
-            self._at_once = LET_GO
+            self._let_go()
             return None
         self._at_once -= 1
         return open_cached(path, flags)
 
     def read_now(self, fd: int, expected: int) -> bytes | None:
         if self._at_once <= 0:
-            self._at_once = LET_GO
+            self._let_go()
             return None
         self._at_once -= 1
         return read_cached(fd, expected) if 0 < expected <= MOST_AT_ONCE else None

@@ -61,13 +61,7 @@ pub(super) fn properties(builder: ClassBuilder<Tls>) -> ClassBuilder<Tls> {
                 let held = this.transport.borrow().as_ref().map(Lower::object).cloned();
                 Ok(object_or_none(this.py(), held))
             },
-            |this: It<'_, '_>, value: &Bound<'_, PyAny>| {
-                let old = this
-                    .transport
-                    .replace((!value.is_none()).then(|| Lower::new(value)));
-                drop(old);
-                Ok(())
-            },
+            set_transport,
         )
         .property(
             c"_app_protocol",
@@ -154,6 +148,13 @@ pub(super) fn properties(builder: ClassBuilder<Tls>) -> ClassBuilder<Tls> {
             |this: It<'_, '_>| number(this, this.backlog_size.get() + this.gathered.borrow().len()),
             |_: It<'_, '_>, _: &Bound<'_, PyAny>| Ok(()),
         )
+}
+
+pub(super) fn set_transport(this: It<'_, '_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    let new = (!value.is_none()).then(|| Lower::new(value));
+    let old = this.transport.replace(new);
+    drop(old);
+    Ok(())
 }
 
 pub(super) fn set_protocol(this: It<'_, '_>, value: &Bound<'_, PyAny>) -> PyResult<()> {

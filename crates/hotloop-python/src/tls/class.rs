@@ -2,20 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::sync::OnceLock;
 
+use hotloop::transport::DEFAULT_HIGH;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyType};
 
-use super::attributes::{number, properties, set_mark, set_protocol};
+use super::attributes::{number, properties, set_mark, set_protocol, set_transport};
 use super::state::State;
 use super::{CLASS, It, Lower, Tls, absorb, advance};
 use crate::answers::{argument, none};
-use crate::ffi::{Bytes, Call, ClassBuilder, Object, ReadBuffer};
-
-/// The marks of flow control, in bytes, of a transport that nobody has set any for (asyncio's).
-const HIGH_WATER: usize = 64 * 1024;
-const LOW_WATER: usize = HIGH_WATER / 4;
+use crate::ffi::{Bytes, Call, ClassBuilder, ReadBuffer};
+use crate::modules::{CONSTANTS, SSLPROTO};
 
 /// Makes the class and adds it to the module.
 ///
@@ -210,9 +207,7 @@ fn pause_writing<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 }
 
 fn connection_made<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let lower = Lower::new(&*argument(&call, 0, "connection_made")?);
-    let old = this.transport.replace(Some(lower));
-    drop(old);
+    set_transport(this, &*argument(&call, 0, "connection_made")?)?;
     this.start_handshake()?;
     none(this.py())
 }
@@ -242,7 +237,7 @@ fn set_write_limits<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bou
     if let Some(Lower::Socket(lower)) = lower {
         // What waits below counts too, so the transport there must tell of it in time.
         let [high, low] = this.outgoing_marks.each_ref().map(Cell::get);
-        let [high, low] = [high.min(HIGH_WATER), low.min(LOW_WATER)];
+        let [high, low] = [high.min(DEFAULT_HIGH), low.min(DEFAULT_HIGH / 4)];
         lower
             .object()
             .bind(py)
@@ -258,7 +253,7 @@ fn set_limits<'py>(
     default: &Bound<'py, PyString>,
 ) -> PyResult<()> {
     let py = default.py();
-    let kib = asyncio_constants(py)?.bind(py).getattr(default)?;
+    let kib = CONSTANTS.get(py, default)?;
     if call.len() == 0 {
         let high = kib.extract::<usize>()?.saturating_mul(1024);
         marks[0].set(high);
@@ -271,23 +266,11 @@ fn set_limits<'py>(
             .map_or_else(|| absent.clone(), |given| given.to_owned())
     };
     // Which has the words where they contradict each other.
-    let defaults = py
-        .import("asyncio.sslproto")?
-        .getattr("add_flowcontrol_defaults")?;
+    let defaults = SSLPROTO.get(py, pyo3::intern!(py, "add_flowcontrol_defaults"))?;
     let (high, low): (Bound<'_, PyAny>, Bound<'_, PyAny>) =
         defaults.call1((given(0), given(1), kib))?.extract()?;
     set_mark(&marks[0], &high)?;
     set_mark(&marks[1], &low)
-}
-
-/// The module `asyncio.constants`.
-fn asyncio_constants(py: Python<'_>) -> PyResult<&'static Object> {
-    static FOUND: OnceLock<Object> = OnceLock::new();
-    if let Some(module) = FOUND.get() {
-        return Ok(module);
-    }
-    let module = py.import("asyncio.constants")?;
-    Ok(FOUND.get_or_init(|| module.into_any().into()))
 }
 
 fn wake_waiter<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {

@@ -27,6 +27,7 @@ use self::session::Session;
 use self::state::State;
 use crate::event_loop::Loop;
 use crate::ffi::{Bytes, Class, Instance, Layout, Object, This, Visit};
+use crate::modules::SSLPROTO;
 use crate::transports::{Protocol, SocketTransport};
 
 pub(crate) use self::receive::{absorb, advance};
@@ -203,7 +204,7 @@ impl<'py> It<'_, 'py> {
     /// Has asyncio's own code do it, by the name of a method without arguments.
     fn by_asyncio(self, name: &str) -> PyResult<()> {
         let py = self.py();
-        let class = py.import("asyncio.sslproto")?.getattr("SSLProtocol")?;
+        let class = SSLPROTO.get(py, pyo3::intern!(py, "SSLProtocol"))?;
         class.call_method1(name, (self.object(),)).map(drop)
     }
 

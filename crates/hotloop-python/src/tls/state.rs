@@ -22,7 +22,7 @@ pub(super) enum State {
     Shutdown,
 }
 
-/// In the order of [`MEMBERS`].
+/// In the order of [`MEMBERS`], which is theirs.
 const STATES: [State; 5] = [
     State::Unwrapped,
     State::Handshake,
@@ -31,15 +31,13 @@ const STATES: [State; 5] = [
     State::Shutdown,
 ];
 
-const MEMBERS: [&str; 5] = ["UNWRAPPED", "DO_HANDSHAKE", "WRAPPED", "FLUSHING", "SHUTDOWN"];
-
 impl State {
     /// The state that a member of `SSLProtocolState` stands for.
     ///
     /// # Errors
     /// `ValueError` for anything else.
     pub(super) fn from_member(member: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let members = members(member.py())?;
+        let members = MEMBERS.get(member.py())?;
         let found = members.iter().zip(STATES).find(|(known, _)| known.is(member));
         found
             .map(|(_, state)| state)
@@ -51,7 +49,7 @@ impl State {
     /// # Errors
     /// What importing asyncio's module raises.
     pub(super) fn member(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-        Ok(members(py)?[self as usize].clone().into_bound(py))
+        Ok(MEMBERS.get(py)?[self as usize].clone().into_bound(py))
     }
 }
 
@@ -102,7 +100,7 @@ impl AppState {
     pub(super) fn is(self, connection: It<'_, '_>) -> PyResult<bool> {
         let py = connection.py();
         let has = connection.object().getattr(pyo3::intern!(py, "_app_state"))?;
-        Ok(app_states(py)?[self as usize].is(&has))
+        Ok(APP_MEMBERS.get(py)?[self as usize].is(&has))
     }
 
     /// Gives it to a connection.
@@ -111,32 +109,51 @@ impl AppState {
     /// As of [`is`](Self::is).
     pub(super) fn set(self, connection: It<'_, '_>) -> PyResult<()> {
         let py = connection.py();
-        let member = app_states(py)?[self as usize].bind(py);
+        let member = APP_MEMBERS.get(py)?[self as usize].bind(py);
         connection
             .object()
             .setattr(pyo3::intern!(py, "_app_state"), member)
     }
 }
 
-fn app_states(py: Python<'_>) -> PyResult<&'static [Object; 4]> {
-    static FOUND: OnceLock<[Object; 4]> = OnceLock::new();
-    if let Some(states) = FOUND.get() {
-        return Ok(states);
-    }
-    let states = py.import("asyncio.sslproto")?.getattr("AppProtocolState")?;
-    let names = ["STATE_INIT", "STATE_CON_MADE", "STATE_EOF", "STATE_CON_LOST"];
-    let [a, b, c, d] = names.map(|name| states.getattr(name).map(Object::from));
-    let found = [a?, b?, c?, d?];
-    Ok(FOUND.get_or_init(|| found))
+/// Members of one of asyncio's enumerations, in an order of ours.
+struct Members {
+    class: &'static str,
+    names: &'static [&'static str],
+    /// One for each name, once they were looked up.
+    found: OnceLock<Vec<Object>>,
 }
 
-fn members(py: Python<'_>) -> PyResult<&'static [Object; 5]> {
-    static FOUND: OnceLock<[Object; 5]> = OnceLock::new();
-    if let Some(members) = FOUND.get() {
-        return Ok(members);
+/// In the order of [`State`].
+static MEMBERS: Members = Members::new(
+    "SSLProtocolState",
+    &["UNWRAPPED", "DO_HANDSHAKE", "WRAPPED", "FLUSHING", "SHUTDOWN"],
+);
+
+/// In the order of [`AppState`].
+static APP_MEMBERS: Members = Members::new(
+    "AppProtocolState",
+    &["STATE_INIT", "STATE_CON_MADE", "STATE_EOF", "STATE_CON_LOST"],
+);
+
+impl Members {
+    const fn new(class: &'static str, names: &'static [&'static str]) -> Self {
+        let found = OnceLock::new();
+        Self { class, names, found }
     }
-    let states = py.import("asyncio.sslproto")?.getattr("SSLProtocolState")?;
-    let [a, b, c, d, e] = MEMBERS.map(|name| states.getattr(name).map(Object::from));
-    let members = [a?, b?, c?, d?, e?];
-    Ok(FOUND.get_or_init(|| members))
+
+    /// # Errors
+    /// What importing asyncio's module raises.
+    fn get(&self, py: Python<'_>) -> PyResult<&[Object]> {
+        if let Some(members) = self.found.get() {
+            return Ok(members);
+        }
+        let class = py.import("asyncio.sslproto")?.getattr(self.class)?;
+        let members = self
+            .names
+            .iter()
+            .map(|name| class.getattr(name).map(Object::from));
+        let members = members.collect::<PyResult<_>>()?;
+        Ok(self.found.get_or_init(|| members))
+    }
 }

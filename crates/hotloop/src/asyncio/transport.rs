@@ -307,7 +307,6 @@ impl Transport {
         on_any!(self, transport => transport.fail(error));
     }
 
-    /// The TLS of the connection, if it has one.
     /// What it is where nothing is encrypted.
     pub(crate) fn stream(&self) -> Option<&Stream> {
         match &self.0 {
@@ -326,6 +325,7 @@ impl Transport {
         }
     }
 
+    /// The TLS of the connection, if it has one.
     #[cfg(feature = "tls")]
     pub(crate) fn tls(&self) -> Option<&Tls> {
         match &self.0 {

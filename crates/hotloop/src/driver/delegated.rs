@@ -173,22 +173,6 @@ mod tests {
     use super::*;
     use crate::driver::{Completion, Driver, Op, OpKey, Outcome, readiness::ReadinessDriver};
 
-    const READ: Interest = Interest {
-        read: true,
-        write: false,
-        exclusive: false,
-    };
-    const BOTH: Interest = Interest {
-        read: true,
-        write: true,
-        exclusive: false,
-    };
-    const NONE: Interest = Interest {
-        read: false,
-        write: false,
-        exclusive: false,
-    };
-
     fn change(before: Interest, after: Interest) -> Change {
         Change { fd: 7, before, after }
     }
@@ -197,12 +181,18 @@ mod tests {
     fn the_host_hears_what_changed_and_says_what_is_ready() -> io::Result<()> {
         let mut driver = ReadinessDriver::new(Delegated::new()?);
         driver.submit(OpKey(1), 7, Op::WatchRead)?;
-        assert_eq!(driver.poller_mut().take_changes(), [change(NONE, READ)]);
+        assert_eq!(
+            driver.poller_mut().take_changes(),
+            [change(Interest::NONE, Interest::READ)]
+        );
         driver.submit(OpKey(2), 7, Op::WatchWrite)?;
-        assert_eq!(driver.poller_mut().take_changes(), [change(READ, BOTH)]);
+        assert_eq!(
+            driver.poller_mut().take_changes(),
+            [change(Interest::READ, Interest::BOTH)]
+        );
         assert_eq!(driver.poller_mut().take_changes(), []);
-        assert!(driver.poller_mut().found(7, READ));
-        assert!(!driver.poller_mut().found(8, READ));
+        assert!(driver.poller_mut().found(7, Interest::READ));
+        assert!(!driver.poller_mut().found(8, Interest::READ));
         driver.wait(None)?;
         let told = driver.next_completion();
         let expected = Completion {
@@ -225,7 +215,13 @@ mod tests {
         driver.cancel(OpKey(2), 7, Op::WatchRead);
         driver.submit(OpKey(3), 7, Op::WatchRead)?;
         let changes = driver.poller_mut().take_changes();
-        assert_eq!(changes, [change(READ, NONE), change(NONE, READ)]);
+        assert_eq!(
+            changes,
+            [
+                change(Interest::READ, Interest::NONE),
+                change(Interest::NONE, Interest::READ)
+            ]
+        );
         Ok(())
     }
 }

@@ -140,22 +140,6 @@ impl Watched {
 mod tests {
     use super::*;
 
-    const READ: Interest = Interest {
-        read: true,
-        write: false,
-        exclusive: false,
-    };
-    const WRITE: Interest = Interest {
-        read: false,
-        write: true,
-        exclusive: false,
-    };
-    const BOTH: Interest = Interest {
-        read: true,
-        write: true,
-        exclusive: false,
-    };
-
     fn watched(interest: Interest, only_way: Option<Direction>) -> Watched {
         Watched {
             generation: 7,
@@ -191,24 +175,27 @@ mod tests {
     #[test]
     fn what_goes_both_ways_is_asked_for_as_it_is_of_interest() {
         let level = Some(Trigger::Level);
-        assert_eq!(asked(READ, None), [level, None]);
-        assert_eq!(asked(WRITE, None), [None, level]);
-        assert_eq!(asked(BOTH, None), [level, level]);
-        assert_eq!(asked(Interest::default(), None), [None, None]);
+        assert_eq!(asked(Interest::READ, None), [level, None]);
+        assert_eq!(asked(Interest::WRITE, None), [None, level]);
+        assert_eq!(asked(Interest::BOTH, None), [level, level]);
+        assert_eq!(asked(Interest::NONE, None), [None, None]);
     }
 
     #[test]
     fn the_end_of_a_pipe_is_asked_for_in_its_direction_only() {
         let (level, edge) = (Some(Trigger::Level), Some(Trigger::Edge));
-        for (way, own, other) in [(Direction::Read, READ, WRITE), (Direction::Write, WRITE, READ)] {
+        for (way, own, other) in [
+            (Direction::Read, Interest::READ, Interest::WRITE),
+            (Direction::Write, Interest::WRITE, Interest::READ),
+        ] {
             let of_way = |trigger| match way {
                 Direction::Read => [trigger, None],
                 Direction::Write => [None, trigger],
             };
             assert_eq!(asked(own, Some(way)), of_way(level));
-            assert_eq!(asked(BOTH, Some(way)), of_way(level));
+            assert_eq!(asked(Interest::BOTH, Some(way)), of_way(level));
             assert_eq!(asked(other, Some(way)), of_way(edge));
-            assert_eq!(asked(Interest::default(), Some(way)), [None, None]);
+            assert_eq!(asked(Interest::NONE, Some(way)), [None, None]);
         }
     }
 
@@ -216,7 +203,7 @@ mod tests {
     fn a_descriptor_is_told_once_with_both_directions() {
         let mut filters = Filters::default();
         for fd in [3, 4, 5] {
-            filters.insert(fd, watched(BOTH, None));
+            filters.insert(fd, watched(Interest::BOTH, None));
         }
         let told = vec![
             told(5, true, false),
@@ -234,7 +221,7 @@ mod tests {
     #[test]
     fn a_peer_that_sends_no_more_does_not_make_a_connection_writable() {
         let mut filters = Filters::default();
-        filters.insert(3, watched(BOTH, None));
+        filters.insert(3, watched(Interest::BOTH, None));
         assert_eq!(
             found(&mut filters, vec![told(3, false, true)]),
             [(3, true, false)]
@@ -250,7 +237,7 @@ mod tests {
     fn a_hang_up_of_a_pipe_is_told_in_both_directions_until_it_is_asked_for_again() {
         for (way, is_write) in [(Direction::Read, false), (Direction::Write, true)] {
             let mut filters = Filters::default();
-            filters.insert(3, watched(BOTH, Some(way)));
+            filters.insert(3, watched(Interest::BOTH, Some(way)));
             assert_eq!(
                 found(&mut filters, vec![told(3, is_write, false)]),
                 [(3, !is_write, is_write)]
@@ -266,7 +253,7 @@ mod tests {
     #[test]
     fn a_hang_up_that_the_kernel_refuses_to_watch_is_told_until_the_descriptor_goes() {
         let mut filters = Filters::default();
-        filters.insert(3, watched(READ, Some(Direction::Write)));
+        filters.insert(3, watched(Interest::READ, Some(Direction::Write)));
         filters.hang_up(3);
         assert!(filters.has_hung_up());
         assert_eq!(found(&mut filters, vec![]), [(3, true, true)]);

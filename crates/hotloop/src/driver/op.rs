@@ -128,6 +128,22 @@ pub struct Interest {
     pub exclusive: bool,
 }
 
+#[cfg(test)]
+impl Interest {
+    pub(crate) const READ: Self = Self::of(true, false);
+    pub(crate) const WRITE: Self = Self::of(false, true);
+    pub(crate) const BOTH: Self = Self::of(true, true);
+    pub(crate) const NONE: Self = Self::of(false, false);
+
+    const fn of(read: bool, write: bool) -> Self {
+        Self {
+            read,
+            write,
+            exclusive: false,
+        }
+    }
+}
+
 impl Interest {
     /// Whether neither direction is of interest.
     pub fn is_empty(self) -> bool {

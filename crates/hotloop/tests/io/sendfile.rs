@@ -1,26 +1,12 @@
 //! Files over connections.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
 use hotloop::asyncio::{Error, Transport};
 
-use crate::{Outcome, fresh_path, noting, on_each, pattern, until};
-
-/// A file of a pattern, without a name.
-fn file_of(bytes: &[u8]) -> std::io::Result<File> {
-    let path = fresh_path();
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)?;
-    std::fs::remove_file(&path)?;
-    file.write_all(bytes)?;
-    Ok(file)
-}
+use crate::{Outcome, file_of, noting, on_each, pattern, until};
 
 /// Whether it failed so.
 fn failed<T>(result: &Result<T, Error>, kind: ErrorKind) -> bool {

@@ -9,7 +9,7 @@ use std::thread;
 
 use hotloop::asyncio::Error;
 
-use crate::{Outcome, fresh_path, noting, on_each, pattern, turn};
+use crate::{Outcome, file_of, noting, on_each, pattern, turn};
 
 fn pair() -> std::io::Result<(UnixStream, UnixStream)> {
     let (near, far) = UnixStream::pair()?;
@@ -61,10 +61,7 @@ fn all_is_sent_that_does_not_fit_at_once() -> Outcome {
 fn a_file_is_sent_from_where_one_says_and_its_position_is_behind_that() -> Outcome {
     const SIZE: usize = 2 << 20;
     on_each(|event_loop| async move {
-        let path = fresh_path();
-        std::fs::write(&path, pattern(SIZE))?;
-        let mut file = File::open(&path)?;
-        std::fs::remove_file(&path)?;
+        let mut file = file_of(&pattern(SIZE))?;
         let (near, mut far) = UnixStream::pair()?;
         near.set_nonblocking(true)?;
         let reader = thread::spawn(move || {

@@ -11,10 +11,10 @@ use hotloop::asyncio::rustls::pki_types::{PrivateKeyDer, ServerName};
 use hotloop::asyncio::rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
 };
-use hotloop::asyncio::{Error, Protocol, Transport};
+use hotloop::asyncio::{BaseEventLoop, Error, Protocol, Server, Transport};
 
 use crate::buffered::Small;
-use crate::{Echo, Outcome, noting, on_each, pattern, turn, until};
+use crate::{Echo, Outcome, file_of, noting, on_each, pattern, turn, until};
 
 /// The configurations of a server named localhost and of clients that trust it.
 fn configs() -> Result<(Arc<ServerConfig>, Arc<ClientConfig>), Box<dyn std::error::Error>> {
@@ -32,6 +32,22 @@ fn configs() -> Result<(Arc<ServerConfig>, Arc<ClientConfig>), Box<dyn std::erro
     Ok((Arc::new(server), Arc::new(client)))
 }
 
+/// A server that gives back what comes in, and a connection to it with its protocol.
+async fn connected<P: Protocol + 'static>(
+    event_loop: &BaseEventLoop,
+    factory: impl FnOnce() -> Rc<P>,
+    of_server: Arc<ServerConfig>,
+    of_client: Arc<ClientConfig>,
+) -> Result<(Server, Transport, Rc<P>), Error> {
+    let server = event_loop
+        .create_tls_server(|| Rc::new(Echo), "localhost", 0, of_server)
+        .await?;
+    let port = server.addresses()[0].port();
+    let connecting = event_loop.create_tls_connection(factory, "localhost", port, of_client);
+    let (transport, protocol) = connecting.await?;
+    Ok((server, transport, protocol))
+}
+
 #[test]
 fn a_client_and_a_server_exchange_more_than_fits() -> Outcome {
     const SIZE: usize = 4 << 20;
@@ -39,12 +55,7 @@ fn a_client_and_a_server_exchange_more_than_fits() -> Outcome {
     on_each(|event_loop| {
         let (of_server, of_client) = (of_server.clone(), of_client.clone());
         async move {
-            let server = event_loop
-                .create_tls_server(|| Rc::new(Echo), "localhost", 0, of_server)
-                .await?;
-            let port = server.addresses()[0].port();
-            let connecting = event_loop.create_tls_connection(noting, "localhost", port, of_client);
-            let (transport, client) = connecting.await?;
+            let (server, transport, client) = connected(&event_loop, noting, of_server, of_client).await?;
             assert!(client.made.get() && transport.is_reading());
             let agreed = transport.with_tls(|tls| (tls.is_handshaking(), tls.peer_certificates().is_some()));
             assert_eq!(agreed, Some((false, true)));
@@ -69,13 +80,8 @@ fn plain_text_goes_to_a_buffer_piece_by_piece_and_with_its_size() -> Outcome {
     on_each(|event_loop| {
         let (of_server, of_client) = (of_server.clone(), of_client.clone());
         async move {
-            let server = event_loop
-                .create_tls_server(|| Rc::new(Echo), "localhost", 0, of_server)
-                .await?;
-            let port = server.addresses()[0].port();
             let small = || Small::new(4);
-            let connecting = event_loop.create_tls_connection(small, "localhost", port, of_client);
-            let (transport, client) = connecting.await?;
+            let (server, transport, client) = connected(&event_loop, small, of_server, of_client).await?;
             transport.write(b"0123456789")?;
             until(&event_loop, || *client.received.borrow() == b"0123456789").await?;
             assert_eq!(*client.hints.borrow(), [Some(10), Some(6), Some(2)]);
@@ -298,16 +304,8 @@ fn a_file_is_sent_encrypted() -> Outcome {
     on_each(|event_loop| {
         let (of_server, of_client) = (of_server.clone(), of_client.clone());
         async move {
-            let server = event_loop
-                .create_tls_server(|| Rc::new(Echo), "localhost", 0, of_server)
-                .await?;
-            let port = server.addresses()[0].port();
-            let connecting = event_loop.create_tls_connection(noting, "localhost", port, of_client);
-            let (transport, client) = connecting.await?;
-            let path = crate::fresh_path();
-            std::fs::write(&path, pattern(SIZE))?;
-            let file = std::fs::File::open(&path)?;
-            std::fs::remove_file(&path)?;
+            let (server, transport, client) = connected(&event_loop, noting, of_server, of_client).await?;
+            let file = file_of(&pattern(SIZE))?;
             assert_eq!(
                 event_loop.sendfile(&transport, &file, 5, None).await?,
                 SIZE as u64 - 5
