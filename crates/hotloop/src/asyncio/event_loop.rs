@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use super::error::Error;
 use super::executor::Executor;
-use super::handle::{Handle, ThreadsafeHandle, Timer, TimerHandle};
+use super::handle::{Due, Handle, ThreadsafeHandle, Timer, TimerHandle};
 use super::host::{Callback, CallbackKey, Engine, Named};
 use super::reports::ExceptionHandler;
-use super::task::{Task, TaskCell};
+use super::task::{Polled, Task};
 use crate::clock::{Clock, Monotonic};
 use crate::driver::sim::Threads;
 use crate::driver::{AnyDriver, Batch, Driver};
@@ -47,7 +47,7 @@ pub(crate) struct LoopState {
     /// The closures that are scheduled or watch.
     pub(crate) callbacks: RefCell<Named<Local>>,
     /// The tasks that are not done.
-    pub(crate) tasks: RefCell<Named<Rc<TaskCell>>>,
+    pub(crate) tasks: RefCell<Named<Rc<dyn Polled>>>,
     /// The way in for other threads; says that the loop is closed.
     pub(crate) threadsafe: ThreadsafeHandle,
     /// Raised by `stop`, taken down when a run ends.
@@ -252,10 +252,15 @@ impl BaseEventLoop {
     /// # Ok::<(), hotloop::asyncio::Error>(())
     /// ```
     pub fn call_at(&self, when: f64, callback: impl FnOnce() + 'static) -> Result<TimerHandle, Error> {
+        self.set_timer(when, Some(Due::Call(Box::new(callback))))
+    }
+
+    /// Schedules a timer that may be told later what it does.
+    pub(crate) fn set_timer(&self, when: f64, callback: Option<Due>) -> Result<TimerHandle, Error> {
         self.check_closed()?;
         let timer = TimerHandle(Rc::new(Timer {
             when,
-            callback: RefCell::new(Some(Box::new(callback))),
+            callback: RefCell::new(callback),
             cancelled: Cell::new(false),
             scheduled: Cell::new(true),
             event_loop: Rc::downgrade(&self.0),

@@ -4,10 +4,11 @@ use std::cell::RefCell;
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use super::error::Error;
 use super::event_loop::{BaseEventLoop, WeakLoop};
+use super::wakers::Wakers;
 
 /// A result that is set once. Clones are the same future; each that awaits it gets a clone of the result.
 ///
@@ -30,7 +31,7 @@ struct State<T> {
     /// What became of it. Set once.
     outcome: RefCell<Option<Result<T, Gone>>>,
     /// Who awaits it.
-    wakers: RefCell<Vec<Waker>>,
+    wakers: RefCell<Wakers>,
     /// Scheduled when it is done.
     callbacks: RefCell<Vec<Box<dyn FnOnce()>>>,
     event_loop: WeakLoop,
@@ -186,8 +187,7 @@ impl<T> Future<T> {
         for callback in callbacks {
             self.schedule(callback);
         }
-        let wakers = self.0.wakers.take();
-        wakers.into_iter().for_each(Waker::wake);
+        self.0.wakers.take().wake();
         Ok(())
     }
 
@@ -231,10 +231,7 @@ impl<T: Clone> std::future::Future for Future<T> {
         if self.is_done() {
             return Poll::Ready(self.result());
         }
-        let mut wakers = self.0.wakers.borrow_mut();
-        if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {
-            wakers.push(context.waker().clone());
-        }
+        self.0.wakers.borrow_mut().add(context.waker());
         Poll::Pending
     }
 }

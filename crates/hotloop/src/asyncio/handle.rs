@@ -5,6 +5,7 @@ use std::fmt;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
 
 use super::error::Error;
 use super::event_loop::LoopState;
@@ -91,11 +92,18 @@ pub(crate) struct Timer {
     /// Seconds of the loop's clock.
     pub(crate) when: f64,
     /// Taken when it runs or is cancelled.
-    pub(crate) callback: RefCell<Option<Box<dyn FnOnce()>>>,
+    pub(crate) callback: RefCell<Option<Due>>,
     pub(crate) cancelled: Cell<bool>,
     /// Whether it is in the heap. Set when it is scheduled, taken down when it comes out.
     pub(crate) scheduled: Cell<bool>,
     pub(crate) event_loop: Weak<LoopState>,
+}
+
+/// What a timer does.
+pub(crate) enum Due {
+    Call(Box<dyn FnOnce()>),
+    /// Wakes whoever sleeps.
+    Wake(Waker),
 }
 
 impl TimerHandle {

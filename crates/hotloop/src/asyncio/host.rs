@@ -7,7 +7,6 @@ use slab::Slab;
 use super::datagram::DatagramTransport;
 use super::handle::TimerHandle;
 use super::stream::Stream;
-use super::task::TaskWaker;
 use crate::driver::AnyDriver;
 use crate::{EventLoop, Host};
 
@@ -55,7 +54,7 @@ pub(crate) enum Callback {
     /// A closure of another thread.
     Sent(Arc<Sent>),
     /// A task to poll.
-    Task(Arc<TaskWaker>),
+    Task(CallbackKey),
 }
 
 /// A closure that came from another thread. Whoever takes it runs it.

@@ -73,6 +73,7 @@ mod task;
 #[cfg(feature = "tls")]
 mod tls;
 mod transport;
+mod wakers;
 mod watching;
 
 pub use abstract_event_loop::AbstractEventLoop;

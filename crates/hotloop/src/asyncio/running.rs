@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use super::error::Error;
 use super::event_loop::{BaseEventLoop, Local};
-use super::handle::{Stopper, ThreadsafeHandle};
+use super::handle::{Due, Stopper, ThreadsafeHandle};
 use super::host::{Callback, Engine, Hosted};
 use crate::Event;
 
@@ -191,8 +191,10 @@ impl BaseEventLoop {
                 Some(Event::Timer(timer)) => {
                     timer.0.scheduled.set(false);
                     let callback = timer.0.callback.borrow_mut().take();
-                    if let Some(callback) = callback {
-                        self.guard("timer callback", callback);
+                    match callback {
+                        Some(Due::Call(callback)) => self.guard("timer callback", callback),
+                        Some(Due::Wake(waker)) => self.guard("timer callback", || waker.wake()),
+                        None => {}
                     }
                 }
                 Some(Event::Stream(_, Hosted::Stream(stream), news)) => stream.on_event(news),
@@ -227,8 +229,8 @@ impl BaseEventLoop {
                     self.guard("callback", callback);
                 }
             }
-            Callback::Task(waker) => {
-                let task = self.0.tasks.borrow().get(waker.key).cloned();
+            Callback::Task(key) => {
+                let task = self.0.tasks.borrow().get(key).cloned();
                 if let Some(task) = task {
                     task.step(self);
                 }

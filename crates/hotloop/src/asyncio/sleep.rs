@@ -1,13 +1,12 @@
 //! Waiting for time to pass.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::error::Error;
-use super::future::Future as Outcome;
-use super::handle::TimerHandle;
+use super::handle::{Due, TimerHandle};
 use super::running::get_running_loop;
 
 /// Waits for some time on the running loop.
@@ -23,7 +22,9 @@ use super::running::get_running_loop;
 /// # Ok::<(), hotloop::asyncio::Error>(())
 /// ```
 pub async fn sleep(duration: Duration) -> Result<(), Error> {
-    Timed::begin(duration)?.future.clone().await
+    let timed = Timed::begin(duration)?;
+    std::future::poll_fn(|context| timed.poll(context)).await;
+    Ok(())
 }
 
 /// Gives a future so much time, and drops it then.
@@ -41,35 +42,41 @@ pub async fn sleep(duration: Duration) -> Result<(), Error> {
 /// ```
 pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Output, Error> {
     let timed = Timed::begin(duration)?;
-    let mut over = timed.future.clone();
     let mut future = pin!(future);
     std::future::poll_fn(move |context: &mut Context<'_>| {
         if let Poll::Ready(result) = future.as_mut().poll(context) {
             return Poll::Ready(Ok(result));
         }
-        Pin::new(&mut over).poll(context).map(|_| Err(Error::TimedOut))
+        timed.poll(context).map(|()| Err(Error::TimedOut))
     })
     .await
 }
 
-/// A future that a timer resolves. Dropping this cancels the timer.
-struct Timed {
-    future: Outcome<()>,
-    timer: TimerHandle,
-}
+/// A timer that wakes. Dropping this cancels it.
+struct Timed(TimerHandle);
 
 impl Timed {
     fn begin(duration: Duration) -> Result<Self, Error> {
         let event_loop = get_running_loop()?;
-        let future = event_loop.create_future();
-        let setter = future.clone();
-        let timer = event_loop.call_later(duration, move || drop(setter.set_result(())))?;
-        Ok(Self { future, timer })
+        let when = event_loop.time() + duration.as_secs_f64();
+        event_loop.set_timer(when, None).map(Self)
+    }
+
+    /// Ready when the time is over; until then whoever polled last is woken by that.
+    fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
+        let timer = &self.0.0;
+        if !timer.scheduled.get() {
+            return Poll::Ready(());
+        }
+        let due = Some(Due::Wake(context.waker().clone()));
+        let old = timer.callback.replace(due);
+        drop(old);
+        Poll::Pending
     }
 }
 
 impl Drop for Timed {
     fn drop(&mut self) {
-        self.timer.cancel();
+        self.0.cancel();
     }
 }

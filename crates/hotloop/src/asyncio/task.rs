@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -16,6 +16,7 @@ use super::handle::ThreadsafeHandle;
 use super::host::{Callback, CallbackKey};
 use super::reports::Report;
 use super::running::on_own_thread;
+use super::wakers::Wakers;
 
 /// A future that runs on the loop by itself. Dropping this does not end it.
 ///
@@ -30,42 +31,48 @@ use super::running::on_own_thread;
 /// assert!(matches!(event_loop.run_until_complete(task)?, Err(Error::Cancelled)));
 /// # Ok::<(), hotloop::asyncio::Error>(())
 /// ```
-pub struct Task<T>(Rc<TaskState<T>>);
+pub struct Task<T>(Rc<dyn Awaited<T>>);
+
+/// A task as whoever awaits it has it, without the type of its future.
+trait Awaited<T> {
+    fn state(&self) -> &TaskState<T>;
+}
+
+/// A task as the loop has it, without the types of its future and of its result.
+pub(crate) trait Polled {
+    /// Polls it once.
+    fn step(&self, event_loop: &BaseEventLoop);
+
+    /// Drops the future of a loop that is closed.
+    fn discard(&self);
+}
+
+/// A task. The loop has it until it is done, and so has whoever awaits it.
+struct TaskCell<T, F> {
+    state: TaskState<T>,
+    /// Taken while it is polled, and gone when it is done.
+    future: RefCell<Option<Pin<Box<F>>>>,
+}
 
 struct TaskState<T> {
     /// Set when it is done, taken by whoever awaits it.
     outcome: RefCell<Option<Result<T, Error>>>,
-    shared: Rc<Ended>,
-    /// Gone with its end or that of the loop, which owns it: its own `end` owns this.
-    cell: RefCell<Weak<TaskCell>>,
+    done: Cell<bool>,
+    cancelled: Cell<bool>,
+    cancel_requested: Cell<bool>,
+    /// Who awaits it.
+    wakers: RefCell<Wakers>,
+    /// Scheduled when it is done.
+    callbacks: RefCell<Vec<Box<dyn FnOnce()>>>,
+    own: Arc<TaskWaker>,
+    /// `own`, as futures are polled with it.
+    waker: Waker,
     event_loop: WeakLoop,
 }
 
-/// The end of a task, without its result.
-#[derive(Default)]
-struct Ended {
-    done: Cell<bool>,
-    cancelled: Cell<bool>,
-    wakers: RefCell<Vec<Waker>>,
-    callbacks: RefCell<Vec<Box<dyn FnOnce()>>>,
-}
-
-/// A task as the loop has it: what to poll, without the type of its result.
-pub(crate) struct TaskCell {
-    /// Taken while it is polled, and gone when it is done.
-    future: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>,
-    waker: Arc<TaskWaker>,
-    /// Called once, with why it ended if it did not end by itself.
-    end: Box<End>,
-    cancel_requested: Cell<bool>,
-}
-
-/// Ends a task: by an error, or as it has ended itself.
-type End = dyn Fn(&BaseEventLoop, Option<Error>);
-
 /// Wakes a task: from the loop's own thread by its queue, from others by its inbox.
-pub(crate) struct TaskWaker {
-    pub(crate) key: CallbackKey,
+struct TaskWaker {
+    key: CallbackKey,
     /// Raised when a poll is scheduled, taken down when it begins.
     scheduled: AtomicBool,
     threadsafe: ThreadsafeHandle,
@@ -80,9 +87,9 @@ impl Wake for TaskWaker {
         if self.scheduled.swap(true, Ordering::AcqRel) {
             return;
         }
-        let callback = || Callback::Task(Arc::clone(self));
-        if !on_own_thread(&self.threadsafe, |engine| engine.call_soon(callback())) {
-            self.threadsafe.inbox.push(callback());
+        let callback = Callback::Task(self.key);
+        if !on_own_thread(&self.threadsafe, |engine| engine.call_soon(callback.clone())) {
+            self.threadsafe.inbox.push(callback);
         }
     }
 }
@@ -93,51 +100,35 @@ impl<T: 'static> Task<T> {
         F: Future<Output = T> + 'static,
     {
         event_loop.check_closed()?;
-        let state = Rc::new(TaskState {
-            outcome: RefCell::new(None),
-            shared: Rc::default(),
-            cell: RefCell::default(),
-            event_loop: Rc::downgrade(&event_loop.0),
-        });
-        let result = Rc::clone(&state);
-        let future: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async move {
-            let outcome = future.await;
-            *result.outcome.borrow_mut() = Some(Ok(outcome));
-        });
-        let ended = Rc::clone(&state);
-        let end = Box::new(move |event_loop: &BaseEventLoop, error: Option<Error>| {
-            if let Some(error) = error {
-                ended.shared.cancelled.set(matches!(error, Error::Cancelled));
-                let old = ended.outcome.replace(Some(Err(error)));
-                drop(old);
-            }
-            drop(ended.cell.take());
-            ended.shared.end(event_loop);
-        });
-        let mut tasks = event_loop.0.tasks.borrow_mut();
-        let key = tasks.insert_with(|key| {
-            Rc::new(TaskCell {
-                future: RefCell::new(Some(future)),
-                waker: Arc::new(TaskWaker {
-                    key,
-                    scheduled: AtomicBool::new(false),
-                    threadsafe: event_loop.threadsafe(),
-                }),
-                end,
+        let mut made = None;
+        let key = event_loop.0.tasks.borrow_mut().insert_with(|key| {
+            let own = Arc::new(TaskWaker {
+                key,
+                scheduled: AtomicBool::new(true),
+                threadsafe: event_loop.threadsafe(),
+            });
+            let state = TaskState {
+                outcome: RefCell::new(None),
+                done: Cell::new(false),
+                cancelled: Cell::new(false),
                 cancel_requested: Cell::new(false),
-            })
+                wakers: RefCell::default(),
+                callbacks: RefCell::default(),
+                waker: Waker::from(Arc::clone(&own)),
+                own,
+                event_loop: Rc::downgrade(&event_loop.0),
+            };
+            let future = RefCell::new(Some(Box::pin(future)));
+            let cell = Rc::new(TaskCell { state, future });
+            made = Some(Self(cell.clone()));
+            cell
         });
-        let cell = tasks.get(key).cloned();
-        drop(tasks);
-        if let Some(cell) = &cell {
-            cell.schedule(event_loop);
-        }
-        *state.cell.borrow_mut() = cell.as_ref().map_or_else(Weak::new, Rc::downgrade);
-        Ok(Self(state))
+        event_loop.with_engine(|engine| engine.call_soon(Callback::Task(key)))?;
+        made.ok_or(Error::InvalidState)
     }
 
     pub(crate) fn take_result(&self) -> Option<Result<T, Error>> {
-        self.0.outcome.borrow_mut().take()
+        self.0.state().outcome.borrow_mut().take()
     }
 }
 
@@ -162,11 +153,9 @@ impl<T> Task<T> {
         if self.is_done() {
             return false;
         }
-        let cell = self.0.cell.borrow().upgrade();
-        if let Some(cell) = cell {
-            cell.cancel_requested.set(true);
-            cell.waker.wake_by_ref();
-        }
+        let state = self.0.state();
+        state.cancel_requested.set(true);
+        state.waker.wake_by_ref();
         true
     }
 
@@ -183,7 +172,7 @@ impl<T> Task<T> {
     /// ```
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.0.shared.done.get()
+        self.0.state().done.get()
     }
 
     /// Whether it ended by [`cancel`](Self::cancel).
@@ -198,7 +187,7 @@ impl<T> Task<T> {
     /// ```
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.0.shared.cancelled.get()
+        self.0.state().cancelled.get()
     }
 
     /// Schedules a callback for when it is done, on the next turn if it is already.
@@ -217,9 +206,10 @@ impl<T> Task<T> {
     }
 
     pub(crate) fn on_done(&self, callback: impl FnOnce() + 'static) {
+        let state = self.0.state();
         if !self.is_done() {
-            self.0.shared.callbacks.borrow_mut().push(Box::new(callback));
-        } else if let Some(event_loop) = self.0.event_loop.upgrade().map(BaseEventLoop) {
+            state.callbacks.borrow_mut().push(Box::new(callback));
+        } else if let Some(event_loop) = state.event_loop.upgrade().map(BaseEventLoop) {
             drop(event_loop.call_soon(callback));
         }
     }
@@ -229,15 +219,13 @@ impl<T> Future for Task<T> {
     type Output = Result<T, Error>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.is_done() {
-            let outcome = self.0.outcome.borrow_mut().take();
+        let state = self.0.state();
+        if state.done.get() {
+            let outcome = state.outcome.borrow_mut().take();
             // Awaited once more: the result has been given.
             return Poll::Ready(outcome.unwrap_or(Err(Error::InvalidState)));
         }
-        let mut wakers = self.0.shared.wakers.borrow_mut();
-        if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {
-            wakers.push(context.waker().clone());
-        }
+        state.wakers.borrow_mut().add(context.waker());
         Poll::Pending
     }
 }
@@ -266,65 +254,61 @@ impl<T> fmt::Debug for Task<T> {
     }
 }
 
-impl Ended {
-    fn end(&self, event_loop: &BaseEventLoop) {
+impl<T> TaskState<T> {
+    /// It is done, by itself or not.
+    fn end(&self, event_loop: &BaseEventLoop, outcome: Result<T, Error>) {
+        let own = event_loop.0.tasks.borrow_mut().remove(self.own.key);
+        self.cancelled.set(matches!(outcome, Err(Error::Cancelled)));
+        let old = self.outcome.replace(Some(outcome));
         self.done.set(true);
         for callback in self.callbacks.take() {
             drop(event_loop.call_soon(callback));
         }
-        self.wakers.take().into_iter().for_each(Waker::wake);
+        self.wakers.take().wake();
+        drop((old, own));
     }
 }
 
-impl TaskCell {
-    /// Polls it once.
-    pub(crate) fn step(self: &Rc<Self>, event_loop: &BaseEventLoop) {
-        self.waker.scheduled.store(false, Ordering::Release);
+impl<T, F> Awaited<T> for TaskCell<T, F> {
+    fn state(&self) -> &TaskState<T> {
+        &self.state
+    }
+}
+
+impl<T, F: Future<Output = T>> Polled for TaskCell<T, F> {
+    fn step(&self, event_loop: &BaseEventLoop) {
+        let state = &self.state;
+        state.own.scheduled.store(false, Ordering::Release);
         let Some(mut future) = self.future.borrow_mut().take() else {
             return;
         };
-        if self.cancel_requested.get() {
+        if state.cancel_requested.get() {
             let dropped = catch_unwind(AssertUnwindSafe(|| drop(future)));
-            self.done(
+            state.end(
                 event_loop,
-                Some(dropped.map_or_else(panicked, |()| Error::Cancelled)),
+                Err(dropped.map_or_else(panicked, |()| Error::Cancelled)),
             );
             return;
         }
-        let waker = Waker::from(Arc::clone(&self.waker));
-        let mut context = Context::from_waker(&waker);
+        let mut context = Context::from_waker(&state.waker);
         let polled = event_loop.timed("task", || {
             catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)))
         });
-        match polled {
-            Ok(Poll::Pending) => *self.future.borrow_mut() = Some(future),
-            Ok(Poll::Ready(())) => {
-                event_loop.guard("the end of a task", || drop(future));
-                self.done(event_loop, None);
+        let outcome = match polled {
+            Ok(Poll::Pending) => {
+                *self.future.borrow_mut() = Some(future);
+                return;
             }
-            Err(payload) => {
-                event_loop.guard("the end of a task", || drop(future));
-                self.done(event_loop, Some(panicked(payload)));
-            }
-        }
+            Ok(Poll::Ready(result)) => Ok(result),
+            Err(payload) => Err(panicked(payload)),
+        };
+        event_loop.guard("the end of a task", || drop(future));
+        state.end(event_loop, outcome);
     }
 
-    /// Drops the future of a loop that is closed.
-    pub(crate) fn discard(&self) {
+    fn discard(&self) {
         let future = self.future.borrow_mut().take();
         drop(future);
-    }
-
-    fn schedule(&self, event_loop: &BaseEventLoop) {
-        self.waker.scheduled.store(true, Ordering::Release);
-        let callback = Callback::Task(Arc::clone(&self.waker));
-        drop(event_loop.with_engine(|engine| engine.call_soon(callback)));
-    }
-
-    fn done(&self, event_loop: &BaseEventLoop, error: Option<Error>) {
-        let own = event_loop.0.tasks.borrow_mut().remove(self.waker.key);
-        (self.end)(event_loop, error);
-        drop(own);
     }
 }
 
