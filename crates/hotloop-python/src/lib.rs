@@ -4,6 +4,7 @@
 //! callback or per packet is here, whatever runs per connection or per loop is asyncio's own Python.
 
 mod addresses;
+mod allocator;
 mod answers;
 mod connecting;
 mod dispatch;

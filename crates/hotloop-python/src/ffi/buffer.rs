@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes};
 
 use super::Object;
+use crate::allocator;
 
 /// An immutable `bytes` object, whose contents may be lent to the kernel: they never move and never change.
 #[derive(Clone, Debug)]
@@ -40,6 +41,7 @@ pub(crate) fn filled(scratch: &[MaybeUninit<u8>]) -> &[u8] {
 /// A `bytes` object of initialised parts of a scratch buffer.
 #[inline]
 pub(crate) fn bytes_from<'py>(py: Python<'py>, scratch: &[MaybeUninit<u8>]) -> Bound<'py, PyAny> {
+    allocator::expect(scratch.len());
     PyBytes::new(py, filled(scratch)).into_any()
 }
 
@@ -49,6 +51,7 @@ pub(crate) fn bytes_from<'py>(py: Python<'py>, scratch: &[MaybeUninit<u8>]) -> B
 /// `BufferError` if somebody holds a view of the array; out of memory.
 #[inline]
 pub(crate) fn append(array: &Bound<'_, PyByteArray>, scratch: &[MaybeUninit<u8>]) -> PyResult<()> {
+    allocator::expect(scratch.len());
     let held = array.len();
     array.resize(held + scratch.len())?;
     // SAFETY: the array has just been made that large, nothing has run since, and the scratch buffer is not a part of
