@@ -664,3 +664,30 @@ def test_a_full_socket_is_written_to_when_there_is_room(loop, unix):
     assert receive_exactly(far, filled) == bytes(filled)
     run(loop, task)
     assert far.recv(3) == b"end"
+
+
+def test_lengths_that_come_behind_long_ones(loop, pair):
+    # What a long message is followed by is received to the same place as it: none, less, more than is asked for.
+    near, far = pair
+    sent = random.Random(9).randbytes(300_000)
+
+    async def receive(length, limit):
+        piece, thread = sent[:length], threading.Thread(target=far.sendall, args=(sent[:length],))
+        thread.start()
+        got = b""
+        while len(got) < length:
+            more = await loop.sock_recv(near, limit)
+            assert type(more) is bytes
+            assert 0 < len(more) <= limit
+            got += more
+        thread.join()
+        assert got == piece
+
+    async def receive_all():
+        for length in (100_000, 100_000, 1, 100_000, 40_000, 40_000, 0, 300_000):
+            for limit in (65_536, 262_144, 1_000_000, 10_000):
+                await receive(length, limit)
+        far.close()
+        assert await loop.sock_recv(near, 65_536) == b""
+
+    run(loop, receive_all())

@@ -1071,3 +1071,52 @@ def test_array_formats_are_counted_in_bytes(loop, connection):
     transport.write(memoryview(numbers).cast("B"))
     turns(loop, 2)
     assert receive_exactly(far, 4000) == numbers.tobytes()
+
+
+def test_lengths_that_come_behind_long_ones(loop):
+    # What a long message is followed by is received to the same place as it.
+    sent = random.Random(10).randbytes(300_000)
+
+    async def read_all(limit):
+        near, far = unix_pair()
+        reader, writer = await asyncio.open_connection(sock=near, limit=limit)
+        for length in (100_000, 100_000, 1, 100_000, 40_000, 300_000, 10):
+            thread = threading.Thread(target=far.sendall, args=(sent[:length],))
+            thread.start()
+            assert await reader.readexactly(length) == sent[:length]
+            thread.join()
+        far.sendall(sent[:100_000])
+        far.close()
+        assert await reader.read() == sent[:100_000]
+        writer.close()
+        await writer.wait_closed()
+
+    run(loop, read_all(2**16))
+    run(loop, read_all(2**20))
+
+
+def test_a_view_of_a_readers_buffer_ends_the_connection(loop):
+    # Also where the read before was a long one, and the next one would go right into that buffer.
+    def scenario(loop, trace):
+        async def hold():
+            near, far = unix_pair()
+            reader, writer = await asyncio.open_connection(sock=near)
+            for _ in range(2):
+                far.sendall(bytes(100_000))
+                await reader.readexactly(100_000)
+            far.sendall(bytes(50_000))
+            await reader.readexactly(1)
+            with memoryview(reader._buffer):
+                far.sendall(b"more")
+                while reader.exception() is None:
+                    await asyncio.sleep(0)
+            trace.append(repr(reader.exception()))
+            trace.append(f"{len(reader._buffer)} bytes are left")
+            writer.close()
+            with contextlib.suppress(BufferError):
+                await writer.wait_closed()
+            far.close()
+
+        loop.run_until_complete(hold())
+
+    same_trace_as_stock(loop, scenario)

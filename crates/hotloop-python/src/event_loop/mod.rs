@@ -23,6 +23,7 @@ use pyo3::types::{PyString, PyType};
 pub(crate) use self::class::add_to;
 use self::guard::Door;
 pub(crate) use self::guard::EngineGuard;
+use crate::allocator;
 use crate::answers::{bool_object, none};
 use crate::dispatch;
 use crate::errors::os_error;
@@ -54,6 +55,8 @@ pub(crate) struct Loop {
     inbox: RefCell<Option<Arc<Inbox>>>,
     /// Reads land here first. Empty while one is under way.
     scratch: RefCell<Vec<MaybeUninit<u8>>>,
+    /// Whether the last `sock_recv` received much. Written by each.
+    received_long: Cell<bool>,
     /// Datagrams land here first. `None` before the first ones come in, and while they are told.
     batch: RefCell<Option<Box<Batch>>>,
     /// `_thread_id`: the thread that runs the loop, or `None`.
@@ -300,6 +303,18 @@ impl Loop {
         scratch
     }
 
+    /// Whether a `sock_recv` of so many bytes goes to where they are to stay, not through the scratch buffer.
+    #[inline]
+    pub(crate) fn receives_long(&self, limit: usize) -> bool {
+        self.received_long.get() && (allocator::LONG..=SCRATCH).contains(&limit)
+    }
+
+    /// A `sock_recv` has received so many bytes.
+    #[inline]
+    pub(crate) fn note_received(&self, count: usize) {
+        self.received_long.set(count >= allocator::LONG);
+    }
+
     /// Takes the loop's batch for one receive. Give it back with [`Self::return_batch`].
     #[inline]
     pub(crate) fn take_batch(&self) -> Box<Batch> {
@@ -450,6 +465,7 @@ fn construct(class: &Bound<'_, PyType>) -> PyResult<Loop> {
         inbox: RefCell::new(Some(engine.inbox())),
         engine: RefCell::new(Some(engine)),
         scratch: RefCell::default(),
+        received_long: Cell::new(false),
         batch: RefCell::default(),
         thread: RefCell::default(),
         stopping: Cell::new(false),

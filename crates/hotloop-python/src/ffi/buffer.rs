@@ -1,5 +1,6 @@
 //! Bytes in and out of Python objects.
 
+use std::io;
 use std::mem::MaybeUninit;
 
 use pyo3::ffi;
@@ -61,6 +62,68 @@ pub(crate) fn append(array: &Bound<'_, PyByteArray>, scratch: &[MaybeUninit<u8>]
         std::ptr::copy_nonoverlapping(scratch.as_ptr().cast::<u8>(), end, scratch.len());
     }
     Ok(())
+}
+
+unsafe extern "C" {
+    /// CPython's, which PyO3 does not declare: changes the length of a `bytes` object that nobody else has. Where it
+    /// fails the object is freed, and the pointer is null.
+    fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, length: ffi::Py_ssize_t) -> std::ffi::c_int;
+}
+
+/// A `bytes` object of what `receive` fills of so much room, and of how long that is.
+///
+/// # Errors
+/// Out of memory; those of `receive`.
+pub(crate) fn receive_bytes<'py>(
+    py: Python<'py>,
+    room: usize,
+    receive: impl FnOnce(&mut [MaybeUninit<u8>]) -> PyResult<io::Result<usize>>,
+) -> PyResult<io::Result<Bound<'py, PyBytes>>> {
+    allocator::expect(room);
+    // SAFETY: made without contents, the object is this function's alone, and has that much room.
+    let (object, filled) = unsafe {
+        let object = ffi::PyBytes_FromStringAndSize(std::ptr::null(), room.cast_signed());
+        let object = Bound::from_owned_ptr_or_err(py, object)?;
+        let start = ffi::PyBytes_AS_STRING(object.as_ptr()).cast_mut().cast();
+        (object, receive(std::slice::from_raw_parts_mut(start, room)))
+    };
+    let length = match filled? {
+        Ok(filled) => filled.min(room),
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut object = object.into_ptr();
+    // SAFETY: it is still this function's alone, and is cut to what was filled.
+    let cut = unsafe {
+        _PyBytes_Resize(&raw mut object, length.cast_signed());
+        Bound::from_owned_ptr_or_err(py, object)?.cast_into_unchecked::<PyBytes>()
+    };
+    Ok(Ok(cut))
+}
+
+/// Appends to a `bytearray` what `receive` fills of so much room. Answers how much that was.
+///
+/// # Errors
+/// `BufferError` if somebody holds a view of the array, before anything is received; out of memory; those of `receive`,
+/// with the array as it was.
+pub(crate) fn receive_append(
+    array: &Bound<'_, PyByteArray>,
+    room: usize,
+    receive: impl FnOnce(&mut [MaybeUninit<u8>]) -> PyResult<io::Result<usize>>,
+) -> PyResult<io::Result<usize>> {
+    allocator::expect(room);
+    let held = array.len();
+    array.resize(held + room)?;
+    // SAFETY: the array has just been made that large, and nothing runs in Python until it is cut to what was filled.
+    let filled = unsafe {
+        let end = array.data().add(held).cast::<MaybeUninit<u8>>();
+        receive(std::slice::from_raw_parts_mut(end, room))
+    };
+    let length = match &filled {
+        Ok(Ok(filled)) => *filled.min(&room),
+        _ => 0,
+    };
+    array.resize(held + length)?;
+    filled
 }
 
 /// A view of an object's bytes, held while it is read.

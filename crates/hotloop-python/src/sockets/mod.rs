@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use hotloop::driver::{Direction, Driver};
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyMemoryView, PyTuple, PyType};
+use pyo3::types::{PyBytesMethods, PyMemoryView, PyTuple, PyType};
 
 use self::datagrams::Transfer;
 pub(crate) use self::datagrams::{try_call, try_recvfrom, try_recvfrom_into, try_sendto};
@@ -347,13 +347,24 @@ impl Action {
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = event_loop.py();
         let outcome = match self {
+            Self::Receive { limit } if event_loop.receives_long(*limit) => {
+                let receive = |room: &mut [_]| Ok(event_loop.engine()?.driver_mut().receive(fd, room));
+                let data = ffi::receive_bytes(py, *limit, receive)?;
+                data.map(|data| {
+                    event_loop.note_received(data.as_bytes().len());
+                    data.into_any()
+                })
+            }
             Self::Receive { limit } => {
                 let mut scratch = scratch_for(event_loop, *limit)?;
                 let received = event_loop
                     .engine()?
                     .driver_mut()
                     .receive(fd, &mut scratch[..*limit]);
-                let data = received.map(|count| ffi::bytes_from(py, &scratch[..count]));
+                let data = received.map(|count| {
+                    event_loop.note_received(count);
+                    ffi::bytes_from(py, &scratch[..count])
+                });
                 event_loop.return_scratch(scratch);
                 data
             }

@@ -9,7 +9,7 @@ use super::session::{Read, Session};
 use super::state::State;
 use super::{It, Lower, Tls};
 use crate::ffi::{self, This, WriteBuffer};
-use crate::transports::{Kind, Protocol, feed_reader};
+use crate::transports::{Kind, Protocol};
 
 /// Plain text is read in pieces of this size, in bytes, where the loop has no buffer to lend: the most that one record
 /// holds.
@@ -189,9 +189,8 @@ impl<'py> It<'_, 'py> {
         if filled.is_empty() {
             return Ok((Told::Done, more));
         }
-        let object = protocol.object.bind(py);
         let told = match protocol.kind {
-            Kind::Reader if feed_reader(&object, filled)? => Told::Done,
+            Kind::Reader if protocol.feed(py, filled)? => Told::Done,
             Kind::Tls => match Tls::of(&protocol.object) {
                 Some(inner) => {
                     inner.with(py, |inner| absorb(inner, ffi::filled(filled)))?;

@@ -16,7 +16,6 @@ pub(crate) use self::datagram::open_datagrams;
 use self::pipe::{ReadPipeTransport, WritePipeTransport};
 pub(crate) use self::pipe::{open_read_pipe, open_write_pipe};
 pub(crate) use self::protocol::{Kind, Protocol};
-pub(crate) use self::reader::feed as feed_reader;
 pub(crate) use self::stream::{SocketKind, SocketTransport, accepted, as_tuple, connecting, open_stream};
 use crate::event_loop::Loop;
 use crate::ffi::{Instance, Object, This};

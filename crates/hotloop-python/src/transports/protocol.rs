@@ -1,10 +1,12 @@
 //! What kind of protocol a transport feeds.
 
+use std::mem::MaybeUninit;
+
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
-use super::reader;
-use crate::ffi::Object;
+use super::reader::{self, Feeding};
+use crate::ffi::{self, Object};
 use crate::modules::PROTOCOLS;
 use crate::tls::Tls;
 
@@ -38,6 +40,32 @@ impl Protocol {
             object: protocol.into(),
             kind: kind(protocol)?,
         })
+    }
+
+    /// The reader that is fed natively, if it has one.
+    ///
+    /// # Errors
+    /// What reading its attributes raises.
+    #[inline]
+    pub(super) fn feeding<'py>(&self, py: Python<'py>) -> PyResult<Option<Feeding<'py>>> {
+        match self.kind {
+            Kind::Reader => Feeding::of(&self.object.bind(py)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Feeds its reader natively, if it has one. Answers whether that was possible.
+    ///
+    /// # Errors
+    /// As of [`Feeding`]; `BufferError` if somebody holds a view of the reader's buffer.
+    #[inline]
+    pub(crate) fn feed(&self, py: Python<'_>, data: &[MaybeUninit<u8>]) -> PyResult<bool> {
+        let Some(feeding) = self.feeding(py)? else {
+            return Ok(false);
+        };
+        ffi::append(&feeding.buffer, data)?;
+        feeding.fed()?;
+        Ok(true)
     }
 }
 

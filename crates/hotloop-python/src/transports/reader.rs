@@ -1,6 +1,5 @@
 //! Feeding an `asyncio.StreamReader` without a Python frame.
 
-use std::mem::MaybeUninit;
 use std::num::NonZeroU32;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -112,31 +111,48 @@ pub(super) fn is_stock(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(true)
 }
 
-/// Feeds received bytes to the reader of a protocol that [`is_stock`], as its `data_received` does. Answers whether
-/// that was possible: not if the reader is gone, subclassed or patched, or its buffer is no `bytearray`.
-///
-/// # Errors
-/// What asyncio's own code raises: a future's callbacks, a transport that cannot pause.
-pub(crate) fn feed(protocol: &Bound<'_, PyAny>, data: &[MaybeUninit<u8>]) -> PyResult<bool> {
-    let py = protocol.py();
-    let Some(stock) = stock(py) else { return Ok(false) };
-    let Some(reader) = stock.reader_of(protocol)? else {
-        return Ok(false);
-    };
-    if !ffi::same_type(&(&reader).into(), &stock.reader) {
-        return Ok(false);
+/// A stream reader that takes received bytes natively.
+pub(super) struct Feeding<'py> {
+    reader: Bound<'py, PyAny>,
+    /// What it has not given out yet. Received bytes are appended, then [`Self::fed`] is called.
+    pub(super) buffer: Bound<'py, PyByteArray>,
+}
+
+impl<'py> Feeding<'py> {
+    /// The reader of a protocol that [`is_stock`]; nothing if it is gone, subclassed or patched, at its end, or its
+    /// buffer is no `bytearray`: then the protocol's `data_received` has to be called.
+    ///
+    /// # Errors
+    /// What reading the attributes raises.
+    pub(super) fn of(protocol: &Bound<'py, PyAny>) -> PyResult<Option<Self>> {
+        let py = protocol.py();
+        let Some(stock) = stock(py) else { return Ok(None) };
+        let Some(reader) = stock.reader_of(protocol)? else {
+            return Ok(None);
+        };
+        if !ffi::same_type(&(&reader).into(), &stock.reader) {
+            return Ok(None);
+        }
+        let buffer = reader.getattr(pyo3::intern!(py, "_buffer"))?;
+        let Ok(buffer) = buffer.cast_into_exact::<PyByteArray>() else {
+            return Ok(None);
+        };
+        if !is_unpatched(protocol, &reader, stock)?
+            || reader.getattr(pyo3::intern!(py, "_eof"))?.is_truthy()?
+        {
+            return Ok(None);
+        }
+        Ok(Some(Self { reader, buffer }))
     }
-    let buffer = reader.getattr(pyo3::intern!(py, "_buffer"))?;
-    let Ok(buffer) = buffer.cast_exact::<PyByteArray>() else {
-        return Ok(false);
-    };
-    if !is_unpatched(protocol, &reader, stock)? || reader.getattr(pyo3::intern!(py, "_eof"))?.is_truthy()? {
-        return Ok(false);
+
+    /// Bytes were appended to the buffer: does the rest of what `feed_data` does.
+    ///
+    /// # Errors
+    /// What asyncio's own code raises: a future's callbacks, a transport that cannot pause.
+    pub(super) fn fed(self) -> PyResult<()> {
+        wake(&self.reader)?;
+        pause_if_full(&self.reader, self.buffer.len())
     }
-    ffi::append(buffer, data)?;
-    wake(&reader)?;
-    pause_if_full(&reader, buffer.len())?;
-    Ok(true)
 }
 
 /// Whether nobody has put methods of his own into the place of those that are done natively here.

@@ -45,6 +45,8 @@ pub(crate) struct Link<K = StreamKey> {
     pub(super) lost: Cell<u32>,
     /// Whether the end has begun: set by whatever ends the stream.
     pub(super) closing: Cell<bool>,
+    /// Whether the last read was so long that the next one goes to where it is to stay. Written by each read.
+    pub(super) received_long: Cell<bool>,
     /// The context that everything runs in, where the creator gave one (Python 3.15).
     pub(super) context: Option<Object>,
 }
@@ -63,6 +65,7 @@ impl<K: Key> Link<K> {
             write_context: RefCell::default(),
             lost: Cell::new(0),
             closing: Cell::new(false),
+            received_long: Cell::new(false),
             context,
         }
     }

@@ -6,11 +6,11 @@ use hotloop::StreamKey;
 use pyo3::prelude::*;
 
 use super::{Key, Linked};
+use crate::allocator;
 use crate::errors::{is_transient, os_error};
 use crate::event_loop::Loop;
 use crate::ffi::{self, Instance, This};
-use crate::transports::protocol::{Kind, Protocol};
-use crate::transports::reader;
+use crate::transports::protocol::Protocol;
 
 /// What became of one read.
 pub(crate) enum Received {
@@ -53,8 +53,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
 }
 
 impl<'py, T: Linked<Key = StreamKey>> This<'_, 'py, T> {
-    /// Receives once through the scratch buffer and tells the protocol: a stock stream reader natively, any other by
-    /// its `data_received`.
+    /// Receives once and tells the protocol: a stock stream reader natively, any other by its `data_received`.
     ///
     /// # Errors
     /// The protocol's.
@@ -63,38 +62,85 @@ impl<'py, T: Linked<Key = StreamKey>> This<'_, 'py, T> {
         event_loop: This<'_, 'py, Loop>,
         protocol: &Protocol,
     ) -> PyResult<Received> {
-        let py = self.py();
         let Some(key) = self.link().key.get() else {
             return Ok(Received::Done);
         };
-        let mut scratch = event_loop.take_scratch();
-        let received = event_loop.engine()?.receive(key, &mut scratch);
-        let protocol_object = protocol.object.bind(py);
-        let data = match received {
-            Ok(count) if count > 0 => {
-                let fed = match protocol.kind {
-                    Kind::Reader => reader::feed(&protocol_object, &scratch[..count]),
-                    _ => Ok(false),
-                };
-                // Nothing foreign has run if this is false, so the scratch buffer is still this read's.
-                fed.map(|fed| (!fed).then(|| ffi::bytes_from(py, &scratch[..count])))
-            }
-            ended => {
-                event_loop.return_scratch(scratch);
-                return Ok(match ended {
-                    Ok(_) => Received::End,
-                    Err(error) => Received::failed(error),
-                });
-            }
+        let received = if self.link().received_long.get() {
+            self.receive_long(event_loop, protocol, key)
+        } else {
+            self.receive_short(event_loop, protocol, key)
+        }?;
+        let told = match received {
+            Ok(told) => told,
+            Err(error) => return Ok(Received::failed(error)),
         };
-        event_loop.return_scratch(scratch);
-        let Some(data) = data? else {
-            event_loop.engine()?.note_received_only();
-            return Ok(Received::Done);
-        };
-        ffi::call_method(&protocol_object, pyo3::intern!(py, "data_received"), [&data])?;
+        self.link().received_long.set(told.count >= allocator::LONG);
+        if told.count == 0 {
+            return Ok(Received::End);
+        }
+        match told.data {
+            None => event_loop.engine()?.note_received_only(),
+            Some(data) => {
+                let name = pyo3::intern!(self.py(), "data_received");
+                ffi::call_method(&protocol.object.bind(self.py()), name, [&data])?;
+            }
+        }
         Ok(Received::Done)
     }
+
+    /// Receives through the scratch buffer, of which what came in is copied.
+    fn receive_short(
+        self,
+        event_loop: This<'_, 'py, Loop>,
+        protocol: &Protocol,
+        key: StreamKey,
+    ) -> PyResult<io::Result<Told<'py>>> {
+        let py = self.py();
+        let mut scratch = event_loop.take_scratch();
+        let received = event_loop.engine()?.receive(key, &mut scratch);
+        let told = received.map(|count| {
+            let bytes = &scratch[..count];
+            let fed = count > 0 && protocol.feed(py, bytes)?;
+            // Nothing foreign has run unless it was fed, so the scratch buffer is still this read's.
+            let data = (count > 0 && !fed).then(|| ffi::bytes_from(py, bytes));
+            Ok(Told { count, data })
+        });
+        event_loop.return_scratch(scratch);
+        told.map_or_else(|error| Ok(Err(error)), |told: PyResult<_>| told.map(Ok))
+    }
+
+    /// Receives to where the bytes are to stay: much of it is not copied again.
+    fn receive_long(
+        self,
+        event_loop: This<'_, 'py, Loop>,
+        protocol: &Protocol,
+        key: StreamKey,
+    ) -> PyResult<io::Result<Told<'py>>> {
+        let py = self.py();
+        let receive = |room: &mut [_]| Ok(event_loop.engine()?.receive(key, room));
+        let Some(feeding) = protocol.feeding(py)? else {
+            let data = match ffi::receive_bytes(py, allocator::ROOM, receive)? {
+                Ok(data) => data.into_any(),
+                Err(error) => return Ok(Err(error)),
+            };
+            let count = data.len()?;
+            let data = (count > 0).then_some(data);
+            return Ok(Ok(Told { count, data }));
+        };
+        let count = ffi::receive_append(&feeding.buffer, allocator::ROOM, receive)?;
+        if matches!(count, Ok(1..)) {
+            feeding.fed()?;
+        }
+        Ok(count.map(|count| Told { count, data: None }))
+    }
+}
+
+/// What was received.
+struct Told<'py> {
+    /// How many bytes.
+    count: usize,
+    /// What the protocol is still to be told; nothing if it was fed.
+    data: Option<Bound<'py, PyAny>>,
 }
 
 impl Received {
