@@ -26,28 +26,53 @@ _POSITIONS_ALWAYS = (
 class SocketMethods(LoopBase):
     """Tried at once, else waited for natively. Objects that only look like sockets take asyncio's own way."""
 
+    # The three that programs call for each message wait by themselves: a coroutine less than with `_outcome`.
+
     async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
         """Receive up to ``n`` bytes; none at the end of the stream."""
-        if not self._is_plain(sock):
-            return await super().sock_recv(sock, n)
         data = self._try_recv(sock, n)
-        return data if isinstance(data, bytes) else await self._outcome(sock, data)
+        if isinstance(data, bytes):
+            return data
+        if data is None:
+            return await super().sock_recv(sock, n)
+        try:
+            return await data
+        except BaseException:
+            self._give_up(sock)
+            raise
+        finally:
+            del data
 
     async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
         """Receive into a buffer; answer the number of bytes."""
-        if not self._is_plain(sock):
-            return await super().sock_recv_into(sock, buf)
         count = self._try_recv_into(sock, buf)
-        return count if isinstance(count, int) else await self._outcome(sock, count)
+        if isinstance(count, int):
+            return count
+        if count is None:
+            return await super().sock_recv_into(sock, buf)
+        try:
+            return await count
+        except BaseException:
+            self._give_up(sock)
+            raise
+        finally:
+            del count
 
     async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
         """Send all bytes."""
-        if not self._is_plain(sock):
-            return await super().sock_sendall(sock, data)
         sent = self._try_sendall(sock, data)
-        if sent is not None:
-            await self._outcome(sock, sent)
-        return None
+        if sent is True:
+            return
+        if sent is None:
+            await super().sock_sendall(sock, data)
+            return
+        try:
+            await sent
+        except BaseException:
+            self._give_up(sock)
+            raise
+        finally:
+            del sent
 
     async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
         """Accept a connection; answer its socket, non-blocking, and the peer's address."""
@@ -168,9 +193,14 @@ class SocketMethods(LoopBase):
         try:
             return await future
         except BaseException:
-            if sock.fileno() >= 0:
-                self._forget_operation(sock)
+            self._give_up(sock)
             raise
         finally:
             # An error's traceback has this frame, and a future that failed has the error: no cycle of these.
             del future
+
+    def _give_up(self, sock: socket.socket) -> None:
+        """End an operation on a socket that nobody waits for any more."""
+        # One that is collected when its loop is closed has nothing left to end.
+        if sock.fileno() >= 0 and not self._closed:
+            self._forget_operation(sock)

@@ -20,6 +20,9 @@ pub(crate) static CONSTANTS: Module = Module::new("asyncio.constants");
 /// `asyncio.sslproto`.
 pub(crate) static SSLPROTO: Module = Module::new("asyncio.sslproto");
 
+/// `socket`.
+pub(crate) static SOCKET: Module = Module::new("socket");
+
 /// A module that is imported once: the import machinery costs more than a future does, or a connection's class check.
 pub(crate) struct Module {
     name: &'static str,

@@ -22,6 +22,7 @@ use crate::event_loop::Loop;
 use crate::ffi::{
     self, Call, Class, ClassBuilder, Instance, Layout, Object, ReadBuffer, This, Visit, WriteBuffer,
 };
+use crate::modules::SOCKET;
 
 /// One call of a `sock_*` method that had to wait. It stands where a watcher's handle does.
 pub(crate) struct SocketOperation {
@@ -154,8 +155,11 @@ pub(crate) fn run(event_loop: This<'_, '_, Loop>, handle: &Object) -> PyResult<(
     })
 }
 
-/// `_try_recv(sock, nbytes)`: the bytes, or a future for them.
+/// `_try_recv(sock, nbytes)`: the bytes, or a future for them; `None` if the socket [is not plain](is_plain).
 pub(crate) fn try_recv<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    if !is_plain(this, &call)? {
+        return none(this.py());
+    }
     let limit = argument(&call, 1, "sock_recv")?;
     match limit.extract::<usize>() {
         Ok(limit) => begin(this, &call, Action::Receive { limit }),
@@ -164,11 +168,14 @@ pub(crate) fn try_recv<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> P
     }
 }
 
-/// `_try_recv_into(sock, buffer)`: how many bytes, or a future for that.
+/// `_try_recv_into(sock, buffer)`: how many bytes, or a future for that; `None` if the socket [is not plain](is_plain).
 pub(crate) fn try_recv_into<'py>(
     this: This<'_, 'py, Loop>,
     call: Call<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
+    if !is_plain(this, &call)? {
+        return none(this.py());
+    }
     let buffer = argument(&call, 1, "sock_recv_into")?;
     if WriteBuffer::new(&buffer).is_err() {
         let socket = argument(&call, 0, "sock_recv_into")?;
@@ -178,25 +185,28 @@ pub(crate) fn try_recv_into<'py>(
     begin(this, &call, Action::ReceiveInto { buffer })
 }
 
-/// `_try_sendall(sock, data)`: `None`, or a future for it.
+/// `_try_sendall(sock, data)`: `True`, or a future for the end of it; `None` if the socket [is not plain](is_plain).
 pub(crate) fn try_sendall<'py>(
     this: This<'_, 'py, Loop>,
     call: Call<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
+    if !is_plain(this, &call)? {
+        return none(this.py());
+    }
     let data = argument(&call, 1, "sock_sendall")?;
     if ReadBuffer::new(&data).is_err() {
         let socket = argument(&call, 0, "sock_sendall")?;
         return socket.call_method1(pyo3::intern!(this.py(), "send"), (&*data,));
     }
     let data = data.into();
-    begin(
-        this,
-        &call,
-        Action::Send {
-            data,
-            sent: Cell::new(0),
-        },
-    )
+    let sent = Cell::new(0);
+    let outcome = begin(this, &call, Action::Send { data, sent })?;
+    // What was begun and is over has no outcome; what waits is a future.
+    if outcome.is_none() {
+        bool_object(this.py(), true)
+    } else {
+        Ok(outcome)
+    }
 }
 
 /// `_try_sendfile(sock, file, offset, count, block, progress)`: a future for the number of bytes of a file that were
@@ -255,6 +265,14 @@ pub(crate) fn forget<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyR
         }
     }
     none(py)
+}
+
+/// Whether a socket is one of the standard library's own class, and the loop open and not in debug mode. What asyncio
+/// checks, refuses or does otherwise is left to it.
+fn is_plain(this: This<'_, '_, Loop>, call: &Call<'_, '_>) -> PyResult<bool> {
+    let socket = argument(call, 0, "sock")?;
+    let class = SOCKET.get(this.py(), pyo3::intern!(this.py(), "socket"))?;
+    Ok(socket.get_type_ptr().cast() == class.as_ptr() && !this.is_debug() && this.check_closed().is_ok())
 }
 
 fn socket<'a, 'py>(call: &Call<'a, 'py>) -> PyResult<(Borrowed<'a, 'py, PyAny>, RawFd)> {
