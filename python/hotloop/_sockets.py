@@ -168,7 +168,8 @@ class SocketMethods(LoopBase):
         try:
             return await future
         except BaseException:
-            if sock.fileno() >= 0:
+            # One that is collected when its loop is closed has nothing left to end.
+            if sock.fileno() >= 0 and not self._closed:
                 self._forget_operation(sock)
             raise
         finally:
