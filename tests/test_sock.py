@@ -497,6 +497,14 @@ def test_a_cancelled_receive_gets_nothing_that_the_next_one_wants(loop, unix):
         assert run(loop, loop.sock_recv(near, 100)) == b"data"
 
 
+@pytest.mark.parametrize("method", ["sock_recv", "sock_accept"])
+def test_what_waits_may_end_after_its_loop(loop, listener, unix, method):
+    waiting = loop.sock_recv(unix[0], 1) if method == "sock_recv" else loop.sock_accept(listener)
+    waiting.send(None)
+    loop.close()
+    waiting.close()  # as its end does where nobody cancelled it
+
+
 def test_wait_for_a_receive_that_times_out(loop, unix):
     near, far = unix
     with pytest.raises(TimeoutError):

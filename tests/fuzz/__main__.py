@@ -38,6 +38,7 @@ def main() -> int:
     first = random.randrange(10**9) if options.first is None else options.first
     seeds = itertools.count(first) if options.seeds is None else range(first, first + options.seeds)
     warnings.simplefilter("ignore")  # coroutines that are never awaited, as programs go
+    sys.unraisablehook = lambda _: None  # nor those that do not end when they are collected
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # one that a program raises after its handler was removed
     started, done, undecided, lines = time.monotonic(), 0, 0, 0
     print(f"seeds from {first} on {', '.join(cls.__module__ + '.' + cls.__qualname__ for cls in loops)}", flush=True)

@@ -11,12 +11,16 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
+import bare
 import prelude
 import wires
 from node import Program
 
 #: How often a program is run again before a difference, or stock asyncio's own indecision, is believed.
 REPEATS = 3
+
+#: What programs and printed scripts stand on.
+FOUNDATION = (prelude, wires, bare)
 
 
 @dataclass
@@ -53,7 +57,7 @@ def judge(program: Program, loop_classes: Sequence[Any]) -> Verdict:
 
 def runner(program: Program) -> Callable[[Any], list[str]]:
     """A function that runs `program` on a loop of a class and returns what is to be compared."""
-    scope: dict[str, Any] = {**vars(prelude), **vars(wires)}
+    scope: dict[str, Any] = {name: found for module in FOUNDATION for name, found in vars(module).items()}
     exec(compiled(program.source()), scope)
 
     def run(loop_class: Any) -> list[str]:
@@ -72,14 +76,15 @@ def standalone_prelude() -> str:
     """The source that a printed script begins with."""
     heads = []
     bodies = []
-    for module in (prelude, wires):
+    for module in FOUNDATION:
         lines = Path(module.__file__).read_text().splitlines()
         start = next(index for index, line in enumerate(lines) if line.startswith(("#:", "def ", "class ", "@")))
         heads += [line for line in lines[:start] if line.startswith(("import ", "from "))]
         bodies += lines[start:]
-    unwanted = {"from __future__ import annotations", "from prelude import World"}
+    own = tuple(f"from {module.__name__} import " for module in FOUNDATION)
     first = "from __future__ import annotations"
-    return "\n".join([first, *sorted(set(heads) - unwanted), "", *bodies])
+    imports = sorted({line for line in heads if line != first and not line.startswith(own)})
+    return "\n".join([first, *imports, "", *bodies])
 
 
 def script(program: Program, loop_classes: Sequence[Any]) -> str:

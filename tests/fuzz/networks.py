@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from node import Node, Program
 
-WIRES = ["pair", "pair", "tcp", "tcp", "unix", "tls"]
+WIRES = ["pair", "pair", "tcp", "tcp", "unix", "tls", "pipes", "one-way sockets"]
 STYLES = ["streams", "streams", "protocol", "buffered"]
 
 #: What the two ends of a step do: the one that acts, and the one that answers.
@@ -35,8 +35,10 @@ class _Conversation:
         self.wire = rng.choice(WIRES)
         # asyncio's TLS puts one record over the other in a buffer, so a connection with TLS has none.
         self.is_upgraded = self.wire == "tls"
-        self.may_upgrade = rng.random() < 0.5
-        styles = [style for style in STYLES if style != "buffered" or not (self.may_upgrade or self.is_upgraded)]
+        self.is_piped = self.wire in ("pipes", "one-way sockets")
+        self.may_upgrade = rng.random() < 0.5 and not self.is_piped
+        has_buffers = not (self.may_upgrade or self.is_upgraded or self.is_piped)
+        styles = [style for style in STYLES if style != "buffered" or has_buffers]
         self.styles = (rng.choice(styles), rng.choice(styles))
         self.steps: list[Callable[[int], Step]] = [
             self.message, self.message, self.message, self.pieces, self.line, self.mutable, self.big, self.paused,
@@ -54,13 +56,14 @@ class _Conversation:
         self._take(parts, actor, self.rng.choice([self.eof, self.close, self.close, self.abort, self.fail])(actor), "")
         names = [f"talk{self.number}", f"answer{self.number}"]
         group = f"{self.number}"
+        connect = "connect_pipes" if self.is_piped else "connect"
         return [
             *(
                 Node(f"async def {name}(end, name):\n    <0>", [part], group)
                 for name, part in zip(names, parts, strict=True)
             ),
             Node(
-                f'w.spawn("connect{self.number}", connect(w, {self.number}, "{self.wire}", {self.styles}, '
+                f'w.spawn("connect{self.number}", {connect}(w, {self.number}, "{self.wire}", {self.styles}, '
                 f"{', '.join(names)}))",
                 group=group,
             ),
@@ -214,8 +217,8 @@ class _Conversation:
 
     def fail(self, actor: int) -> Step:
         """A protocol that raises when it is told of the last byte."""
-        if self.styles[actor] == "streams":
-            return self.abort(actor)
+        if self.styles[actor] == "streams" or self.is_piped:
+            return self.abort(actor)  # a pipe goes on, and its report has a transport where asyncio's has a handle
         ends = 'end.fails = True\nend.write(b"f")\nw.log(name, "rest", digest(await end.rest()))\nawait end.close()'
         return (
             ends,

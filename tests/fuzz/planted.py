@@ -52,3 +52,20 @@ class DroppingBytes(asyncio.SelectorEventLoop):
                 super().write(data[:-1] if self._protocol_paused and len(data) > 1 else data)
 
         return Transport(self, sock, protocol, *arguments, **options)
+
+
+class ForgettingReaders(asyncio.SelectorEventLoop):
+    """Keeps the first callback where another one is to take its place."""
+
+    def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:
+        try:
+            self._selector.get_key(fd)  # type: ignore[attr-defined]
+        except KeyError:
+            super().add_reader(fd, callback, *args)
+
+
+class LeavingGenerators(asyncio.SelectorEventLoop):
+    """Does not close the generators that are left when it ends."""
+
+    async def shutdown_asyncgens(self) -> None:
+        pass

@@ -24,8 +24,8 @@ LIMIT = 20.0
 variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
 
 
-class Hang(BaseException):
-    """A program that did not come to its end."""
+class Hang(KeyboardInterrupt):
+    """A program that did not come to its end. A loop passes on no other exception of a callback."""
 
 
 class World:
@@ -33,6 +33,7 @@ class World:
 
     def __init__(self, loop: Any, now: Callable[[], float] | None) -> None:
         self.loop = loop
+        self.make_loop: Callable[[], Any] = type(loop)
         self.trace: list[str] = []
         self.tasks: dict[str, asyncio.Task[Any]] = {}
         self.handles: dict[str, Any] = {}
@@ -101,6 +102,35 @@ class World:
             task = self.loop.create_future()
             task.set_result("no task")
         return asyncio.shield(task)
+
+    def new_loop(self) -> Any:
+        """A loop, for programs that run their own."""
+        loop = self.make_loop()
+        loop.set_exception_handler(self.handler)
+        loop.slow_callback_duration = float("inf")
+        self.closing.append(loop.close)
+        self.loop = loop
+        return loop
+
+    def runner(self, **options: Any) -> asyncio.Runner:
+        """A runner of such a loop."""
+        return asyncio.Runner(loop_factory=self.new_loop, **options)
+
+    @property
+    def nothing(self) -> Coroutine[Any, Any, None]:
+        """A coroutine."""
+        return asyncio.sleep(0)
+
+    def attempt(self, name: str, call: Callable[[], Any]) -> None:
+        """Log the answer or the exception of a call."""
+        try:
+            answer = call()
+        except Hang:
+            raise
+        except BaseException as error:
+            self.log(name, "ends by", repr(error), repr(error.__cause__))
+        else:
+            self.log(name, "answers", answer if isinstance(answer, (int, type(None))) else type(answer).__mro__[-2])
 
     def cancel(self, name: str) -> None:
         """Cancel the task or the handle of that name."""
@@ -220,8 +250,11 @@ def run_program(program: Callable[[World], None], loop_class: Any, *, time: str)
     """Run `program` on a new loop of that class; its trace.
 
     Time is `virtual`, `still` where it is the clock's but nothing may depend on it, or `real`: then a program ends when
-    its tasks do, and the trace has one actor after another, who are the first words of its lines.
+    its tasks do, and the trace has one actor after another, who are the first words of its lines. In a program whose time
+    is its `own` it is the same, and all loops are made, run and closed by the program.
     """
+    if time == "own":
+        return run_whole(program, loop_class)
     loop = (virtual(loop_class) if time == "virtual" else loop_class)()
     world = World(loop, loop.time if time == "virtual" else None)
 
@@ -273,10 +306,40 @@ def run_program(program: Callable[[World], None], loop_class: Any, *, time: str)
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
         asyncio.set_event_loop(None)
-    if time == "real":
-        # What the exception handler is told comes from many actors.
-        trace.sort(key=lambda line: line if line.startswith("handler:") else line.partition(" ")[0])
-    return trace
+    return by_actor(trace) if time == "real" else trace
+
+
+def run_whole(program: Callable[[World], None], loop_class: Any) -> list[str]:
+    """Run a program that makes its loops itself; its trace, one actor after another."""
+    world = World(None, None)
+    world.make_loop = loop_class
+
+    def expire(*_: Any) -> None:
+        raise Hang
+
+    previous = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, LIMIT)
+    try:
+        program(world)
+    except Hang:
+        world.log("hangs")
+    except BaseException as error:
+        world.log("program ends by", repr(error))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+        trace = list(world.trace)
+        for close in world.closing:
+            # Where a run was left by an exception, the loop may believe that it still runs.
+            with contextlib.suppress(RuntimeError):
+                close()
+        asyncio.set_event_loop(None)
+    return by_actor(trace)
+
+
+def by_actor(trace: list[str]) -> list[str]:
+    """A trace with the lines of one actor after another. What the exception handler is told comes from many actors."""
+    return sorted(trace, key=lambda line: line if line.startswith("handler:") else line.partition(" ")[0])
 
 
 def first_difference(expected: list[str], found: list[str]) -> int | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from descriptors import descriptors
 from networks import networks
 from node import Program
+from runs import runs
 from scheduling import scheduling
 from workers import datagrams, processes, threads
 
@@ -14,6 +16,8 @@ from workers import datagrams, processes, threads
 KINDS: dict[str, tuple[Callable[[random.Random], Program], int]] = {
     "scheduling": (scheduling, 12),
     "networks": (networks, 6),
+    "descriptors": (descriptors, 3),
+    "runs": (runs, 4),
     "datagrams": (datagrams, 2),
     "threads": (threads, 2),
     "processes": (processes, 1),

@@ -18,11 +18,12 @@ DEPTH, LENGTH = 3, 4
 
 def scheduling(rng: random.Random) -> Program:
     """A program of two to five tasks and a few callbacks."""
-    writer = _Writer(rng, is_virtual=rng.random() < 0.8)
+    is_eager = sys.version_info >= (3, 12) and rng.random() < 0.2
+    writer = _Writer(rng, is_virtual=rng.random() < 0.8, is_eager=is_eager)
     body = []
     if rng.random() < 0.1 and not writer.has_signals:
         body.append(Node("w.loop.set_debug(True)"))
-    if sys.version_info >= (3, 12) and rng.random() < 0.2:
+    if is_eager:
         body.append(Node("w.loop.set_task_factory(asyncio.eager_task_factory)"))
     if writer.has_signals:
         body.append(Node("w.answer_signals()"))
@@ -38,9 +39,10 @@ def scheduling(rng: random.Random) -> Program:
 class _Writer:
     """Makes statements, with names of their own."""
 
-    def __init__(self, rng: random.Random, *, is_virtual: bool) -> None:
+    def __init__(self, rng: random.Random, *, is_virtual: bool, is_eager: bool) -> None:
         self.rng = rng
         self.is_virtual = is_virtual
+        self.is_eager = is_eager
         # A turn that is interrupted leaves its I/O to the next, where it has another place than on asyncio.
         self.has_interrupts = rng.random() < 0.3
         self.has_signals = not self.has_interrupts and rng.random() < 0.2
@@ -235,8 +237,10 @@ class _Writer:
         return Node(text, [body])
 
     def completed(self, depth: int) -> Node:
+        if self.is_eager:
+            # Which of those that are done already comes first is up to a set, that is to their addresses.
+            return self.wait(depth)
         body, spawned = self.several(depth)
-        # Which of those that are done already comes first is up to a set.
         text = f'if True:\n    <0>\n    for next_one in asyncio.as_completed([{spawned}], timeout={self.delay()}):\n        await next_one\n        w.log("one more")'
         return Node(text, [body])
 
