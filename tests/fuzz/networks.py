@@ -217,8 +217,11 @@ class _Conversation:
 
     def fail(self, actor: int) -> Step:
         """A protocol that raises when it is told of the last byte."""
-        if self.styles[actor] == "streams" or self.is_piped:
-            return self.abort(actor)  # a pipe goes on, and its report has a transport where asyncio's has a handle
+        if self.styles[actor] == "streams":
+            return self.abort(actor)
+        if self.is_piped:  # a pipe goes on
+            ends = f'end.fails = True\nend.write(b"f")\n{self.receive(1)}\nawait end.close()'
+            return ends, f'{self.receive(1)}\nend.write(b"x")\nw.log(name, "rest", await end.rest())\nawait end.close()'
         ends = 'end.fails = True\nend.write(b"f")\nw.log(name, "rest", digest(await end.rest()))\nawait end.close()'
         return (
             ends,
