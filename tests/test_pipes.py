@@ -402,8 +402,9 @@ def test_an_exception_of_data_received_is_reported_and_reading_goes_on(loop, unh
         turns(loop, 2)
     assert protocol.received == b"xx"
     assert not transport.is_closing()
-    assert [(context["message"], type(context["exception"])) for context in unhandled] == [
-        ("Exception in callback _UnixReadPipeTransport._read_ready()", error)
+    keys = ["exception", "handle", "message"]
+    assert [(context["message"], type(context["exception"]), sorted(context)) for context in unhandled] == [
+        ("Exception in callback _UnixReadPipeTransport._read_ready()", error, keys)
     ] * 2
     unhandled.clear()
     transport.close()

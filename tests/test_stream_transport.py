@@ -403,6 +403,18 @@ def test_write_after_abort_is_dropped_and_nothing_is_buffered(loop, connection):
     assert receive_all(far) == b""
 
 
+def test_a_write_to_what_is_no_connection_fails_at_once(loop, no_leaks):
+    class Writing(Recorder):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            transport.write(b"to nobody")
+            self.note(f"is_closing {transport.is_closing()}")
+
+    _, protocol = attach(loop, socket.socket(), Writing)
+    assert isinstance(run(loop, protocol.lost), BrokenPipeError)
+    assert protocol.trace == ["connection_made", "is_closing True", "connection_lost BrokenPipeError"]
+
+
 def test_abort_with_a_queue_is_a_loss_without_an_error(loop, connection):
     """zuvloop#16: writes that are given up on the way must not turn into ECANCELED."""
     transport, protocol, _ = connection

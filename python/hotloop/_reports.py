@@ -93,20 +93,21 @@ def transport_event_failed(
     loop: asyncio.AbstractEventLoop, transport: Any, exception: BaseException, receiving: bool
 ) -> None:
     """Report an exception out of a transport's event that no protocol method accounts for."""
-    if type(transport) is _hotloop.DatagramTransport:
-        callback = "_read_ready" if receiving else "_sendto_ready"
-        message = f"Exception in callback _SelectorDatagramTransport.{callback}()"
-        handle = asyncio.Handle(getattr(transport, callback), (), loop)
-        loop.call_exception_handler({"message": message, "exception": exception, "handle": handle})
+    name = _READERS.get(type(transport))
+    if name is None:
+        message = f"Exception in an event of {transport!r}"
+        loop.call_exception_handler({"message": message, "exception": exception, "transport": transport})
         return
-    message = _EVENTS.get(type(transport), f"an event of {transport!r}")
-    loop.call_exception_handler({"message": f"Exception in {message}", "exception": exception, "transport": transport})
+    callback = "_read_ready" if receiving else "_sendto_ready"
+    handle = asyncio.Handle(getattr(transport, callback), (), loop)
+    message = f"Exception in callback {name}.{callback}()"
+    loop.call_exception_handler({"message": message, "exception": exception, "handle": handle})
 
 
-# What asyncio's loop runs for the events of pipes: exceptions of their protocols come out of it.
-_EVENTS: dict[type, str] = {
-    _hotloop.ReadPipeTransport: "callback _UnixReadPipeTransport._read_ready()",
-    _hotloop.WritePipeTransport: "callback _UnixWritePipeTransport._write_ready()",
+# The classes of asyncio whose events are callbacks that their protocols' exceptions come out of.
+_READERS: dict[type, str] = {
+    _hotloop.DatagramTransport: "_SelectorDatagramTransport",
+    _hotloop.ReadPipeTransport: "_UnixReadPipeTransport",
 }
 
 

@@ -3,7 +3,8 @@
     python tests/conformance/page.py RESULTS.json...    # counts from what `--json` of the runner has written
     python tests/conformance/page.py                    # the registries only; the counts stay as they are
 
-Of several results of one Python and loop, the later one replaces what it has run again.
+Of several results of one Python and loop, the later one replaces what it has run again. Where there is no result of a Python
+and loop, the page keeps its line.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ REGISTRIES = {
 
 def main(paths: list[str]) -> None:
     """Write the page."""
-    counts = counted([Path(path) for path in paths]) if paths else counts_of(PAGE.read_text())
+    counts = counts_of(PAGE.read_text())
+    if paths:
+        counts = counted([Path(path) for path in paths], counts)
     PAGE.write_text(HEAD + counts + registries())
 
 
@@ -57,8 +60,8 @@ def counts_of(page: str) -> str:
     return match[0] if match else "## Counts\n\n"
 
 
-def counted(paths: list[Path]) -> str:
-    """The table of counts."""
+def counted(paths: list[Path], before: str) -> str:
+    """The table of counts, with the lines of the one before for what was not run."""
     runs: dict[tuple[tuple[int, ...], str], dict[str, Any]] = {}
     platforms = set()
     last = 0.0
@@ -70,11 +73,18 @@ def counted(paths: list[Path]) -> str:
         last = max(last, path.stat().st_mtime)
     lines = ["## Counts", "", f"| Python | loop | tests | {' | '.join(COLUMNS.values())} |"]
     lines.append("|---|---|" + "---:|" * (len(COLUMNS) + 1))
-    for (version, loop), tests in sorted(runs.items()):
+    rows = {
+        (row[1], row[2]): row[0] for row in re.finditer(r"^\| (\d+\.\d+)\.\d+ \| `(\w+)` .*$", before, re.MULTILINE)
+    }
+    for (version, loop), tests in runs.items():
         found = Counter(test["verdict"] for test in tests.values())
         name = {"hotloop": "SelectorEventLoop", "proactor": "ProactorEventLoop"}.get(loop, loop)
         numbers = " | ".join(str(found[verdict]) for verdict in COLUMNS)
-        lines.append(f"| {'.'.join(map(str, version))} | `{name}` | {len(tests)} | {numbers} |")
+        row = f"| {'.'.join(map(str, version))} | `{name}` | {len(tests)} | {numbers} |"
+        rows[f"{version[0]}.{version[1]}", name] = row
+    lines += [
+        rows[key] for key in sorted(rows, key=lambda key: (int(key[0].split(".")[1]), key[1] != "SelectorEventLoop"))
+    ]
     day = datetime.datetime.fromtimestamp(last, datetime.UTC).date()
     lines += ["", f"Run until {day} on {', '.join(sorted(platforms))}.", "", ""]
     return "\n".join(lines)
@@ -85,12 +95,13 @@ def registries() -> str:
     lines = ["## Registries", ""]
     for name, title in REGISTRIES.items():
         lines += [f"### {title}", ""]
-        for entry in tomllib.loads((HERE / "registry" / f"{name}.toml").read_text()).get("entry", []):
+        entries = tomllib.loads((HERE / "registry" / f"{name}.toml").read_text()).get("entry", [])
+        for entry in entries:
             limits = [f"Python {entry['python']}"] if "python" in entry else []
             limits += [f"loop: {', '.join(entry['loops'])}"] if "loops" in entry else []
             where = f" ({'; '.join(limits)})" if limits else ""
             lines += [f"- {', '.join(f'`{test}`' for test in entry['tests'])}{where}: {entry['reason']}"]
-        lines.append("")
+        lines += [""] if entries else ["None.", ""]
     return "\n".join(lines)
 
 

@@ -60,6 +60,8 @@ pub(crate) struct StreamEntry<H: Host> {
     state: Stream<Queued<H::Bytes>>,
     /// How many bytes the driver sends with the next wait. Nothing is queued meanwhile.
     posted: usize,
+    /// Whether small writes may be posted.
+    posts: bool,
     /// In flight while the host wants to receive.
     receiving: Option<OpKey>,
     /// In flight while the kernel has no room.
@@ -269,6 +271,14 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     /// Notes that what comes in on a stream has no boundaries: a receive that does not fill its buffer has taken all.
     pub fn note_continuous(&mut self, key: StreamKey) {
         self.set_continuity(key, Continuity::Certain);
+    }
+
+    /// Notes that a stream's descriptor is no connected socket: a write to it fails, and is to say so itself, not the next
+    /// turn.
+    pub fn note_unconnected(&mut self, key: StreamKey) {
+        if let Some(entry) = self.streams.get_mut(key.0) {
+            entry.posts = false;
+        }
     }
 
     fn set_continuity(&mut self, key: StreamKey, continuity: Continuity) {
@@ -508,6 +518,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             medium,
             state: Stream::default(),
             posted: 0,
+            posts: true,
             receiving: None,
             sending: None,
             continuity: Continuity::Unknown,
@@ -556,6 +567,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         let posted = entry.posted + bytes.len();
         if self.turn == 0
             || entry.fd < 0
+            || !entry.posts
             || bytes.is_empty()
             || entry.medium != Medium::Socket
             || bytes.len() > POST_LIMIT

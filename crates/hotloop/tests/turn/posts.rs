@@ -155,6 +155,18 @@ fn an_error_of_a_post_is_told_in_the_next_turn() -> io::Result<()> {
 }
 
 #[test]
+fn a_write_to_what_is_no_connection_tells_its_error_itself() -> io::Result<()> {
+    let (mut program, key) = in_a_turn(PLENTY);
+    program.event_loop.note_unconnected(key);
+    program.network.break_sends(FD, ErrorKind::BrokenPipe);
+    let refused = program.write(key, b"lost").err();
+    assert_eq!(refused.map(|error| error.kind()), Some(ErrorKind::BrokenPipe));
+    program.event_loop.abort(key);
+    assert_eq!(next_turn(&mut program)?, []);
+    Ok(())
+}
+
+#[test]
 fn an_error_of_a_post_is_told_by_the_write_that_finds_it() -> io::Result<()> {
     let (mut program, key) = in_a_turn(PLENTY);
     program.write(key, b"lost")?;

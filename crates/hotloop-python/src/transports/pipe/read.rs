@@ -143,6 +143,17 @@ pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
             c"_begin_reading($self, /)\n--\n\nRead from now on, unless paused.",
             begin_reading,
         )
+        .no_args(
+            c"_read_ready",
+            c"_read_ready($self, /)\n--\n\nRead once and tell the protocol.",
+            |this: It<'_, '_>| {
+                let event_loop = this.event_loop();
+                event_loop.map_or(Ok(()), |event_loop| {
+                    event_loop.with(this.py(), |event_loop| this.receive(event_loop))
+                })?;
+                none(this.py())
+            },
+        )
         .method(
             c"_call_connection_lost",
             c"_call_connection_lost($self, exc, /)\n--\n\nTell the protocol and close the pipe.",

@@ -31,6 +31,7 @@ pub(crate) fn open_stream<'py>(
     let transport = new(this, Owner::Socket((&*socket).into()), fd, kind, context)?;
     transport.with(py, |transport| {
         let ends = (driver::local_address(fd).ok(), driver::peer_address(fd).ok());
+        let is_connected = ends.1.is_some();
         let is_plain = |end: &Option<SocketAddress>| !matches!(end, Some(SocketAddress::Other));
         if extra.is_none() && is_plain(&ends.0) && is_plain(&ends.1) {
             transport.ends.replace(ends);
@@ -42,6 +43,9 @@ pub(crate) fn open_stream<'py>(
         }
         let server = (!server.is_none()).then(|| (&*server).into());
         transport.begin(this, &protocol, server)?;
+        if !is_connected && let Some(key) = transport.link.key.get() {
+            this.engine()?.note_unconnected(key);
+        }
         transport.wake(this, &waiter)?;
         Ok(transport.object().clone())
     })
