@@ -28,13 +28,26 @@ pub(crate) fn run(this: This<'_, '_, Loop>) -> PyResult<()> {
 }
 
 fn turn(this: This<'_, '_, Loop>) -> PyResult<()> {
-    this.flush_tls()?;
+    if this.gathers_tls() {
+        this.flush_tls()?;
+    }
     this.drop_snapshot();
     // A selector object of the program's own is asked in every turn, as by asyncio.
     if this.delegates() || !this.engine()?.begin_at_once() {
         begin(this)?;
     }
     let natively = handles::run_is_original(this.py()) && !this.is_debug();
+    loop {
+        let mut engine = this.engine()?;
+        match engine.next_callback() {
+            Some(handle) => {
+                drop(engine);
+                run_callback(this, handle, natively)?;
+            }
+            None if engine.has_callbacks_only() => return Ok(()),
+            None => break,
+        }
+    }
     loop {
         let event = this.engine()?.next_event();
         match event {
@@ -60,12 +73,7 @@ fn begin(this: This<'_, '_, Loop>) -> PyResult<()> {
 #[inline]
 fn run_event(this: This<'_, '_, Loop>, event: Event<PythonHost>, natively: bool) -> PyResult<()> {
     match event {
-        Event::Callback(handle) => {
-            let outcome = run_handle(this, &handle, natively);
-            handles::done(&handle);
-            this.reuse(handle);
-            outcome?;
-        }
+        Event::Callback(handle) => run_callback(this, handle, natively)?,
         Event::Timer(timer) => {
             handles::unschedule(this.py(), &timer)?;
             let outcome = run_handle(this, &timer, natively);
@@ -84,6 +92,49 @@ fn run_event(this: This<'_, '_, Loop>, event: Event<PythonHost>, natively: bool)
         }
     }
     Ok(())
+}
+
+/// Runs the callback of a handle that the engine has let go of.
+#[inline]
+fn run_callback(this: This<'_, '_, Loop>, handle: Object, natively: bool) -> PyResult<()> {
+    let py = this.py();
+    let taken = if natively {
+        handles::take(py, &handle)
+    } else {
+        None
+    };
+    let Some(taken) = taken else {
+        let outcome = run_handle(this, &handle, natively);
+        handles::done(&handle);
+        this.reuse(handle);
+        return outcome;
+    };
+    let outcome = in_context(py, &taken.context, || {
+        ffi::call_tuple(py, &taken.function, &taken.arguments).map(drop)
+    });
+    match outcome {
+        Ok(()) => {
+            this.keep_emptied(taken.reuse(handle));
+            Ok(())
+        }
+        Err(error) => {
+            taken.put_back(&handle);
+            let outcome = failed(this, &handle, error);
+            handles::done(&handle);
+            outcome
+        }
+    }
+}
+
+/// What becomes of an exception of a handle's callback.
+#[cold]
+fn failed(this: This<'_, '_, Loop>, handle: &Object, error: PyErr) -> PyResult<()> {
+    let py = this.py();
+    if is_fatal(py, &error) {
+        Err(error)
+    } else {
+        handles::report(py, this.object(), handle, error)
+    }
 }
 
 /// Waits as long as there is nothing to do, but no longer than so long.
@@ -186,13 +237,7 @@ pub(crate) fn run_handle(this: This<'_, '_, Loop>, handle: &Object, natively: bo
             let outcome = in_context(py, &callback.context, || {
                 ffi::call_tuple(py, &callback.function, &callback.arguments).map(drop)
             });
-            outcome.or_else(|error| {
-                if is_fatal(py, &error) {
-                    Err(error)
-                } else {
-                    handles::report(py, this.object(), handle, error)
-                }
-            })
+            outcome.or_else(|error| failed(this, handle, error))
         }
     }
 }

@@ -172,8 +172,8 @@ impl Loop {
 
     /// Hands a callback to the loop from wherever this is, and wakes it.
     fn push(&self, handle: Object) {
-        let inbox = self.inbox.borrow().clone();
-        if let Some(inbox) = inbox {
+        // Pushing runs nothing that could ask for the inbox; dropping the handle could.
+        if let Some(inbox) = &*self.inbox.borrow() {
             inbox.push(handle);
         }
     }
@@ -248,18 +248,27 @@ impl Loop {
     /// Keeps a handle for the next callback, if its own has run and nobody else holds it.
     #[inline]
     pub(crate) fn reuse(&self, handle: Object) {
-        if self.emptied.borrow().len() < EMPTIED
-            && let Some(handle) = handles::empty(handle)
+        self.keep_emptied(handles::empty(handle));
+    }
+
+    /// Keeps a handle that was emptied, for the next callback.
+    #[inline]
+    pub(crate) fn keep_emptied(&self, handle: Option<Object>) {
+        let mut emptied = self.emptied.borrow_mut();
+        if let Some(handle) = handle
+            && emptied.len() < EMPTIED
         {
-            self.emptied.borrow_mut().push(handle);
+            emptied.push(handle);
         }
     }
 
     /// Drops what callbacks of the turn have shared.
     #[inline]
     pub(crate) fn drop_snapshot(&self) {
-        let old = self.snapshot.take();
-        drop(old);
+        if self.snapshot.borrow().is_some() {
+            let old = self.snapshot.take();
+            drop(old);
+        }
         let is_last = self
             .readers
             .borrow()

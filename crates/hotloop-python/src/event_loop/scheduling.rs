@@ -85,7 +85,11 @@ impl<'py> This<'_, 'py, Loop> {
             }
             // The loop waits in the kernel and this is another thread. Stock asyncio's `call_soon` appends to its queue
             // too, where the callback runs once something else wakes the loop; here it wakes it.
-            Err(_) => self.push(handle.clone()),
+            Err(_) => {
+                // Nobody answers for it there.
+                ffi::track(handle);
+                self.push(handle.clone());
+            }
         }
     }
 
@@ -220,7 +224,9 @@ pub(super) fn new_handle<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) ->
         None => ffi::copy_context(py)?,
     };
     let context = Context::Given(context);
-    Ok(handles::new(py, this.object(), callback, arguments, context, this.debug.get())?.into_bound(py))
+    let handle = handles::new(py, this.object(), callback, arguments, context, this.debug.get())?;
+    ffi::track(&handle);
+    Ok(handle.into_bound(py))
 }
 
 pub(super) fn add_callback<'py>(
@@ -290,6 +296,9 @@ pub(super) fn clear_scheduled<'py>(
 /// The context keyword of a scheduling call.
 #[inline]
 fn context(call: &Call<'_, '_>, function: &str, positional: &[&str]) -> PyResult<Option<Object>> {
+    if !call.has_keywords() {
+        return Ok(None);
+    }
     Ok(call.keyword(function, positional, "context")?.map(Object::from))
 }
 
@@ -307,15 +316,22 @@ fn missing(function: &str, names: &[&str], given: usize) -> PyErr {
 }
 
 /// asyncio's checks of a scheduling call in debug mode, by its own methods.
+#[inline]
 fn check_in_debug(
     this: This<'_, '_, Loop>,
     callback: &Bound<'_, PyAny>,
     method: &str,
     thread: bool,
 ) -> PyResult<()> {
-    if !this.debug.get() {
-        return Ok(());
+    if this.debug.get() {
+        check(this, callback, method, thread)
+    } else {
+        Ok(())
     }
+}
+
+#[cold]
+fn check(this: This<'_, '_, Loop>, callback: &Bound<'_, PyAny>, method: &str, thread: bool) -> PyResult<()> {
     if thread {
         this.object().call_method0("_check_thread")?;
     }

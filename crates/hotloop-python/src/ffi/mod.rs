@@ -24,7 +24,7 @@ pub(crate) use call::{
 };
 pub(crate) use class::{
     Class, ClassBuilder, Finalize, Flag, Instance, Layout, PlainClass, This, Visit, alloc_plain, is_unshared,
-    track_if_shared, untrack, version_of, version_of_class,
+    track, track_if_shared, untrack, version_of, version_of_class,
 };
 pub(crate) use context::{copy_context, copy_of, enter, exit, gil_is_held, same_variables};
 pub(crate) use object::Object;

@@ -59,6 +59,16 @@ pub(crate) fn untrack(object: &Object) {
     unsafe { ffi::PyObject_GC_UnTrack(object.pointer().cast()) };
 }
 
+/// Shows an object to the collector.
+pub(crate) fn track(object: &Object) {
+    // SAFETY: every caller has just made the object, of a collectable class, with its fields whole.
+    unsafe {
+        if ffi::PyObject_GC_IsTracked(object.pointer()) == 0 {
+            ffi::PyObject_GC_Track(object.pointer().cast());
+        }
+    }
+}
+
 /// Shows an object to the collector again, if anybody but the caller holds it: its owner no longer answers for it.
 #[inline]
 pub(crate) fn track_if_shared(object: &Object) {
