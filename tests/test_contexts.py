@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import threading
 import weakref
 
 from harness import Recorder, attach, close, run, turns, unix_pair
@@ -87,6 +88,72 @@ def test_values_are_not_kept_alive_by_the_loop(loop):
     turns(loop, 2)
     gc.collect()
     assert alive() is None
+
+
+def test_values_go_with_the_last_callback_that_sees_them(loop):
+    class Value:
+        pass
+
+    def schedule(alive):
+        value = Value()
+        var.set(value)
+        alive.append(weakref.ref(value))
+        for name in "ab":
+            loop.call_soon(seen.append, name)
+        loop.call_soon(chain, 3)
+
+    def chain(left):
+        seen.append(left)
+        if left:
+            loop.call_soon(chain, left - 1)
+
+    def look(left):
+        seen.append(("value", alive[0]() is not None))
+        if left:
+            loop.call_soon(look, left - 1)
+
+    seen, alive = [], []
+    contextvars.copy_context().run(schedule, alive)
+    loop.call_soon(look, 4)
+    turns(loop, 6)
+    there, gone = ("value", True), ("value", False)
+    assert seen == ["a", "b", 3, there, 2, there, 1, there, 0, gone, gone]
+
+
+def test_a_chain_of_callbacks_does_not_see_what_the_last_one_set_behind_it(loop):
+    seen = []
+
+    def chain(left):
+        seen.append(var.get())
+        if left % 2:
+            loop.call_soon(chain, left - 1)
+            var.set(left)
+        elif left:
+            var.set(left)
+            loop.call_soon(chain, left - 1)
+
+    loop.call_soon(chain, 6)
+    turns(loop, 8)
+    assert seen == ["unset", 6, 6, 4, 4, 2, 2]
+
+
+def test_threads_do_not_see_the_variables_of_callbacks(loop):
+    seen = []
+
+    def elsewhere():
+        loop.call_soon_threadsafe(lambda: seen.append(var.get()))
+
+    def callback(value):
+        var.set(value)
+        loop.call_soon(lambda: seen.append(var.get()))
+        thread = threading.Thread(target=contextvars.Context().run, args=(elsewhere,))
+        thread.start()
+        thread.join()
+
+    for value in (1, 2):
+        loop.call_soon(callback, value)
+    turns(loop, 2)
+    assert seen == [1, "unset", 2, "unset"]
 
 
 def test_a_handle_kept_by_its_own_callback_is_collected_after_it_ran(loop):

@@ -36,18 +36,19 @@ fn turn(this: This<'_, '_, Loop>) -> PyResult<()> {
     if this.delegates() || !this.engine()?.begin_at_once() {
         begin(this)?;
     }
-    let natively = handles::run_is_original(this.py()) && !this.is_debug();
     loop {
         let mut engine = this.engine()?;
         match engine.next_callback() {
             Some(handle) => {
                 drop(engine);
-                run_callback(this, handle, natively)?;
+                run_callback(this, handle)?;
             }
             None if engine.has_callbacks_only() => return Ok(()),
             None => break,
         }
     }
+    this.drop_spare();
+    let natively = handles::run_is_original(this.py()) && !this.is_debug();
     loop {
         let event = this.engine()?.next_event();
         match event {
@@ -59,6 +60,7 @@ fn turn(this: This<'_, '_, Loop>) -> PyResult<()> {
 
 /// Waits for what the turn has to do, if it may.
 fn begin(this: This<'_, '_, Loop>) -> PyResult<()> {
+    this.drop_spare();
     wait_up_to(this, None)?;
     let now = if this.engine()?.timers().is_empty() {
         0.0
@@ -73,7 +75,7 @@ fn begin(this: This<'_, '_, Loop>) -> PyResult<()> {
 #[inline]
 fn run_event(this: This<'_, '_, Loop>, event: Event<PythonHost>, natively: bool) -> PyResult<()> {
     match event {
-        Event::Callback(handle) => run_callback(this, handle, natively)?,
+        Event::Callback(handle) => run_callback(this, handle)?,
         Event::Timer(timer) => {
             handles::unschedule(this.py(), &timer)?;
             let outcome = run_handle(this, &timer, natively);
@@ -96,14 +98,16 @@ fn run_event(this: This<'_, '_, Loop>, event: Event<PythonHost>, natively: bool)
 
 /// Runs the callback of a handle that the engine has let go of.
 #[inline]
-fn run_callback(this: This<'_, '_, Loop>, handle: Object, natively: bool) -> PyResult<()> {
+fn run_callback(this: This<'_, '_, Loop>, handle: Object) -> PyResult<()> {
     let py = this.py();
-    let taken = if natively {
-        handles::take(py, &handle)
-    } else {
+    let taken = if this.is_debug() {
         None
+    } else {
+        handles::take(py, &handle, |context| this.copy_of(py, context))
     };
     let Some(taken) = taken else {
+        this.drop_spare();
+        let natively = handles::run_is_original(py) && !this.is_debug();
         let outcome = run_handle(this, &handle, natively);
         handles::done(&handle);
         this.reuse(handle);
@@ -114,10 +118,13 @@ fn run_callback(this: This<'_, '_, Loop>, handle: Object, natively: bool) -> PyR
     });
     match outcome {
         Ok(()) => {
-            this.keep_emptied(taken.reuse(handle));
+            let (emptied, context, snapshot) = taken.into_parts(handle);
+            this.keep_emptied(emptied);
+            this.keep_spare(py, context, snapshot);
             Ok(())
         }
         Err(error) => {
+            this.drop_spare();
             taken.put_back(&handle);
             let outcome = failed(this, &handle, error);
             handles::done(&handle);
@@ -145,6 +152,7 @@ fn failed(this: This<'_, '_, Loop>, handle: &Object, error: PyErr) -> PyResult<(
 pub(crate) fn wait_at_most(this: This<'_, '_, Loop>, given: Timeout) -> PyResult<()> {
     this.flush_tls()?;
     this.drop_snapshot();
+    this.drop_spare();
     wait_up_to(this, given)
 }
 
@@ -191,10 +199,7 @@ fn prepare(this: This<'_, '_, Loop>) -> PyResult<Timeout> {
     let timeout = this
         .engine()?
         .prepare_wait(|| now, this.is_stopping(), &mut swept);
-    for timer in swept {
-        handles::unschedule(py, &timer)?;
-        handles::done(&timer);
-    }
+    handles::drop_cancelled(py, swept)?;
     Ok(timeout)
 }
 

@@ -230,7 +230,7 @@ pub(crate) fn new(
 ///
 /// # Errors
 /// In debug mode, whatever taking the traceback raises.
-#[inline]
+#[inline(always)]
 pub(crate) fn new_in(
     py: Python<'_>,
     place: Object,
@@ -349,9 +349,15 @@ impl Handles {
         self.traceback.init(handle, self.none.clone());
     }
 
+    #[cold]
+    fn note_traceback(&self, py: Python<'_>, handle: &Object) -> PyResult<()> {
+        self.traceback.set(handle, source_traceback(py)?);
+        Ok(())
+    }
+
     /// Fills the fields of a handle that are empty. `deferred` is that of its kind.
     #[expect(clippy::too_many_arguments, reason = "these are the fields of a handle")]
-    #[inline]
+    #[inline(always)]
     fn fill(
         &self,
         py: Python<'_>,
@@ -375,7 +381,7 @@ impl Handles {
         };
         self.context.init(handle, context);
         if debug {
-            self.traceback.set(handle, source_traceback(py)?);
+            self.note_traceback(py, handle)?;
         }
         Ok(())
     }
@@ -394,7 +400,7 @@ fn source_traceback(py: Python<'_>) -> PyResult<Object> {
 #[inline]
 pub(crate) fn is_cancelled(handle: &Object) -> bool {
     let handles = handles();
-    if kind(handles, handle).is_some() {
+    if handles.timer.is_of(handle) || kind(handles, handle).is_some() {
         return handles.cancelled.is_true(handle);
     }
     Python::attach(|py| {
@@ -422,6 +428,21 @@ pub(crate) fn is_timer(handle: &Object) -> bool {
     handles().timer.is_of(handle)
 }
 
+/// Lets go of timers that were cancelled and have left the heap.
+///
+/// # Errors
+/// What a class of handles of somebody's own raises.
+pub(crate) fn drop_cancelled(py: Python<'_>, timers: Vec<Object>) -> PyResult<()> {
+    for timer in timers {
+        // Where nobody else has it, nobody will look at it.
+        if !is_timer(&timer) || !ffi::is_unshared(&timer) {
+            unschedule(py, &timer)?;
+            done(&timer);
+        }
+    }
+    Ok(())
+}
+
 /// Marks a timer handle as no longer scheduled.
 #[inline]
 pub(crate) fn unschedule(py: Python<'_>, timer: &Object) -> PyResult<()> {
@@ -434,26 +455,32 @@ pub(crate) fn unschedule(py: Python<'_>, timer: &Object) -> PyResult<()> {
 }
 
 /// Takes the callback out of a native handle that nobody else can get at, to be run and then [put back](Taken::put_back) or
-/// [dropped with it](Taken::reuse). `None` for any other handle, and for one that was cancelled.
+/// [parted from it](Taken::into_parts). `None` for any other handle, for one that was cancelled, and where somebody has replaced
+/// methods that asyncio would call. `copy` makes a copy of a context.
 #[inline]
-pub(crate) fn take(py: Python<'_>, handle: &Object) -> Option<Taken> {
+pub(crate) fn take(
+    py: Python<'_>,
+    handle: &Object,
+    copy: impl FnOnce(&Object) -> PyResult<Object>,
+) -> Option<Taken> {
     let handles = handles();
     let kind = if handles.handle.is_of(handle) {
         &handles.handle
     } else {
         handles.threadsafe.as_ref().filter(|kind| kind.is_of(handle))?
     };
-    if !ffi::is_unshared(handle) || handles.cancelled.is_true(handle) {
-        return None;
-    }
-    if !handles.is_whole(handle) {
+    if !ffi::is_unshared(handle)
+        || handles.cancelled.is_true(handle)
+        || !kind.is_original(py)
+        || !handles.is_whole(handle)
+    {
         return None;
     }
     let function = handles.callback.take(handle)?;
     let arguments = handles.arguments.take(handle)?;
     let held = handles.context.take(handle)?;
     let (context, snapshot) = if kind.deferred.get(handle) && held.refcount() > 1 {
-        match ffi::copy_of(py, &held) {
+        match copy(&held) {
             Ok(copy) => (copy, Some(held)),
             // No memory: it runs in what others would have had a copy of.
             Err(_) => (held, None),
@@ -491,26 +518,27 @@ impl Taken {
         handles.context.set(handle, self.context);
     }
 
-    /// Drops it, and answers the handle, emptied for [`new_in`] as by [`empty`].
+    /// Drops what was called, and answers the handle, emptied for [`new_in`] as by [`empty`], the context in which that ran,
+    /// and what it is a copy of.
     #[inline]
-    pub(crate) fn reuse(self, handle: Object) -> Option<Object> {
-        let handles = handles();
+    pub(crate) fn into_parts(self, handle: Object) -> (Option<Object>, Object, Option<Object>) {
         // Dropping these may run Python code, which cannot get at the handle.
-        let Self {
-            function,
-            arguments,
-            context,
-            snapshot,
-        } = self;
-        drop((function, arguments, context, snapshot));
-        drop(handles.event_loop.take(&handle));
-        if !handles.handle.is_of(&handle) || !ffi::is_unshared(&handle) {
-            return None;
-        }
-        handles.repr.ensure(&handle, &handles.none);
-        handles.traceback.ensure(&handle, &handles.none);
-        Some(handle)
+        drop((self.function, self.arguments));
+        (emptied(handle), self.context, self.snapshot)
     }
+}
+
+/// A handle whose callback, arguments and context were taken out, for [`new_in`]. None as by [`empty`].
+#[inline]
+fn emptied(handle: Object) -> Option<Object> {
+    let handles = handles();
+    if !handles.handle.is_of(&handle) || !ffi::is_unshared(&handle) {
+        return None;
+    }
+    drop(handles.event_loop.take(&handle));
+    handles.repr.ensure(&handle, &handles.none);
+    handles.traceback.ensure(&handle, &handles.none);
+    Some(handle)
 }
 
 /// The callback of a native handle; `None` if the handle is of another class, was cancelled meanwhile, or is one whose

@@ -265,16 +265,21 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     }
 
     /// Whether the kernel may have something for a turn that does not wait.
-    #[inline]
+    #[inline(always)]
     fn needs_poll(&self) -> bool {
-        let waking = self
-            .waking
-            .is_some_and(|OpKey(key)| self.operations.contains(key as usize));
         if !self.posted.is_empty() || self.driver.has_chores() {
             return true;
         }
-        let may_have_news = !(self.told.is_all_exhausted() && self.driver.has_told_all());
-        may_have_news && self.operations.len() > usize::from(waking)
+        if self.operations.is_empty() {
+            return false;
+        }
+        let waking = self
+            .waking
+            .is_some_and(|OpKey(key)| self.operations.contains(key as usize));
+        if waking && self.operations.len() == 1 {
+            return false;
+        }
+        !(self.told.is_all_exhausted() && self.driver.has_told_all())
     }
 
     /// Waits; see [`Waiter::wait`].

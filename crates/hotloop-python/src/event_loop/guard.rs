@@ -59,7 +59,7 @@ impl std::ops::DerefMut for EngineGuard<'_> {
 }
 
 impl Drop for EngineGuard<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         if self.0.as_ref().is_some_and(|engine| engine.has_discarded()) {
             self.discard();

@@ -78,6 +78,8 @@ pub(crate) struct Loop {
     /// What the callbacks scheduled in this turn without a context of their own take a copy of. Renewed when the
     /// current variables have changed, and dropped with the turn, so that it keeps no value alive.
     snapshot: RefCell<Option<Object>>,
+    /// A context that a callback has run in, to be the next copy: see `keep_spare`.
+    spare: RefCell<Option<Object>>,
     /// What transports that began to read with the same variables share, until something comes in for them. Dropped when
     /// none of them is left.
     readers: RefCell<Option<Object>>,
@@ -113,6 +115,9 @@ impl Class for Loop {
             ready.chain(timers).for_each(|handle| visit.owned(handle));
             visit.objects(engine.watching());
             visit.objects(engine.streaming().map(Transport::object));
+        }
+        if let Ok(spare) = self.spare.try_borrow() {
+            visit.objects(&*spare);
         }
         if let (Ok(snapshot), Ok(readers)) = (self.snapshot.try_borrow(), self.readers.try_borrow()) {
             visit.objects(&*snapshot);
@@ -195,6 +200,7 @@ impl Loop {
             .as_mut()
             .map(|engine| (engine.take_scheduled(), engine.take_io()));
         self.drop_snapshot();
+        self.drop_spare();
         drop(self.readers.take());
         drop(self.emptied.take());
         drop(self.inbox.take());
@@ -252,7 +258,7 @@ impl Loop {
     }
 
     /// Keeps a handle that was emptied, for the next callback.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn keep_emptied(&self, handle: Option<Object>) {
         let mut emptied = self.emptied.borrow_mut();
         if let Some(handle) = handle
@@ -269,6 +275,13 @@ impl Loop {
             let old = self.snapshot.take();
             drop(old);
         }
+        if self.readers.borrow().is_some() {
+            self.drop_readers();
+        }
+    }
+
+    #[inline(never)]
+    fn drop_readers(&self) {
         let is_last = self
             .readers
             .borrow()
@@ -366,6 +379,9 @@ impl This<'_, '_, Loop> {
     #[inline]
     pub(crate) fn now(self) -> PyResult<f64> {
         self.find_own()?;
+        if self.own_time.borrow().is_none() {
+            return Ok(Monotonic.now());
+        }
         let own_time = self.own_time.borrow().clone();
         match own_time {
             None => Ok(Monotonic.now()),
@@ -470,6 +486,7 @@ fn construct(class: &Bound<'_, PyType>) -> PyResult<Loop> {
         own_version: Cell::new(0),
         resolution: Cell::new(1e-9),
         snapshot: RefCell::default(),
+        spare: RefCell::default(),
         readers: RefCell::default(),
         emptied: RefCell::default(),
         transports: Registry::default(),
@@ -530,6 +547,7 @@ fn begin_running<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> 
 
 fn end_running<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
     this.running.set(false);
+    this.drop_spare();
     let flushed = this.flush_tls();
     // A callback may have closed the loop as far as asyncio lets it.
     if let Ok(mut engine) = this.engine() {

@@ -17,7 +17,7 @@ use pyo3::types::PyType;
 
 use super::{Call, Slot};
 
-pub(crate) use collector::{Visit, track, track_if_shared, untrack};
+pub(crate) use collector::{Visit, track, track_if_shared};
 pub(super) use entry::guard;
 pub(crate) use instance::{Instance, This};
 pub(crate) use plain::{Flag, PlainClass, alloc_plain, is_unshared, version_of, version_of_class};

@@ -161,12 +161,15 @@ unsafe extern "C" fn plain_dealloc(this: *mut ffi::PyObject) {
         while !(*plain).tp_dealloc.is_some_and(is_plain) {
             plain = (*plain).tp_base;
         }
-        let first = size_of::<ffi::PyObject>().cast_signed();
-        for word in (first..(*plain).tp_basicsize - FLAG).step_by(size_of::<usize>()) {
+        let end = this.byte_offset((*plain).tp_basicsize - FLAG).cast();
+        let weakrefs = this.byte_offset(weakrefs).cast();
+        let mut word = this.add(1).cast::<*mut ffi::PyObject>();
+        while word < end {
+            // Nobody can look at the field any more, so it may keep what is released.
             if word != weakrefs {
-                let place = this.byte_offset(word).cast::<*mut ffi::PyObject>();
-                ffi::Py_XDECREF(std::mem::replace(&mut *place, std::ptr::null_mut()));
+                ffi::Py_XDECREF(*word);
             }
+            word = word.add(1);
         }
         if let Some(free) = (*class).tp_free {
             free(this.cast());
