@@ -89,6 +89,55 @@ def test_values_are_not_kept_alive_by_the_loop(loop):
     assert alive() is None
 
 
+def test_values_go_with_the_last_callback_that_sees_them(loop):
+    class Value:
+        pass
+
+    def schedule(alive):
+        value = Value()
+        var.set(value)
+        alive.append(weakref.ref(value))
+        for name in "ab":
+            loop.call_soon(seen.append, name)
+        loop.call_soon(chain, 3)
+
+    def chain(left):
+        seen.append(left)
+        if left:
+            loop.call_soon(chain, left - 1)
+
+    def look(left):
+        seen.append(("value", alive[0]() is not None))
+        if left:
+            loop.call_soon(look, left - 1)
+
+    seen, alive = [], []
+    contextvars.copy_context().run(schedule, alive)
+    loop.call_soon(look, 4)
+    turns(loop, 6)
+    there, gone = ("value", True), ("value", False)
+    assert seen == ["a", "b", 3, there, 2, there, 1, there, 0, gone, gone]
+
+
+def test_a_chain_of_callbacks_does_not_see_what_the_last_one_set_behind_it(loop):
+    seen = []
+
+    def chain(left):
+        seen.append(var.get())
+        if left % 2:
+            loop.call_soon(chain, left - 1)
+            var.set(left)
+        elif left:
+            var.set(left)
+            loop.call_soon(chain, left - 1)
+        else:
+            loop.stop()
+
+    loop.call_soon(chain, 6)
+    loop.run_forever()
+    assert seen == ["unset", 6, 6, 4, 4, 2, 2]
+
+
 def test_a_handle_kept_by_its_own_callback_is_collected_after_it_ran(loop):
     class Owner:
         def callback(self):

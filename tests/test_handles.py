@@ -12,6 +12,12 @@ import pytest
 
 from harness import normalised, same_trace_as_stock, stock_loop, turns
 
+var: contextvars.ContextVar[object] = contextvars.ContextVar("var", default="unset")
+
+
+class Value:
+    pass
+
 
 @pytest.fixture(params=["call_soon", "call_later", "call_at", "call_soon_threadsafe"])
 def schedule(request, loop):
@@ -125,6 +131,57 @@ def test_a_replaced_run_method_is_called(loop, schedule, monkeypatch):
     schedule(loop, ran.append, 2)
     turns(loop, 2)
     assert (ran, seen) == ([1, 2], [])
+
+
+def test_a_run_method_that_a_callback_replaces_is_called_for_the_next_one(loop, monkeypatch):
+    seen = []
+    run = asyncio.events.Handle._run
+
+    def watched(handle):
+        seen.append(handle._args)
+        run(handle)
+
+    loop.call_soon(monkeypatch.setattr, asyncio.events.Handle, "_run", watched)
+    loop.call_soon(seen.append, "ran")
+    turns(loop)
+    assert seen[:2] == [("ran",), "ran"]
+
+
+@pytest.mark.parametrize("method", ["call_soon", "call_soon_threadsafe"])
+def test_the_handle_of_a_callback_that_failed_is_whole(loop, method):
+    def fail(argument):
+        var.set(argument)
+        raise ValueError(argument)
+
+    told = []
+    loop.set_exception_handler(lambda loop, context: told.append(context["handle"]))
+    for argument in "ab":
+        getattr(loop, method)(fail, argument)
+    loop.call_soon(lambda: None)
+    turns(loop)
+    assert [(handle._callback, handle._args, handle._context[var]) for handle in told] == [
+        (fail, ("a",), "a"),
+        (fail, ("b",), "b"),
+    ]
+
+
+@pytest.mark.parametrize("method", ["call_soon", "call_soon_threadsafe", "call_later"])
+def test_an_instance_of_a_class_below_is_freed_with_what_it_holds(loop, method):
+    kind = type(getattr(loop, method)(*((0, print) if method == "call_later" else (print,))))
+
+    class Below(kind):
+        def __del__(self):
+            freed.append(self.own)
+
+    freed = []
+    value = Value()
+    alive = weakref.ref(value)
+    handle = Below(*((1.0,) if method == "call_later" else ()), print, (value,), loop)
+    handle.own = value
+    del value, handle
+    assert len(freed) == 1
+    freed.clear()
+    assert alive() is None
 
 
 def test_a_replaced_cancel_method_is_called(loop, schedule, monkeypatch):

@@ -28,12 +28,26 @@ pub(crate) fn run(this: This<'_, '_, Loop>) -> PyResult<()> {
 }
 
 fn turn(this: This<'_, '_, Loop>) -> PyResult<()> {
-    this.flush_tls()?;
+    if this.gathers_tls() {
+        this.flush_tls()?;
+    }
     this.drop_snapshot();
     // A selector object of the program's own is asked in every turn, as by asyncio.
     if this.delegates() || !this.engine()?.begin_at_once() {
         begin(this)?;
     }
+    loop {
+        let mut engine = this.engine()?;
+        match engine.next_callback() {
+            Some(handle) => {
+                drop(engine);
+                run_callback(this, handle)?;
+            }
+            None if engine.has_callbacks_only() => return Ok(()),
+            None => break,
+        }
+    }
+    this.drop_spare();
     let natively = handles::run_is_original(this.py()) && !this.is_debug();
     loop {
         let event = this.engine()?.next_event();
@@ -46,6 +60,7 @@ fn turn(this: This<'_, '_, Loop>) -> PyResult<()> {
 
 /// Waits for what the turn has to do, if it may.
 fn begin(this: This<'_, '_, Loop>) -> PyResult<()> {
+    this.drop_spare();
     wait_up_to(this, None)?;
     let now = if this.engine()?.timers().is_empty() {
         0.0
@@ -60,12 +75,7 @@ fn begin(this: This<'_, '_, Loop>) -> PyResult<()> {
 #[inline]
 fn run_event(this: This<'_, '_, Loop>, event: Event<PythonHost>, natively: bool) -> PyResult<()> {
     match event {
-        Event::Callback(handle) => {
-            let outcome = run_handle(this, &handle, natively);
-            handles::done(&handle);
-            this.reuse(handle);
-            outcome?;
-        }
+        Event::Callback(handle) => run_callback(this, handle)?,
         Event::Timer(timer) => {
             handles::unschedule(this.py(), &timer)?;
             let outcome = run_handle(this, &timer, natively);
@@ -86,6 +96,54 @@ fn run_event(this: This<'_, '_, Loop>, event: Event<PythonHost>, natively: bool)
     Ok(())
 }
 
+/// Runs the callback of a handle that the engine has let go of.
+#[inline]
+fn run_callback(this: This<'_, '_, Loop>, handle: Object) -> PyResult<()> {
+    let py = this.py();
+    let taken = if this.is_debug() {
+        None
+    } else {
+        handles::take(py, &handle, |context| this.copy_of(py, context))
+    };
+    let Some(taken) = taken else {
+        this.drop_spare();
+        let natively = handles::run_is_original(py) && !this.is_debug();
+        let outcome = run_handle(this, &handle, natively);
+        handles::done(&handle);
+        this.reuse(handle);
+        return outcome;
+    };
+    let outcome = in_context(py, &taken.context, || {
+        ffi::call_tuple(py, &taken.function, &taken.arguments).map(drop)
+    });
+    match outcome {
+        Ok(()) => {
+            let (emptied, context, snapshot) = taken.into_parts(handle);
+            this.keep_emptied(emptied);
+            this.keep_spare(py, context, snapshot);
+            Ok(())
+        }
+        Err(error) => {
+            this.drop_spare();
+            taken.put_back(&handle);
+            let outcome = failed(this, &handle, error);
+            handles::done(&handle);
+            outcome
+        }
+    }
+}
+
+/// What becomes of an exception of a handle's callback.
+#[cold]
+fn failed(this: This<'_, '_, Loop>, handle: &Object, error: PyErr) -> PyResult<()> {
+    let py = this.py();
+    if is_fatal(py, &error) {
+        Err(error)
+    } else {
+        handles::report(py, this.object(), handle, error)
+    }
+}
+
 /// Waits as long as there is nothing to do, but no longer than so long.
 ///
 /// # Errors
@@ -94,6 +152,7 @@ fn run_event(this: This<'_, '_, Loop>, event: Event<PythonHost>, natively: bool)
 pub(crate) fn wait_at_most(this: This<'_, '_, Loop>, given: Timeout) -> PyResult<()> {
     this.flush_tls()?;
     this.drop_snapshot();
+    this.drop_spare();
     wait_up_to(this, given)
 }
 
@@ -140,10 +199,7 @@ fn prepare(this: This<'_, '_, Loop>) -> PyResult<Timeout> {
     let timeout = this
         .engine()?
         .prepare_wait(|| now, this.is_stopping(), &mut swept);
-    for timer in swept {
-        handles::unschedule(py, &timer)?;
-        handles::done(&timer);
-    }
+    handles::drop_cancelled(py, swept)?;
     Ok(timeout)
 }
 
@@ -186,13 +242,7 @@ pub(crate) fn run_handle(this: This<'_, '_, Loop>, handle: &Object, natively: bo
             let outcome = in_context(py, &callback.context, || {
                 ffi::call_tuple(py, &callback.function, &callback.arguments).map(drop)
             });
-            outcome.or_else(|error| {
-                if is_fatal(py, &error) {
-                    Err(error)
-                } else {
-                    handles::report(py, this.object(), handle, error)
-                }
-            })
+            outcome.or_else(|error| failed(this, handle, error))
         }
     }
 }

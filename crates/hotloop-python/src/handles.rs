@@ -203,7 +203,7 @@ fn handles() -> &'static Handles {
     HANDLES.get().expect("the module is imported")
 }
 
-/// A new handle. Without a context it runs in a copy of the current one.
+/// A new handle, out of the collector's sight.
 ///
 /// # Errors
 /// Out of memory; in debug mode, whatever taking the traceback raises.
@@ -218,8 +218,10 @@ pub(crate) fn new(
 ) -> PyResult<Object> {
     let handles = handles();
     let handle = ffi::alloc_plain(py, &handles.handle.class)?;
-    fill(
-        py, handles, &handle, event_loop, function, arguments, context, debug,
+    handles.init(&handle);
+    let deferred = handles.handle.deferred;
+    handles.fill(
+        py, deferred, &handle, event_loop, function, arguments, context, debug,
     )?;
     Ok(handle)
 }
@@ -228,7 +230,7 @@ pub(crate) fn new(
 ///
 /// # Errors
 /// In debug mode, whatever taking the traceback raises.
-#[inline]
+#[inline(always)]
 pub(crate) fn new_in(
     py: Python<'_>,
     place: Object,
@@ -238,15 +240,10 @@ pub(crate) fn new_in(
     context: Context,
     debug: bool,
 ) -> PyResult<Object> {
-    fill(
-        py,
-        handles(),
-        &place,
-        event_loop,
-        function,
-        arguments,
-        context,
-        debug,
+    let handles = handles();
+    let deferred = handles.handle.deferred;
+    handles.fill(
+        py, deferred, &place, event_loop, function, arguments, context, debug,
     )?;
     Ok(place)
 }
@@ -267,8 +264,11 @@ pub(crate) fn empty(handle: Object) -> Option<Object> {
         handles.context,
         handles.event_loop,
     ] {
-        slot.take(&handle);
+        drop(slot.take(&handle));
     }
+    handles.cancelled.ensure(&handle, &handles.false_);
+    handles.repr.ensure(&handle, &handles.none);
+    handles.traceback.ensure(&handle, &handles.none);
     Some(handle)
 }
 
@@ -292,8 +292,16 @@ pub(crate) fn new_threadsafe(
         return new(py, event_loop, function, arguments, context, debug);
     };
     let handle = ffi::alloc_plain(py, &kind.class)?;
-    fill(
-        py, handles, &handle, event_loop, function, arguments, context, debug,
+    handles.init(&handle);
+    handles.fill(
+        py,
+        kind.deferred,
+        &handle,
+        event_loop,
+        function,
+        arguments,
+        context,
+        debug,
     )?;
     Ok(handle)
 }
@@ -314,48 +322,69 @@ pub(crate) fn new_timer(
 ) -> PyResult<Object> {
     let handles = handles();
     let timer = ffi::alloc_plain(py, &handles.timer.class)?;
-    handles.when.set(&timer, when);
-    handles.scheduled.set(&timer, handles.true_.clone());
-    fill(
-        py, handles, &timer, event_loop, function, arguments, context, debug,
+    handles.init(&timer);
+    handles.when.init(&timer, when);
+    handles.scheduled.init(&timer, handles.true_.clone());
+    let deferred = handles.timer.deferred;
+    handles.fill(
+        py, deferred, &timer, event_loop, function, arguments, context, debug,
     )?;
     Ok(timer)
 }
 
-#[expect(clippy::too_many_arguments, reason = "these are the fields of a handle")]
-#[inline]
-fn fill(
-    py: Python<'_>,
-    handles: &Handles,
-    handle: &Object,
-    event_loop: &Bound<'_, PyAny>,
-    function: Object,
-    arguments: Object,
-    context: Context,
-    debug: bool,
-) -> PyResult<()> {
-    handles.callback.set(handle, function);
-    handles.arguments.set(handle, arguments);
-    handles.cancelled.set(handle, handles.false_.clone());
-    handles.event_loop.set(handle, event_loop.into());
-    handles.repr.set(handle, handles.none.clone());
-    let context = match context {
-        Context::Given(context) => context,
-        Context::Snapshot(context) => {
-            if let Some(kind) = kind(handles, handle) {
-                kind.deferred.set(handle, true);
+impl Handles {
+    /// Whether a handle has what running it takes: somebody may have deleted it.
+    #[inline]
+    fn is_whole(&self, handle: &Object) -> bool {
+        [self.callback, self.arguments, self.context]
+            .iter()
+            .all(|slot| slot.is_filled(handle))
+    }
+
+    /// What a handle has from the start.
+    #[inline]
+    fn init(&self, handle: &Object) {
+        self.cancelled.init(handle, self.false_.clone());
+        self.repr.init(handle, self.none.clone());
+        self.traceback.init(handle, self.none.clone());
+    }
+
+    #[cold]
+    fn note_traceback(&self, py: Python<'_>, handle: &Object) -> PyResult<()> {
+        self.traceback.set(handle, source_traceback(py)?);
+        Ok(())
+    }
+
+    /// Fills the fields of a handle that are empty. `deferred` is that of its kind.
+    #[expect(clippy::too_many_arguments, reason = "these are the fields of a handle")]
+    #[inline(always)]
+    fn fill(
+        &self,
+        py: Python<'_>,
+        deferred: Flag,
+        handle: &Object,
+        event_loop: &Bound<'_, PyAny>,
+        function: Object,
+        arguments: Object,
+        context: Context,
+        debug: bool,
+    ) -> PyResult<()> {
+        self.callback.init(handle, function);
+        self.arguments.init(handle, arguments);
+        self.event_loop.init(handle, event_loop.into());
+        let context = match context {
+            Context::Given(context) => context,
+            Context::Snapshot(context) => {
+                deferred.set(handle, true);
+                context
             }
-            context
+        };
+        self.context.init(handle, context);
+        if debug {
+            self.note_traceback(py, handle)?;
         }
-    };
-    handles.context.set(handle, context);
-    let traceback = if debug {
-        source_traceback(py)?
-    } else {
-        handles.none.clone()
-    };
-    handles.traceback.set(handle, traceback);
-    Ok(())
+        Ok(())
+    }
 }
 
 /// Where the caller of a native method stands, as asyncio's debug mode keeps it.
@@ -371,7 +400,7 @@ fn source_traceback(py: Python<'_>) -> PyResult<Object> {
 #[inline]
 pub(crate) fn is_cancelled(handle: &Object) -> bool {
     let handles = handles();
-    if kind(handles, handle).is_some() {
+    if handles.timer.is_of(handle) || kind(handles, handle).is_some() {
         return handles.cancelled.is_true(handle);
     }
     Python::attach(|py| {
@@ -399,6 +428,21 @@ pub(crate) fn is_timer(handle: &Object) -> bool {
     handles().timer.is_of(handle)
 }
 
+/// Lets go of timers that were cancelled and have left the heap.
+///
+/// # Errors
+/// What a class of handles of somebody's own raises.
+pub(crate) fn drop_cancelled(py: Python<'_>, timers: Vec<Object>) -> PyResult<()> {
+    for timer in timers {
+        // Where nobody else has it, nobody will look at it.
+        if !is_timer(&timer) || !ffi::is_unshared(&timer) {
+            unschedule(py, &timer)?;
+            done(&timer);
+        }
+    }
+    Ok(())
+}
+
 /// Marks a timer handle as no longer scheduled.
 #[inline]
 pub(crate) fn unschedule(py: Python<'_>, timer: &Object) -> PyResult<()> {
@@ -408,6 +452,93 @@ pub(crate) fn unschedule(py: Python<'_>, timer: &Object) -> PyResult<()> {
         return Ok(());
     }
     timer.bind(py).setattr(pyo3::intern!(py, "_scheduled"), false)
+}
+
+/// Takes the callback out of a native handle that nobody else can get at, to be run and then [put back](Taken::put_back) or
+/// [parted from it](Taken::into_parts). `None` for any other handle, for one that was cancelled, and where somebody has replaced
+/// methods that asyncio would call. `copy` makes a copy of a context.
+#[inline]
+pub(crate) fn take(
+    py: Python<'_>,
+    handle: &Object,
+    copy: impl FnOnce(&Object) -> PyResult<Object>,
+) -> Option<Taken> {
+    let handles = handles();
+    let kind = if handles.handle.is_of(handle) {
+        &handles.handle
+    } else {
+        handles.threadsafe.as_ref().filter(|kind| kind.is_of(handle))?
+    };
+    if !ffi::is_unshared(handle)
+        || handles.cancelled.is_true(handle)
+        || !kind.is_original(py)
+        || !handles.is_whole(handle)
+    {
+        return None;
+    }
+    let function = handles.callback.take(handle)?;
+    let arguments = handles.arguments.take(handle)?;
+    let held = handles.context.take(handle)?;
+    let (context, snapshot) = if kind.deferred.get(handle) && held.refcount() > 1 {
+        match copy(&held) {
+            Ok(copy) => (copy, Some(held)),
+            // No memory: it runs in what others would have had a copy of.
+            Err(_) => (held, None),
+        }
+    } else {
+        (held, None)
+    };
+    kind.deferred.set(handle, false);
+    Some(Taken {
+        function,
+        arguments,
+        context,
+        snapshot,
+    })
+}
+
+/// What was [taken](take) out of a handle.
+pub(crate) struct Taken {
+    /// What is called.
+    pub(crate) function: Object,
+    /// A tuple.
+    pub(crate) arguments: Object,
+    /// The context that it runs in.
+    pub(crate) context: Object,
+    /// What that is a copy of, if it is one.
+    snapshot: Option<Object>,
+}
+
+impl Taken {
+    /// Puts all of it back into the handle.
+    pub(crate) fn put_back(self, handle: &Object) {
+        let handles = handles();
+        handles.callback.set(handle, self.function);
+        handles.arguments.set(handle, self.arguments);
+        handles.context.set(handle, self.context);
+    }
+
+    /// Drops what was called, and answers the handle, emptied for [`new_in`] as by [`empty`], the context in which that ran,
+    /// and what it is a copy of.
+    #[inline]
+    pub(crate) fn into_parts(self, handle: Object) -> (Option<Object>, Object, Option<Object>) {
+        // Dropping these may run Python code, which cannot get at the handle.
+        drop((self.function, self.arguments));
+        (emptied(handle), self.context, self.snapshot)
+    }
+}
+
+/// A handle whose callback, arguments and context were taken out, for [`new_in`]. None as by [`empty`].
+#[inline]
+fn emptied(handle: Object) -> Option<Object> {
+    let handles = handles();
+    if !handles.handle.is_of(&handle) || !ffi::is_unshared(&handle) {
+        return None;
+    }
+    drop(handles.event_loop.take(&handle));
+    handles.repr.ensure(&handle, &handles.none);
+    handles.traceback.ensure(&handle, &handles.none);
+    Some(handle)
 }
 
 /// The callback of a native handle; `None` if the handle is of another class, was cancelled meanwhile, or is one whose

@@ -265,15 +265,21 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     }
 
     /// Whether the kernel may have something for a turn that does not wait.
+    #[inline(always)]
     fn needs_poll(&self) -> bool {
-        let waking = self
-            .waking
-            .is_some_and(|OpKey(key)| self.operations.contains(key as usize));
         if !self.posted.is_empty() || self.driver.has_chores() {
             return true;
         }
-        let may_have_news = !(self.told.is_all_exhausted() && self.driver.has_told_all());
-        may_have_news && self.operations.len() > usize::from(waking)
+        if self.operations.is_empty() {
+            return false;
+        }
+        let waking = self
+            .waking
+            .is_some_and(|OpKey(key)| self.operations.contains(key as usize));
+        if waking && self.operations.len() == 1 {
+            return false;
+        }
+        !(self.told.is_all_exhausted() && self.driver.has_told_all())
     }
 
     /// Waits; see [`Waiter::wait`].
@@ -312,7 +318,9 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             return false;
         }
         self.told = Told::default();
-        self.take_inbox();
+        if !self.inbox.is_empty() {
+            self.take_inbox();
+        }
         self.count_turn();
         true
     }
@@ -364,6 +372,26 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     /// The host says that it has run something between two turns.
     pub fn note_break(&mut self) {
         self.told = Told::UNKNOWN;
+    }
+
+    /// The callback of the next event, if that is one of the callbacks in front of all else.
+    #[inline]
+    pub fn next_callback(&mut self) -> Option<H::Handle> {
+        let handle = self.ready.pop()?;
+        self.told.events = self.told.events.saturating_add(1);
+        self.told.took_all = false;
+        Some(handle)
+    }
+
+    /// Whether the turn has no events left but those of [`next_callback`](Self::next_callback).
+    #[inline]
+    pub fn has_callbacks_only(&self) -> bool {
+        self.replaced.is_empty()
+            && self.broken.is_empty()
+            && self.held.is_empty()
+            && self.due.is_empty()
+            && self.broken_off.later.is_empty()
+            && !self.driver.has_completions()
     }
 
     /// The next event of the turn.

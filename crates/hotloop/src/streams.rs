@@ -438,6 +438,12 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         }
     }
 
+    /// Whether there is something for [`take_discarded`](Self::take_discarded).
+    #[inline]
+    pub fn has_discarded(&self) -> bool {
+        !self.discarded.is_empty()
+    }
+
     /// The host's objects that are awaited for no longer, for the host to drop when it holds nothing borrowed.
     #[must_use]
     pub fn take_discarded(&mut self) -> Vec<H::Stream> {

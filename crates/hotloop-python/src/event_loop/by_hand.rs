@@ -47,6 +47,7 @@ pub(super) fn run_io<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAn
 
 /// Takes the oldest of what is ready.
 pub(super) fn ready_popleft<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
+    this.drop_spare();
     let event = this.engine()?.pop_scheduled();
     let handle: Option<Object> = match event {
         Some(Event::Callback(handle)) => Some(handle),

@@ -59,8 +59,17 @@ impl std::ops::DerefMut for EngineGuard<'_> {
 }
 
 impl Drop for EngineGuard<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
+        if self.0.as_ref().is_some_and(|engine| engine.has_discarded()) {
+            self.discard();
+        }
+    }
+}
+
+impl EngineGuard<'_> {
+    #[cold]
+    fn discard(&mut self) {
         if let Some(mut engine) = self.0.take() {
             let discarded = engine.take_discarded();
             drop(engine);
@@ -132,6 +141,7 @@ impl Loop {
     }
 }
 
+#[inline]
 fn opened(engine: RefMut<'_, Option<Engine>>) -> PyResult<EngineGuard<'_>> {
     match RefMut::filter_map(engine, Option::as_mut) {
         Ok(engine) => Ok(EngineGuard(Some(engine))),

@@ -81,6 +81,8 @@ pub(crate) struct Loop {
     /// What the callbacks scheduled in this turn without a context of their own take a copy of. Renewed when the
     /// current variables have changed, and dropped with the turn, so that it keeps no value alive.
     snapshot: RefCell<Option<Object>>,
+    /// A context that a callback has run in, to be the next copy: see `keep_spare`.
+    spare: RefCell<Option<Object>>,
     /// What transports that began to read with the same variables share, until something comes in for them. Dropped when
     /// none of them is left.
     readers: RefCell<Option<Object>>,
@@ -116,6 +118,9 @@ impl Class for Loop {
             ready.chain(timers).for_each(|handle| visit.owned(handle));
             visit.objects(engine.watching());
             visit.objects(engine.streaming().map(Transport::object));
+        }
+        if let Ok(spare) = self.spare.try_borrow() {
+            visit.objects(&*spare);
         }
         if let (Ok(snapshot), Ok(readers)) = (self.snapshot.try_borrow(), self.readers.try_borrow()) {
             visit.objects(&*snapshot);
@@ -175,8 +180,8 @@ impl Loop {
 
     /// Hands a callback to the loop from wherever this is, and wakes it.
     fn push(&self, handle: Object) {
-        let inbox = self.inbox.borrow().clone();
-        if let Some(inbox) = inbox {
+        // Pushing runs nothing that could ask for the inbox; dropping the handle could.
+        if let Some(inbox) = &*self.inbox.borrow() {
             inbox.push(handle);
         }
     }
@@ -198,6 +203,7 @@ impl Loop {
             .as_mut()
             .map(|engine| (engine.take_scheduled(), engine.take_io()));
         self.drop_snapshot();
+        self.drop_spare();
         drop(self.readers.take());
         drop(self.emptied.take());
         drop(self.inbox.take());
@@ -251,18 +257,34 @@ impl Loop {
     /// Keeps a handle for the next callback, if its own has run and nobody else holds it.
     #[inline]
     pub(crate) fn reuse(&self, handle: Object) {
-        if self.emptied.borrow().len() < EMPTIED
-            && let Some(handle) = handles::empty(handle)
+        self.keep_emptied(handles::empty(handle));
+    }
+
+    /// Keeps a handle that was emptied, for the next callback.
+    #[inline(always)]
+    pub(crate) fn keep_emptied(&self, handle: Option<Object>) {
+        let mut emptied = self.emptied.borrow_mut();
+        if let Some(handle) = handle
+            && emptied.len() < EMPTIED
         {
-            self.emptied.borrow_mut().push(handle);
+            emptied.push(handle);
         }
     }
 
     /// Drops what callbacks of the turn have shared.
     #[inline]
     pub(crate) fn drop_snapshot(&self) {
-        let old = self.snapshot.take();
-        drop(old);
+        if self.snapshot.borrow().is_some() {
+            let old = self.snapshot.take();
+            drop(old);
+        }
+        if self.readers.borrow().is_some() {
+            self.drop_readers();
+        }
+    }
+
+    #[inline(never)]
+    fn drop_readers(&self) {
         let is_last = self
             .readers
             .borrow()
@@ -372,6 +394,9 @@ impl This<'_, '_, Loop> {
     #[inline]
     pub(crate) fn now(self) -> PyResult<f64> {
         self.find_own()?;
+        if self.own_time.borrow().is_none() {
+            return Ok(Monotonic.now());
+        }
         let own_time = self.own_time.borrow().clone();
         match own_time {
             None => Ok(Monotonic.now()),
@@ -477,6 +502,7 @@ fn construct(class: &Bound<'_, PyType>) -> PyResult<Loop> {
         own_version: Cell::new(0),
         resolution: Cell::new(1e-9),
         snapshot: RefCell::default(),
+        spare: RefCell::default(),
         readers: RefCell::default(),
         emptied: RefCell::default(),
         transports: Registry::default(),
@@ -537,6 +563,7 @@ fn begin_running<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> 
 
 fn end_running<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
     this.running.set(false);
+    this.drop_spare();
     let flushed = this.flush_tls();
     // A callback may have closed the loop as far as asyncio lets it.
     if let Ok(mut engine) = this.engine() {

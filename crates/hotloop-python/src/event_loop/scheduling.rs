@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use hotloop::clock::{Clock, Monotonic};
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyFloat, PyInt, PyList};
+use pyo3::types::{PyFloat, PyList};
 
 use super::{Loop, by_hand};
 use crate::answers::{argument, none};
@@ -14,12 +14,27 @@ use crate::handles::{self, Context};
 
 impl Loop {
     /// The context of a callback that is scheduled now.
-    #[inline]
+    #[inline(always)]
     fn context(&self, py: Python<'_>, given: Option<Object>) -> PyResult<Context> {
         if let Some(context) = given {
             return Ok(Context::Given(context));
         }
-        let copy = ffi::copy_context(py)?;
+        if let Some(held) = &*self.snapshot.borrow()
+            && ffi::has_current_variables(py, held)
+        {
+            return Ok(Context::Snapshot(held.clone()));
+        }
+        self.new_snapshot(py)
+    }
+
+    /// As [`Self::context`], where the variables are not known to be those of the snapshot.
+    #[inline(never)]
+    fn new_snapshot(&self, py: Python<'_>) -> PyResult<Context> {
+        let spare = self.spare.take();
+        let copy = match spare {
+            Some(spare) if ffi::has_current_variables(py, &spare) => spare,
+            _ => ffi::copy_context(py)?,
+        };
         let mut snapshot = self.snapshot.borrow_mut();
         match &*snapshot {
             Some(held) if ffi::same_variables(py, held, &copy) => Ok(Context::Snapshot(held.clone())),
@@ -29,6 +44,48 @@ impl Loop {
                 drop(old);
                 Ok(Context::Snapshot(copy))
             }
+        }
+    }
+
+    /// A copy of a context, for the one run of a callback.
+    #[inline]
+    pub(crate) fn copy_of(&self, py: Python<'_>, context: &Object) -> PyResult<Object> {
+        match self.spare.take() {
+            Some(spare) if ffi::same_variables(py, &spare, context) => Ok(spare),
+            _ => ffi::copy_of(py, context),
+        }
+    }
+
+    /// Keeps the context that a callback has run in for the next one, if nobody could tell it from a new copy: nobody has
+    /// it, and its variables are as they were. They must be those of a callback that still waits, so that nothing stays alive
+    /// for being kept here: the one in whose snapshot others run too, or one that was scheduled just now.
+    #[inline]
+    pub(crate) fn keep_spare(&self, py: Python<'_>, context: Object, snapshot: Option<Object>) {
+        let waits = match &snapshot {
+            Some(snapshot) => snapshot.refcount() > 1 && ffi::same_variables(py, snapshot, &context),
+            None => false,
+        };
+        let waits = waits
+            || self
+                .snapshot
+                .borrow()
+                .as_ref()
+                .is_some_and(|snapshot| ffi::same_variables(py, snapshot, &context));
+        if waits && ffi::is_unshared(&context) {
+            let old = self.spare.replace(Some(context));
+            drop(old);
+        } else {
+            self.drop_spare();
+        }
+        drop(snapshot);
+    }
+
+    /// Lets go of the context that was kept for the next callback.
+    #[inline]
+    pub(crate) fn drop_spare(&self) {
+        if self.spare.borrow().is_some() {
+            let old = self.spare.take();
+            drop(old);
         }
     }
 }
@@ -53,7 +110,7 @@ impl<'py> This<'_, 'py, Loop> {
     ///
     /// # Errors
     /// Out of memory.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn schedule_in(
         self,
         function: &Bound<'_, PyAny>,
@@ -71,11 +128,10 @@ impl<'py> This<'_, 'py, Loop> {
     }
 
     /// Puts a handle into the queue of ready callbacks.
-    #[inline]
+    #[inline(always)]
     fn enqueue(self, handle: &Object) {
         match self.engine_now() {
             Ok(mut engine) => {
-                ffi::untrack(handle);
                 engine.call_soon(handle.clone());
                 drop(engine);
                 // While a selector object waits, the engine is not borrowed.
@@ -85,8 +141,15 @@ impl<'py> This<'_, 'py, Loop> {
             }
             // The loop waits in the kernel and this is another thread. Stock asyncio's `call_soon` appends to its queue
             // too, where the callback runs once something else wakes the loop; here it wakes it.
-            Err(_) => self.push(handle.clone()),
+            Err(_) => self.enqueue_from_outside(handle),
         }
+    }
+
+    #[cold]
+    fn enqueue_from_outside(self, handle: &Object) {
+        // Nobody shows it to the collector there.
+        ffi::track(handle);
+        self.push(handle.clone());
     }
 
     /// Schedules a callback for a time of the loop's clock, and answers its handle.
@@ -101,7 +164,10 @@ impl<'py> This<'_, 'py, Loop> {
         self.check_closed()?;
         // Stock asyncio's `call_later` goes through `call_at`, which is the name that its check reports.
         check_in_debug(self, callback, "call_at", true)?;
-        let due = seconds(when)?;
+        let due = match ffi::plain_number(when) {
+            Some(due) => due,
+            None => seconds(when)?,
+        };
         let context = self.context(py, context)?;
         let timer = handles::new_timer(
             py,
@@ -112,7 +178,6 @@ impl<'py> This<'_, 'py, Loop> {
             context,
             self.debug.get(),
         )?;
-        ffi::untrack(&timer);
         self.engine()?.call_at(due, timer.clone());
         Ok(timer.into_bound(py))
     }
@@ -173,10 +238,9 @@ pub(super) fn call_later<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) ->
         return Err(PyTypeError::new_err("delay must not be None"));
     }
     let now = this.now()?;
-    let when = if delay.is_exact_instance_of::<PyFloat>() || delay.is_exact_instance_of::<PyInt>() {
-        PyFloat::new(this.py(), now + delay.extract::<f64>()?).into_any()
-    } else {
-        PyFloat::new(this.py(), now).add(delay)?
+    let when = match ffi::plain_number(&delay) {
+        Some(delay) => PyFloat::new(this.py(), now + delay).into_any(),
+        None => PyFloat::new(this.py(), now).add(delay)?,
     };
     this.schedule_at(&when, &callback, call.rest(2), context)
 }
@@ -220,7 +284,9 @@ pub(super) fn new_handle<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) ->
         None => ffi::copy_context(py)?,
     };
     let context = Context::Given(context);
-    Ok(handles::new(py, this.object(), callback, arguments, context, this.debug.get())?.into_bound(py))
+    let handle = handles::new(py, this.object(), callback, arguments, context, this.debug.get())?;
+    ffi::track(&handle);
+    Ok(handle.into_bound(py))
 }
 
 pub(super) fn add_callback<'py>(
@@ -272,6 +338,7 @@ pub(super) fn clear_scheduled<'py>(
     call: Call<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let only_timers = argument(&call, 0, "_clear_scheduled")?.is_truthy()?;
+    this.drop_spare();
     let mut dropped = (Default::default(), Vec::new());
     if let Ok(mut engine) = this.engine() {
         if only_timers {
@@ -288,8 +355,19 @@ pub(super) fn clear_scheduled<'py>(
 }
 
 /// The context keyword of a scheduling call.
-#[inline]
+#[inline(always)]
 fn context(call: &Call<'_, '_>, function: &str, positional: &[&str]) -> PyResult<Option<Object>> {
+    if call.has_keywords() {
+        keyword_context(call, function, positional)
+    } else {
+        Ok(None)
+    }
+}
+
+fn keyword_context(call: &Call<'_, '_>, function: &str, positional: &[&str]) -> PyResult<Option<Object>> {
+    if let Some(context) = call.only_interned(pyo3::intern!(call.py(), "context")) {
+        return Ok((!context.is_none()).then(|| context.into()));
+    }
     Ok(call.keyword(function, positional, "context")?.map(Object::from))
 }
 
@@ -307,15 +385,22 @@ fn missing(function: &str, names: &[&str], given: usize) -> PyErr {
 }
 
 /// asyncio's checks of a scheduling call in debug mode, by its own methods.
+#[inline]
 fn check_in_debug(
     this: This<'_, '_, Loop>,
     callback: &Bound<'_, PyAny>,
     method: &str,
     thread: bool,
 ) -> PyResult<()> {
-    if !this.debug.get() {
-        return Ok(());
+    if this.debug.get() {
+        check(this, callback, method, thread)
+    } else {
+        Ok(())
     }
+}
+
+#[cold]
+fn check(this: This<'_, '_, Loop>, callback: &Bound<'_, PyAny>, method: &str, thread: bool) -> PyResult<()> {
     if thread {
         this.object().call_method0("_check_thread")?;
     }

@@ -50,6 +50,12 @@ impl<'a, 'py> Call<'a, 'py> {
         }
     }
 
+    /// The interpreter lock's token.
+    #[inline]
+    pub(crate) fn py(&self) -> Python<'py> {
+        self.py
+    }
+
     /// How many positional arguments there are.
     #[inline]
     pub(crate) fn len(&self) -> usize {
@@ -163,6 +169,21 @@ impl<'a, 'py> Call<'a, 'py> {
         })
     }
 
+    /// The value of the only keyword argument, if its name is this very string: callers in C and literal names in Python have
+    /// interned ones.
+    #[inline]
+    pub(crate) fn only_interned(&self, name: &Bound<'py, PyString>) -> Option<Borrowed<'a, 'py, PyAny>> {
+        if self.arguments.len() != self.positional + 1 {
+            return None;
+        }
+        // SAFETY: there is a keyword argument, so there is a tuple of names; the caller keeps its arguments alive during the
+        // call.
+        unsafe {
+            let is_it = ffi::PyTuple_GET_ITEM(self.names, 0) == name.as_ptr();
+            is_it.then(|| Borrowed::from_ptr(self.py, self.arguments[self.positional]))
+        }
+    }
+
     /// The value of the only keyword argument, if it has this name: the usual case, without a detour.
     #[inline]
     fn only_keyword(&self, name: &str) -> Option<Borrowed<'a, 'py, PyAny>> {
@@ -263,6 +284,27 @@ impl<'a, 'py> Call<'a, 'py> {
             );
             Bound::from_owned_ptr_or_err(self.py, result)
         }
+    }
+}
+
+/// What an `int` or a `float` is as one, if it is of no class below them and finite enough.
+#[inline]
+pub(crate) fn plain_number(object: &Bound<'_, PyAny>) -> Option<f64> {
+    // SAFETY: the object is alive; its class is compared before its value is read.
+    unsafe {
+        if ffi::PyFloat_CheckExact(object.as_ptr()) != 0 {
+            return Some(ffi::PyFloat_AS_DOUBLE(object.as_ptr()));
+        }
+        if ffi::PyLong_CheckExact(object.as_ptr()) == 0 {
+            return None;
+        }
+        let number = ffi::PyLong_AsDouble(object.as_ptr());
+        if number == -1.0 && !ffi::PyErr_Occurred().is_null() {
+            // Beyond all floats: whoever asked finds the words.
+            ffi::PyErr_Clear();
+            return None;
+        }
+        Some(number)
     }
 }
 

@@ -22,13 +22,15 @@ pub(crate) use buffer::{
 };
 pub(crate) use call::{
     Call, Name, call_method, call_no_args, call_one, call_tuple, call_two, call_with_keyword, is_method_of,
-    no_arguments,
+    no_arguments, plain_number,
 };
 pub(crate) use class::{
     Class, ClassBuilder, Finalize, Flag, Instance, Layout, PlainClass, This, Visit, alloc_plain, is_unshared,
-    track_if_shared, untrack, version_of, version_of_class,
+    track, track_if_shared, version_of, version_of_class,
 };
-pub(crate) use context::{copy_context, copy_of, enter, exit, gil_is_held, same_variables};
+pub(crate) use context::{
+    copy_context, copy_of, enter, exit, gil_is_held, has_current_variables, same_variables,
+};
 pub(crate) use object::Object;
 pub(crate) use registry::{Entry, Registry};
 pub(crate) use slots::{Slot, same_type};

@@ -55,11 +55,35 @@ impl Slot {
         }
     }
 
+    /// Whether there is an object in the slot of `instance`.
+    #[inline]
+    pub(crate) fn is_filled(self, instance: &Object) -> bool {
+        // SAFETY: as in `get`.
+        unsafe { !(*self.place(instance)).is_null() }
+    }
+
     /// Whether the slot of `instance` holds `True`.
     #[inline]
     pub(crate) fn is_true(self, instance: &Object) -> bool {
         // SAFETY: as in `get`; `True` is compared by address.
         unsafe { *self.place(instance) == ffi::Py_True() }
+    }
+
+    /// Puts an object into the slot of `instance`, which is empty.
+    #[inline]
+    pub(crate) fn init(self, instance: &Object, value: Object) {
+        let value = std::mem::ManuallyDrop::new(value);
+        // SAFETY: as in `get`. A reference that is there after all would be lost, but not freed too early.
+        unsafe { *self.place(instance) = value.pointer() };
+    }
+
+    /// Has the slot of `instance` hold `value`, which it mostly does already.
+    #[inline]
+    pub(crate) fn ensure(self, instance: &Object, value: &Object) {
+        // SAFETY: as in `get`; objects are compared by address.
+        if unsafe { *self.place(instance) } != value.pointer() {
+            self.set(instance, value.clone());
+        }
     }
 
     /// Puts an object into the slot of `instance`.
@@ -74,13 +98,13 @@ impl Slot {
         }
     }
 
-    /// Empties the slot of `instance`.
+    /// Takes what is in the slot of `instance` out of it.
     #[inline]
-    pub(crate) fn take(self, instance: &Object) {
-        // SAFETY: as in `set`.
+    pub(crate) fn take(self, instance: &Object) -> Option<Object> {
+        // SAFETY: as in `get`; the slot's reference becomes the caller's.
         unsafe {
-            let old = std::mem::replace(&mut *self.place(instance), std::ptr::null_mut());
-            ffi::Py_XDECREF(old);
+            let held = std::mem::replace(&mut *self.place(instance), std::ptr::null_mut());
+            (!held.is_null()).then(|| Object::from_owned(held))
         }
     }
 

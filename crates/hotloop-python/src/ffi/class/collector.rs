@@ -52,11 +52,14 @@ impl Visit {
     }
 }
 
-/// Takes an object out of the collector's sight, for as long as its owner answers for it by [`Visit::owned`].
-#[inline]
-pub(crate) fn untrack(object: &Object) {
-    // SAFETY: the object is collectable and alive; untracking twice is harmless.
-    unsafe { ffi::PyObject_GC_UnTrack(object.pointer().cast()) };
+/// Shows an object to the collector.
+pub(crate) fn track(object: &Object) {
+    // SAFETY: every caller has just made the object, of a collectable class, with its fields whole.
+    unsafe {
+        if ffi::PyObject_GC_IsTracked(object.pointer()) == 0 {
+            ffi::PyObject_GC_Track(object.pointer().cast());
+        }
+    }
 }
 
 /// Shows an object to the collector again, if anybody but the caller holds it: its owner no longer answers for it.

@@ -1,7 +1,7 @@
 //! Where Python calls in: methods, accessors and constructors.
 
 use std::ffi::{c_int, c_void};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
@@ -31,6 +31,27 @@ where
     }
 }
 
+/// As [`method`], for one that [`guard_bare`] is enough for.
+pub(super) unsafe extern "C" fn bare_method<T, F>(
+    this: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    positional: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject
+where
+    T: Class,
+    F: for<'a, 'py> Fn(This<'a, 'py, T>, Call<'a, 'py>) -> PyResult<Bound<'py, PyAny>> + Copy + 'static,
+{
+    guard_bare(std::ptr::null_mut(), |py| {
+        // SAFETY: CPython calls a method with an instance of its class, and with its arguments as a vectorcall's.
+        unsafe {
+            let object = Borrowed::from_ptr(py, this);
+            let call = Call::new(py, arguments, positional, names);
+            conjure::<F>()(This::new(&object), call).map(Bound::into_ptr)
+        }
+    })
+}
+
 pub(super) unsafe extern "C" fn no_args<T, F>(
     this: *mut ffi::PyObject,
     arguments: *const *mut ffi::PyObject,
@@ -52,6 +73,30 @@ where
             function(this).map(Bound::into_ptr)
         })
     }
+}
+
+/// As [`no_args`], for one that [`guard_bare`] is enough for.
+pub(super) unsafe extern "C" fn bare_no_args<T, F>(
+    this: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    positional: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject
+where
+    T: Class,
+    F: for<'a, 'py> Fn(This<'a, 'py, T>) -> PyResult<Bound<'py, PyAny>> + Copy + 'static,
+{
+    if positional > 0 || !names.is_null() {
+        // SAFETY: the arguments are passed on unchanged.
+        return unsafe { no_args::<T, F>(this, arguments, positional, names) };
+    }
+    guard_bare(std::ptr::null_mut(), |py| {
+        // SAFETY: CPython calls a method with an instance of its class.
+        unsafe {
+            let object = Borrowed::from_ptr(py, this);
+            conjure::<F>()(This::new(&object)).map(Bound::into_ptr)
+        }
+    })
 }
 
 pub(super) unsafe extern "C" fn get<T, F>(
@@ -187,6 +232,33 @@ pub(in crate::ffi) fn guard<R>(failed: R, act: impl FnOnce(Python<'_>) -> PyResu
             failed
         }
     }
+}
+
+/// As [`guard`], without telling PyO3 that this thread holds the lock, which costs as much as a short method does. Where
+/// PyO3 was not told before, it keeps a `Py` or an exception that is dropped by `act` until it is told the next time; so
+/// this is for what drops none where all goes well.
+#[inline]
+pub(in crate::ffi) fn guard_bare<R>(failed: R, act: impl FnOnce(Python<'_>) -> PyResult<R>) -> R {
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: Python calls with the interpreter lock held.
+        act(unsafe { Python::assume_attached() })
+    }));
+    match outcome {
+        Ok(Ok(result)) => result,
+        outcome => {
+            fail(outcome.map(Result::err));
+            failed
+        }
+    }
+}
+
+/// Raises what has come of a call in the place of its result.
+#[cold]
+fn fail(outcome: std::thread::Result<Option<PyErr>>) {
+    guard((), |_py| match outcome {
+        Ok(error) => error.map_or(Ok(()), Err),
+        Err(panic) => resume_unwind(panic),
+    });
 }
 
 /// A plain function, out of thin air.

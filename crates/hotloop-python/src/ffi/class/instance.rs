@@ -121,8 +121,15 @@ impl<T: Class> Instance<T> {
     #[inline]
     pub(crate) fn from_object(object: &Object, class: Option<&Object>) -> Option<Self> {
         let is_one = class.is_some_and(|class| {
-            // SAFETY: both are alive, and the class is a type.
-            unsafe { ffi::PyObject_TypeCheck(object.pointer(), class.pointer().cast()) != 0 }
+            // A native class adds fields of its own, so each class below it has it among its first bases.
+            // SAFETY: both are alive; a class keeps its bases alive.
+            unsafe {
+                let mut above = ffi::Py_TYPE(object.pointer());
+                while !above.is_null() && above.cast() != class.pointer() {
+                    above = (*above).tp_base;
+                }
+                !above.is_null()
+            }
         });
         is_one.then(|| Self {
             object: object.clone(),

@@ -17,7 +17,7 @@ use pyo3::types::PyType;
 
 use super::{Call, Slot};
 
-pub(crate) use collector::{Visit, track_if_shared, untrack};
+pub(crate) use collector::{Visit, track, track_if_shared};
 pub(super) use entry::guard;
 pub(crate) use instance::{Instance, This};
 pub(crate) use plain::{Flag, PlainClass, alloc_plain, is_unshared, version_of, version_of_class};
@@ -116,6 +116,24 @@ impl<T: Class> ClassBuilder<T> {
         self
     }
 
+    /// As [`Self::method`], for one that is called so often that telling PyO3 of each call would cost most of it. Where all
+    /// goes well it must drop no exception and no `Py`.
+    pub(crate) fn bare_method<F>(mut self, name: &'static CStr, doc: &'static CStr, _function: F) -> Self
+    where
+        F: for<'a, 'py> Fn(This<'a, 'py, T>, Call<'a, 'py>) -> PyResult<Bound<'py, PyAny>> + Copy + 'static,
+    {
+        const { assert!(size_of::<F>() == 0, "a method is a plain function") };
+        self.methods.push(ffi::PyMethodDef {
+            ml_name: name.as_ptr(),
+            ml_meth: ffi::PyMethodDefPointer {
+                PyCFunctionFastWithKeywords: entry::bare_method::<T, F>,
+            },
+            ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
+            ml_doc: doc.as_ptr(),
+        });
+        self
+    }
+
     /// Adds a method without arguments, named as `function` is. `function` must be a plain function.
     pub(crate) fn no_args<F>(mut self, name: &'static CStr, doc: &'static CStr, _function: F) -> Self
     where
@@ -126,6 +144,23 @@ impl<T: Class> ClassBuilder<T> {
             ml_name: name.as_ptr(),
             ml_meth: ffi::PyMethodDefPointer {
                 PyCFunctionFastWithKeywords: entry::no_args::<T, F>,
+            },
+            ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
+            ml_doc: doc.as_ptr(),
+        });
+        self
+    }
+
+    /// To [`Self::no_args`] what [`Self::bare_method`] is to [`Self::method`].
+    pub(crate) fn bare_no_args<F>(mut self, name: &'static CStr, doc: &'static CStr, _function: F) -> Self
+    where
+        F: for<'a, 'py> Fn(This<'a, 'py, T>) -> PyResult<Bound<'py, PyAny>> + Copy + 'static,
+    {
+        const { assert!(size_of::<F>() == 0, "a method is a plain function") };
+        self.methods.push(ffi::PyMethodDef {
+            ml_name: name.as_ptr(),
+            ml_meth: ffi::PyMethodDefPointer {
+                PyCFunctionFastWithKeywords: entry::bare_no_args::<T, F>,
             },
             ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
             ml_doc: doc.as_ptr(),

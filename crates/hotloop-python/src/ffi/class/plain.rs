@@ -6,11 +6,11 @@ use std::num::NonZeroU32;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyType;
+use pyo3::types::{PyString, PyType};
 
-use super::entry::{conjure, guard};
+use super::entry::{conjure, guard, guard_bare};
 use super::{leak, make_type, slot};
-use crate::ffi::Object;
+use crate::ffi::{Object, Slot};
 
 /// Puts together a class with nothing of its own but a name, some accessors and methods, and a flag: its instances keep
 /// their state in the slots of their base.
@@ -42,7 +42,8 @@ impl PlainClass {
         self
     }
 
-    /// Adds a method without arguments in front of the base's. The function must be a plain one.
+    /// Adds a method without arguments in front of the base's. The function must be a plain one, which drops no exception and
+    /// no `Py` where all goes well.
     pub(crate) fn no_args<F>(mut self, name: &'static CStr, doc: &'static CStr, _function: F) -> Self
     where
         F: for<'a> Fn(Python<'a>, &Object) -> PyResult<Object> + Copy + 'static,
@@ -77,7 +78,9 @@ impl PlainClass {
         self.methods.push(ffi::PyMethodDef::zeroed());
         // A class with a spec must say how it is traversed; one written in Python is by its list of slots, of which there
         // are no more below it.
+        let dealloc = owns_every_word(base)?;
         let slots = [
+            dealloc.then(|| slot(ffi::Py_tp_dealloc, plain_dealloc as *mut c_void)),
             traverse.map(|traverse| slot(ffi::Py_tp_traverse, traverse as *mut c_void)),
             clear.map(|clear| slot(ffi::Py_tp_clear, clear as *mut c_void)),
             Some(slot(ffi::Py_tp_getset, leak(self.properties).cast())),
@@ -86,8 +89,7 @@ impl PlainClass {
         let class = make_type(
             base,
             name,
-            // Room for the flag, and for the alignment of what a class below may add.
-            size + 8,
+            size + FLAG,
             ffi::Py_TPFLAGS_BASETYPE,
             slots.into_iter().flatten().collect(),
         )?;
@@ -95,7 +97,8 @@ impl PlainClass {
     }
 }
 
-/// A new instance of a class without a value of ours: one made by [`PlainClass`].
+/// A new instance of a class without a value of ours: one made by [`PlainClass`], with nothing in its slots, and out of the
+/// collector's sight.
 ///
 /// # Errors
 /// Out of memory.
@@ -104,14 +107,79 @@ pub(crate) fn alloc_plain(py: Python<'_>, class: &Object) -> PyResult<Object> {
     let class = class.pointer().cast::<ffi::PyTypeObject>();
     // SAFETY: a heap type made by `PlainClass`; its fields are all object slots, for which zero is "empty".
     unsafe {
-        let object = ffi::PyType_GenericAlloc(class, 0);
+        let object = ffi::PyObject_GC_New::<ffi::PyObject>(class);
         if object.is_null() {
-            Err(PyErr::fetch(py))
-        } else {
-            Ok(Object::from_owned(object))
+            return Err(PyErr::fetch(py));
         }
+        let fields = (*class).tp_basicsize.unsigned_abs() - size_of::<ffi::PyObject>();
+        object.add(1).cast::<u8>().write_bytes(0, fields);
+        Ok(Object::from_owned(object))
     }
 }
+
+/// Whether the fields of `base` are nothing but object slots and the list of weak references, so that [`plain_dealloc`] knows
+/// what an instance holds.
+fn owns_every_word(base: &Bound<'_, PyType>) -> PyResult<bool> {
+    // SAFETY: the base is alive.
+    let (size, weakrefs, attributes) = unsafe {
+        let base = &*base.as_type_ptr();
+        (base.tp_basicsize, base.tp_weaklistoffset, base.tp_dictoffset)
+    };
+    let mut slots = std::collections::BTreeSet::new();
+    for class in base.mro() {
+        let class = class.cast_into::<PyType>()?;
+        for name in class.getattr("__dict__")?.call_method0("keys")?.try_iter()? {
+            if let Ok(slot) = Slot::find(&class, name?.cast::<PyString>()?.to_str()?) {
+                slots.insert(slot.offset());
+            }
+        }
+    }
+    let first = size_of::<ffi::PyObject>().cast_signed();
+    let mut words = (first..size).step_by(size_of::<usize>());
+    Ok(attributes == 0 && words.all(|word| word == weakrefs || slots.contains(&word)))
+}
+
+/// `tp_dealloc` of a plain class: what the one of classes written in Python comes to for it, without looking through its
+/// bases for what there is.
+unsafe extern "C" fn plain_dealloc(this: *mut ffi::PyObject) {
+    // SAFETY: CPython hands over an instance with no reference left, of a class made by `PlainClass` or of one below it,
+    // which has another `tp_dealloc`. The steps and their order are those that CPython's documentation asks of a collected heap
+    // type. Between the head of the object and the flag each word is a slot, or the list of weak references: see
+    // `owns_every_word`.
+    unsafe {
+        let class = ffi::Py_TYPE(this);
+        if (*class).tp_finalize.is_some() && ffi::PyObject_CallFinalizerFromDealloc(this) < 0 {
+            return;
+        }
+        ffi::PyObject_GC_UnTrack(this.cast());
+        let weakrefs = (*class).tp_weaklistoffset;
+        if weakrefs != 0 && !(*this.byte_offset(weakrefs).cast::<*mut ffi::PyObject>()).is_null() {
+            ffi::PyObject_ClearWeakRefs(this);
+        }
+        let mut plain = class;
+        let is_plain = |dealloc| std::ptr::fn_addr_eq(dealloc, plain_dealloc as ffi::destructor);
+        while !(*plain).tp_dealloc.is_some_and(is_plain) {
+            plain = (*plain).tp_base;
+        }
+        let end = this.byte_offset((*plain).tp_basicsize - FLAG).cast();
+        let weakrefs = this.byte_offset(weakrefs).cast();
+        let mut word = this.add(1).cast::<*mut ffi::PyObject>();
+        while word < end {
+            // Nobody can look at the field any more, so it may keep what is released.
+            if word != weakrefs {
+                ffi::Py_XDECREF(*word);
+            }
+            word = word.add(1);
+        }
+        if let Some(free) = (*class).tp_free {
+            free(this.cast());
+        }
+        ffi::Py_DECREF(class.cast());
+    }
+}
+
+/// Room for the flag of an instance, in bytes, and for the alignment of what a class below may add.
+const FLAG: isize = 8;
 
 /// A yes or no of its own that each instance of a plain class has; no at first.
 #[derive(Clone, Copy, Debug)]
@@ -171,7 +239,7 @@ unsafe extern "C" fn plain_method<F>(
 where
     F: for<'a> Fn(Python<'a>, &Object) -> PyResult<Object> + Copy + 'static,
 {
-    guard(std::ptr::null_mut(), |py| {
+    guard_bare(std::ptr::null_mut(), |py| {
         // SAFETY: CPython calls a method with a living instance of its class.
         let (object, function) = unsafe { (Borrowed::from_ptr(py, this), conjure::<F>()) };
         Ok(function(py, &object.into())?.into_bound(py).into_ptr())
