@@ -183,7 +183,6 @@ class _Writer:
             self.rng.choice(
                 [f'w.loop.call_soon(w.interrupt, "{name}")\nawait asyncio.sleep(1000)',
                  "w.loop.stop()\nawait asyncio.sleep(1000)",
-                 "asyncio.current_task().cancel('itself')\nawait asyncio.sleep(1000)",
-                 "w.loop.call_later(0.001, w.loop.stop)\nawait asyncio.sleep(1000)"]
+                 "asyncio.current_task().cancel('itself')\nawait asyncio.sleep(1000)"]
             )
         )  # fmt: skip
