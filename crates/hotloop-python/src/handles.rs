@@ -472,6 +472,8 @@ pub(crate) fn take(
     if !ffi::is_unshared(handle)
         || handles.cancelled.is_true(handle)
         || !kind.is_original(py)
+        // Whose methods those of the others call.
+        || !handles.handle.is_original(py)
         || !handles.is_whole(handle)
     {
         return None;
