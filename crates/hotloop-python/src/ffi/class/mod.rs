@@ -100,67 +100,53 @@ impl<T: Class> ClassBuilder<T> {
     }
 
     /// Adds a method. `function` must be a plain function, which has no state to lose.
-    pub(crate) fn method<F>(mut self, name: &'static CStr, doc: &'static CStr, _function: F) -> Self
+    pub(crate) fn method<F>(self, name: &'static CStr, doc: &'static CStr, _function: F) -> Self
     where
         F: for<'a, 'py> Fn(This<'a, 'py, T>, Call<'a, 'py>) -> PyResult<Bound<'py, PyAny>> + Copy + 'static,
     {
         const { assert!(size_of::<F>() == 0, "a method is a plain function") };
-        self.methods.push(ffi::PyMethodDef {
-            ml_name: name.as_ptr(),
-            ml_meth: ffi::PyMethodDefPointer {
-                PyCFunctionFastWithKeywords: entry::method::<T, F>,
-            },
-            ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
-            ml_doc: doc.as_ptr(),
-        });
-        self
+        self.fast(name, doc, entry::method::<T, F>)
     }
 
     /// As [`Self::method`], for one that is called so often that telling PyO3 of each call would cost most of it. Where all
     /// goes well it must drop no exception and no `Py`.
-    pub(crate) fn bare_method<F>(mut self, name: &'static CStr, doc: &'static CStr, _function: F) -> Self
+    pub(crate) fn bare_method<F>(self, name: &'static CStr, doc: &'static CStr, _function: F) -> Self
     where
         F: for<'a, 'py> Fn(This<'a, 'py, T>, Call<'a, 'py>) -> PyResult<Bound<'py, PyAny>> + Copy + 'static,
     {
         const { assert!(size_of::<F>() == 0, "a method is a plain function") };
-        self.methods.push(ffi::PyMethodDef {
-            ml_name: name.as_ptr(),
-            ml_meth: ffi::PyMethodDefPointer {
-                PyCFunctionFastWithKeywords: entry::bare_method::<T, F>,
-            },
-            ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
-            ml_doc: doc.as_ptr(),
-        });
-        self
+        self.fast(name, doc, entry::bare_method::<T, F>)
     }
 
     /// Adds a method without arguments, named as `function` is. `function` must be a plain function.
-    pub(crate) fn no_args<F>(mut self, name: &'static CStr, doc: &'static CStr, _function: F) -> Self
+    pub(crate) fn no_args<F>(self, name: &'static CStr, doc: &'static CStr, _function: F) -> Self
     where
         F: for<'a, 'py> Fn(This<'a, 'py, T>) -> PyResult<Bound<'py, PyAny>> + Copy + 'static,
     {
         const { assert!(size_of::<F>() == 0, "a method is a plain function") };
-        self.methods.push(ffi::PyMethodDef {
-            ml_name: name.as_ptr(),
-            ml_meth: ffi::PyMethodDefPointer {
-                PyCFunctionFastWithKeywords: entry::no_args::<T, F>,
-            },
-            ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
-            ml_doc: doc.as_ptr(),
-        });
-        self
+        self.fast(name, doc, entry::no_args::<T, F>)
     }
 
     /// To [`Self::no_args`] what [`Self::bare_method`] is to [`Self::method`].
-    pub(crate) fn bare_no_args<F>(mut self, name: &'static CStr, doc: &'static CStr, _function: F) -> Self
+    pub(crate) fn bare_no_args<F>(self, name: &'static CStr, doc: &'static CStr, _function: F) -> Self
     where
         F: for<'a, 'py> Fn(This<'a, 'py, T>) -> PyResult<Bound<'py, PyAny>> + Copy + 'static,
     {
         const { assert!(size_of::<F>() == 0, "a method is a plain function") };
+        self.fast(name, doc, entry::bare_no_args::<T, F>)
+    }
+
+    /// Adds a method that is called by vectorcall.
+    fn fast(
+        mut self,
+        name: &'static CStr,
+        doc: &'static CStr,
+        entry: ffi::PyCFunctionFastWithKeywords,
+    ) -> Self {
         self.methods.push(ffi::PyMethodDef {
             ml_name: name.as_ptr(),
             ml_meth: ffi::PyMethodDefPointer {
-                PyCFunctionFastWithKeywords: entry::bare_no_args::<T, F>,
+                PyCFunctionFastWithKeywords: entry,
             },
             ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
             ml_doc: doc.as_ptr(),

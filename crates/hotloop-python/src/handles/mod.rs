@@ -1,13 +1,17 @@
 //! `asyncio.Handle` and `asyncio.TimerHandle`, made natively.
 
+mod cancelling;
+mod running;
+
 use std::num::NonZeroU32;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyType};
+use pyo3::types::{PyString, PyType};
 
-use crate::event_loop::Loop;
+use self::cancelling::{CANCEL, cancel, cancel_timer, lock, set_lock};
+pub(crate) use self::running::{callback, report, run_is_original, take};
 use crate::ffi::{self, Flag, Object, PlainClass, Slot};
 use crate::modules::own_method;
 
@@ -122,16 +126,6 @@ pub(crate) enum Context {
     /// A copy of this one, which others may hold too and nobody ever enters. Taken when the callback runs: most
     /// callbacks scheduled together see the same variables, and a copy for each that waits is what costs.
     Snapshot(Object),
-}
-
-/// A callback and how to run it.
-pub(crate) struct Callback {
-    /// What is called.
-    pub(crate) function: Object,
-    /// A tuple.
-    pub(crate) arguments: Object,
-    /// The context that it runs in.
-    pub(crate) context: Object,
 }
 
 /// Makes the handle classes and adds them to the module.
@@ -454,148 +448,6 @@ pub(crate) fn unschedule(py: Python<'_>, timer: &Object) -> PyResult<()> {
     timer.bind(py).setattr(pyo3::intern!(py, "_scheduled"), false)
 }
 
-/// Takes the callback out of a native handle that nobody else can get at, to be run and then [put back](Taken::put_back) or
-/// [parted from it](Taken::into_parts). `None` for any other handle, for one that was cancelled, and where somebody has replaced
-/// methods that asyncio would call. `copy` makes a copy of a context.
-#[inline]
-pub(crate) fn take(
-    py: Python<'_>,
-    handle: &Object,
-    copy: impl FnOnce(&Object) -> PyResult<Object>,
-) -> Option<Taken> {
-    let handles = handles();
-    let kind = if handles.handle.is_of(handle) {
-        &handles.handle
-    } else {
-        handles.threadsafe.as_ref().filter(|kind| kind.is_of(handle))?
-    };
-    if !ffi::is_unshared(handle)
-        || handles.cancelled.is_true(handle)
-        || !kind.is_original(py)
-        // Whose methods those of the others call.
-        || !handles.handle.is_original(py)
-        || !handles.is_whole(handle)
-    {
-        return None;
-    }
-    let function = handles.callback.take(handle)?;
-    let arguments = handles.arguments.take(handle)?;
-    let held = handles.context.take(handle)?;
-    let (context, snapshot) = if kind.deferred.get(handle) && held.refcount() > 1 {
-        match copy(&held) {
-            Ok(copy) => (copy, Some(held)),
-            // No memory: it runs in what others would have had a copy of.
-            Err(_) => (held, None),
-        }
-    } else {
-        (held, None)
-    };
-    kind.deferred.set(handle, false);
-    Some(Taken {
-        function,
-        arguments,
-        context,
-        snapshot,
-    })
-}
-
-/// What was [taken](take) out of a handle.
-pub(crate) struct Taken {
-    /// What is called.
-    pub(crate) function: Object,
-    /// A tuple.
-    pub(crate) arguments: Object,
-    /// The context that it runs in.
-    pub(crate) context: Object,
-    /// What that is a copy of, if it is one.
-    snapshot: Option<Object>,
-}
-
-impl Taken {
-    /// Puts all of it back into the handle.
-    pub(crate) fn put_back(self, handle: &Object) {
-        let handles = handles();
-        handles.callback.set(handle, self.function);
-        handles.arguments.set(handle, self.arguments);
-        handles.context.set(handle, self.context);
-    }
-
-    /// Drops what was called, and answers the handle, emptied for [`new_in`] as by [`empty`], the context in which that ran,
-    /// and what it is a copy of.
-    #[inline]
-    pub(crate) fn into_parts(self, handle: Object) -> (Option<Object>, Object, Option<Object>) {
-        // Dropping these may run Python code, which cannot get at the handle.
-        drop((self.function, self.arguments));
-        (emptied(handle), self.context, self.snapshot)
-    }
-}
-
-/// A handle whose callback, arguments and context were taken out, for [`new_in`]. None as by [`empty`].
-#[inline]
-fn emptied(handle: Object) -> Option<Object> {
-    let handles = handles();
-    if !handles.handle.is_of(&handle) || !ffi::is_unshared(&handle) {
-        return None;
-    }
-    drop(handles.event_loop.take(&handle));
-    handles.repr.ensure(&handle, &handles.none);
-    handles.traceback.ensure(&handle, &handles.none);
-    Some(handle)
-}
-
-/// The callback of a native handle; `None` if the handle is of another class, was cancelled meanwhile, or is one whose
-/// lock another thread may want: its own `_run` takes that.
-#[inline]
-pub(crate) fn callback(py: Python<'_>, handle: &Object) -> Option<Callback> {
-    let handles = handles();
-    let kind = kind(handles, handle)?;
-    if handles
-        .threadsafe
-        .as_ref()
-        .is_some_and(|threadsafe| std::ptr::eq(threadsafe, kind))
-        && !ffi::is_unshared(handle)
-    {
-        return None;
-    }
-    Some(Callback {
-        function: handles.callback.get(handle)?,
-        arguments: handles.arguments.get(handle)?,
-        context: run_context(py, handles, handle)?,
-    })
-}
-
-/// Whether the methods of handles are what asyncio defines, so that native handles may be run without them.
-#[inline]
-pub(crate) fn run_is_original(py: Python<'_>) -> bool {
-    let handles = handles();
-    handles.handle.is_original(py)
-        && handles.timer.is_original(py)
-        && handles
-            .threadsafe
-            .as_ref()
-            .is_none_or(|kind| kind.is_original(py))
-}
-
-/// Reports an exception of a handle's callback, as `Handle._run` does.
-///
-/// # Errors
-/// What the loop's exception handler raises: `SystemExit` and `KeyboardInterrupt` pass through it.
-pub(crate) fn report(
-    py: Python<'_>,
-    event_loop: &Bound<'_, PyAny>,
-    handle: &Object,
-    error: PyErr,
-) -> PyResult<()> {
-    let arguments = PyDict::new(py);
-    arguments.set_item("exception", error.into_value(py))?;
-    py.import("hotloop._reports")?.call_method(
-        "callback_failed",
-        (event_loop, handle.bind(py)),
-        Some(&arguments),
-    )?;
-    Ok(())
-}
-
 /// The kind of a native handle.
 #[inline]
 fn kind<'a>(handles: &'a Handles, handle: &Object) -> Option<&'a Kind> {
@@ -606,17 +458,6 @@ fn kind<'a>(handles: &'a Handles, handle: &Object) -> Option<&'a Kind> {
     } else {
         handles.threadsafe.as_ref().filter(|kind| kind.is_of(handle))
     }
-}
-
-/// The context for the one run of a handle: of a snapshot that others hold too, a copy.
-#[inline]
-fn run_context(py: Python<'_>, handles: &Handles, handle: &Object) -> Option<Object> {
-    let context = handles.context.get(handle)?;
-    // Two references: the slot's and this one.
-    if kind(handles, handle)?.deferred.get(handle) && context.refcount() > 2 {
-        return ffi::copy_of(py, &context).ok();
-    }
-    Some(context)
 }
 
 /// `handle._context`: whoever asks gets the handle's own context.
@@ -638,87 +479,6 @@ fn set_context(_py: Python<'_>, handle: &Object, context: Object) {
         kind.deferred.set(handle, false);
     }
     handles.context.set(handle, context);
-}
-
-const CANCEL: &std::ffi::CStr =
-    c"cancel($self, /)\n--\n\nCancel the callback. Nothing happens where that was done before.";
-
-/// `Handle.cancel`.
-fn cancel(py: Python<'_>, handle: &Object) -> PyResult<Object> {
-    let handles = handles();
-    cancel_of(py, handles, &handles.handle, handle)
-}
-
-/// `TimerHandle.cancel`.
-fn cancel_timer(py: Python<'_>, timer: &Object) -> PyResult<Object> {
-    let handles = handles();
-    cancel_of(py, handles, &handles.timer, timer)
-}
-
-/// What asyncio's `cancel` does.
-fn cancel_of(py: Python<'_>, handles: &Handles, kind: &Kind, handle: &Object) -> PyResult<Object> {
-    let event_loop = handles
-        .event_loop
-        .get(handle)
-        .filter(|_| kind.is_of(handle) && kind.is_original(py));
-    let Some(event_loop) = event_loop else {
-        // Of a class below, or somebody has put another method in its place.
-        let method = kind.base.bind(py).getattr(pyo3::intern!(py, "cancel"))?;
-        return Ok(ffi::call_one(&method, &handle.bind(py))?.into());
-    };
-    if handles.cancelled.is_true(handle) {
-        return Ok(handles.none.clone());
-    }
-    let is_timer = std::ptr::eq(kind, &raw const handles.timer);
-    let native = match Loop::of(&event_loop) {
-        Some(native) if native.with(py, |native| native.cancels_natively())? => Some(native),
-        _ => None,
-    };
-    let event_loop = event_loop.bind(py);
-    match &native {
-        Some(native) if is_timer && handles.scheduled.is_true(handle) => {
-            native.with(py, |native| native.note_cancelled())
-        }
-        None if is_timer => {
-            let name = pyo3::intern!(py, "_timer_handle_cancelled");
-            ffi::call_method(&event_loop, name, [&handle.bind(py)]).map(drop)?;
-        }
-        _ => {}
-    }
-    handles.cancelled.set(handle, handles.true_.clone());
-    let debug = match &native {
-        Some(native) => native.get(py).is_debug(),
-        None => ffi::call_method(&event_loop, pyo3::intern!(py, "get_debug"), [])?.is_truthy()?,
-    };
-    if debug {
-        handles
-            .repr
-            .set(handle, handle.bind(py).repr()?.into_any().into());
-    }
-    handles.callback.set(handle, handles.none.clone());
-    handles.arguments.set(handle, handles.none.clone());
-    Ok(handles.none.clone())
-}
-
-/// `_lock` of a handle that other threads may cancel: made when somebody asks for it.
-fn lock(py: Python<'_>, handle: &Object) -> PyResult<Object> {
-    let missing = || pyo3::exceptions::PyAttributeError::new_err("_lock");
-    let slot = handles().lock.ok_or_else(missing)?;
-    if let Some(lock) = slot.get(handle) {
-        return Ok(lock);
-    }
-    let made = py.import("threading")?.getattr("RLock")?.call0()?;
-    // Making it may have let another thread in, which has made one.
-    if slot.get(handle).is_none() {
-        slot.set(handle, made.into());
-    }
-    slot.get(handle).ok_or_else(missing)
-}
-
-fn set_lock(_py: Python<'_>, handle: &Object, lock: Object) {
-    if let Some(slot) = handles().lock {
-        slot.set(handle, lock);
-    }
 }
 
 /// Lets the collector see a handle that the loop has done with, if somebody else keeps it.
