@@ -230,7 +230,8 @@ def with_block(text: str, block: str) -> str:
 
 def stored_page(run: Run) -> str:
     """docs/benchmarks.md: the page, and the plots that the directory has."""
-    images = "\n\n".join(f"![{alt}](plots/{name}.svg)" for name, alt in PLOTTED.items())
+    drawn = {name: alt for name, alt in PLOTTED.items() if (PLOTS / f"{name}.svg").exists()}
+    images = "\n\n".join(f"![{alt}](plots/{name}.svg)" for name, alt in drawn.items())
     return f"{page(run)}\n## Plots\n\n{images}\n"
 
 
@@ -259,6 +260,10 @@ def main() -> int:
     if options.plots or options.readme:
         from benchmarks import plots
 
+        if options.readme:
+            # Of an earlier run, which may have had rows that this one has not.
+            for old in PLOTS.glob("*.*"):
+                old.unlink()
         plots.draw(first, options.plots or PLOTS)
     if not options.readme:
         print(page(first))
