@@ -397,11 +397,11 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     /// The next event of the turn.
     #[inline]
     pub fn next_event(&mut self) -> Option<Event<H>> {
-        self.told.events = self.told.events.saturating_add(1);
-        self.told.took_all = false;
-        if let Some(handle) = self.ready.pop() {
+        if let Some(handle) = self.next_callback() {
             return Some(Event::Callback(handle));
         }
+        self.told.events = self.told.events.saturating_add(1);
+        self.told.took_all = false;
         if let Some(event) = self.next_io() {
             return Some(event);
         }
