@@ -252,18 +252,11 @@ pub(crate) fn empty(handle: Object) -> Option<Object> {
     }
     handles.handle.deferred.set(&handle, false);
     // Dropping these may run Python code, which cannot get at the handle.
-    for slot in [
-        handles.callback,
-        handles.arguments,
-        handles.context,
-        handles.event_loop,
-    ] {
+    for slot in [handles.callback, handles.arguments, handles.context] {
         drop(slot.take(&handle));
     }
     handles.cancelled.ensure(&handle, &handles.false_);
-    handles.repr.ensure(&handle, &handles.none);
-    handles.traceback.ensure(&handle, &handles.none);
-    Some(handle)
+    running::emptied(handle)
 }
 
 /// A new handle for a call from any thread.

@@ -82,7 +82,7 @@ impl Taken {
         handles.context.set(handle, self.context);
     }
 
-    /// Drops what was called, and answers the handle, emptied for [`new_in`] as by [`empty`], the context in which that ran,
+    /// Drops what was called, and answers the handle, emptied for [`new_in`](super::new_in) as by [`empty`](super::empty), the context in which that ran,
     /// and what it is a copy of.
     #[inline]
     pub(crate) fn into_parts(self, handle: Object) -> (Option<Object>, Object, Option<Object>) {
@@ -92,9 +92,9 @@ impl Taken {
     }
 }
 
-/// A handle whose callback, arguments and context were taken out, for [`new_in`]. None as by [`empty`].
+/// A handle whose callback, arguments and context were taken out, for [`new_in`](super::new_in). None as by [`empty`](super::empty).
 #[inline]
-fn emptied(handle: Object) -> Option<Object> {
+pub(super) fn emptied(handle: Object) -> Option<Object> {
     let handles = handles();
     if !handles.handle.is_of(&handle) || !ffi::is_unshared(&handle) {
         return None;
