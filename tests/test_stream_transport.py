@@ -6,6 +6,7 @@ import array
 import asyncio
 import contextlib
 import contextvars
+import fcntl
 import gc
 import os
 import random
@@ -35,6 +36,9 @@ from harness import (
     turns,
     unix_pair,
 )
+
+# From Linux's `sockios.h`; the `termios` module has no name for it.
+SIOCOUTQNSD = 0x894B
 
 
 def test_a_write_is_in_the_kernel_when_write_returns(loop, loop_name, connection):
@@ -127,22 +131,105 @@ def test_later_writes_of_a_turn_are_one_packet(loop, loop_name, tcp):
     """
     near, _ = tcp
     transport, _ = attach(loop, near)
-    sock = transport.get_extra_info("socket")
-
-    def segments():
-        return struct.unpack_from("=I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256), 156)[0]
 
     def write():
         for part in range(10):
             transport.write(b"part %d" % part)
 
-    before = segments()
+    before = packets(transport)
     loop.call_soon(write)
     turns(loop)
-    sent = segments() - before
+    sent = packets(transport) - before
     close(loop, transport)
     # Stock asyncio sends each at once; there this only proves that the counter counts.
     assert sent == {"asyncio": 10, "selector": 2, "proactor": 1}[loop_name]
+
+
+def test_a_header_is_in_one_packet_with_its_body_once_that_is_the_habit(loop, loop_name, tcp):
+    near, far = tcp
+    transport, _ = attach(loop, near)
+    sent = []
+    for _ in range(4):
+        before = packets(transport)
+        loop.call_soon(write_a_pair, transport)
+        turns(loop)
+        sent.append(packets(transport) - before)
+        assert receive_exactly(far, 10) == b"headerbody"
+    close(loop, transport)
+    expected = {"asyncio": [2, 2, 2, 2], "selector": [2, 2, 1, 1], "proactor": [1, 1, 1, 1]}
+    assert sent == expected[loop_name]
+
+
+def test_a_write_that_nothing_follows_is_not_kept_longer_than_its_turn(loop, tcp):
+    near, far = tcp
+    transport, _ = with_a_habit(loop, near, far)
+    unsent = []
+
+    def look():
+        # What TCP has and has not sent yet.
+        answer = fcntl.ioctl(near.fileno(), SIOCOUTQNSD, bytes(4))
+        unsent.append(int.from_bytes(answer, sys.byteorder))
+
+    def write():
+        transport.write(b"alone")
+        loop.call_soon(look)
+
+    loop.call_soon(write)
+    turns(loop, 2)
+    assert receive_exactly(far, 5) == b"alone"
+    close(loop, transport)
+    assert unsent == [0]
+
+
+def test_a_peer_has_what_was_written_before_its_turn_ends_whatever_the_habit(loop, loop_name, tcp):
+    """uvloop#631: a kernel that was told of more to come does not wait for it for ever."""
+    skip_where_the_wait_sends(loop_name)
+    near, far = tcp
+    transport, _ = with_a_habit(loop, near, far)
+    got = []
+
+    def write():
+        transport.write(b"header")
+        got.append(receive_exactly(far, 6))
+
+    loop.call_soon(write)
+    turns(loop)
+    close(loop, transport)
+    assert got == [b"header"]
+
+
+@pytest.mark.parametrize(("option", "value"), [("TCP_NODELAY", 0), ("TCP_CORK", 1)])
+def test_options_that_the_program_has_set_are_left_as_they_are(loop, tcp, option, value):
+    near, far = tcp
+    number = getattr(socket, option)
+    transport, _ = with_a_habit(loop, near, far)
+    near.setsockopt(socket.IPPROTO_TCP, number, value)
+    loop.call_soon(transport.write, b"alone")
+    turns(loop)
+    assert bool(near.getsockopt(socket.IPPROTO_TCP, number)) == bool(value)
+    close(loop, transport)
+    assert receive_exactly(far, 5) == b"alone"
+
+
+def packets(transport):
+    """How many segments with data its socket has sent so far."""
+    sock = transport.get_extra_info("socket")
+    return struct.unpack_from("=I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256), 156)[0]
+
+
+def write_a_pair(transport):
+    transport.write(b"header")
+    transport.write(b"body")
+
+
+def with_a_habit(loop, near, far):
+    """A transport that has written twice in each of some turns, and what `attach` answers with it."""
+    attached = attach(loop, near)
+    for _ in range(3):
+        loop.call_soon(write_a_pair, attached[0])
+        turns(loop)
+        assert receive_exactly(far, 10) == b"headerbody"
+    return attached
 
 
 def test_what_is_written_in_one_turn_is_there_in_the_next(loop, connection):

@@ -74,7 +74,7 @@ pub(crate) struct StreamEntry<H: Host> {
 enum Continuity {
     /// Not for certain: what comes in may have boundaries, as a terminal's lines have.
     Unknown,
-    /// It has.
+    /// It has: this is TCP.
     Certain,
     /// So far it had, in so many receives of a pipe, whose reading end does not know whether the other one writes packets.
     Observed(u32),
@@ -268,8 +268,9 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         received
     }
 
-    /// Notes that what comes in on a stream has no boundaries: a receive that does not fill its buffer has taken all.
-    pub fn note_continuous(&mut self, key: StreamKey) {
+    /// Notes that a stream is a TCP connection. What comes in has no boundaries then, so a receive that does not fill its
+    /// buffer has taken all; and what goes out may be [corked](Self::write).
+    pub fn note_tcp(&mut self, key: StreamKey) {
         self.set_continuity(key, Continuity::Certain);
     }
 
@@ -288,8 +289,13 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     }
 
     /// Writes bytes: the first write of a turn goes to the kernel at once if nothing is queued, later ones in that turn
-    /// are gathered until its end. A driver that sends with its wait is given small ones for that instead. `own` makes an owned buffer of the same bytes; it is called only if some are kept, and
-    /// `host` is kept until they are sent.
+    /// are gathered until its end. A driver that sends with its wait is given small ones for that instead. `own` makes an
+    /// owned buffer of the same bytes; it is called only if some are kept, and `host` is kept until they are sent.
+    ///
+    /// Where turns of a TCP connection have had several writes, as those of a server that writes a header and then a body,
+    /// the first one goes to the kernel with word that more follows (`MSG_MORE`), so that all of them are one
+    /// packet. If none follows by the end of the turn, the kernel is told then; it does not wait longer than 200 ms
+    /// or so for that.
     ///
     /// # Errors
     /// The connection's: it is broken then. `NotFound` if the stream is gone.
@@ -316,30 +322,41 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         let state = &mut entry.state;
         let at_once = entry.medium == Medium::Pipe || state.written_in != turn || turn == 0;
         if at_once && state.queue.is_empty() {
-            state.written_in = turn;
-            let sent = match entry
-                .medium
-                .send(&mut self.driver, entry.fd, &[IoSlice::new(bytes)])
-            {
+            let corks =
+                state.begin_writing(turn) && turn != 0 && matches!(entry.continuity, Continuity::Certain);
+            let sent = if corks {
+                self.driver.send_corked(entry.fd, bytes)
+            } else {
+                entry
+                    .medium
+                    .send(&mut self.driver, entry.fd, &[IoSlice::new(bytes)])
+            };
+            if corks && sent.is_ok() {
+                state.corked = true;
+                self.gather(key, host);
+            }
+            let sent = match sent {
                 Ok(sent) if sent == bytes.len() => return Ok(Written::default()),
                 Ok(sent) => sent,
                 Err(error) if is_transient(&error) => 0,
                 Err(error) => return Err(error),
             };
-            state.queue.push(Queued::Written(own()), sent);
+            self.streams[key.0].state.queue.push(Queued::Written(own()), sent);
             if let Err(error) = self.wait_for_room(key, host) {
                 self.give_up_sending(key);
                 return Err(error);
             }
         } else {
+            if !at_once {
+                state.write_again();
+            }
             state.queue.push(Queued::Written(own()), 0);
             if entry.sending.is_none() {
                 let queued = state.queue.len();
                 if turn == 0 || queued >= GATHER_LIMIT || state.flow.is_above(queued) {
                     self.flush(key, host)?;
-                } else if !state.gathered {
-                    state.gathered = true;
-                    self.gathered.push((key, host.clone()));
+                } else {
+                    self.gather(key, host);
                 }
             }
         }
@@ -429,6 +446,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
     /// Forgets a stream, before its descriptor is closed. The key may name another stream from now on.
     pub fn release(&mut self, key: StreamKey) {
         self.settle(key);
+        self.uncork(key);
         self.discard_receiving(key);
         self.stop_sending(key);
         self.forget_pending(key);
@@ -500,6 +518,24 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         self.gathered = gathered;
     }
 
+    /// Has the end of the turn see to a stream.
+    fn gather(&mut self, key: StreamKey, host: &H::Stream) {
+        if let Some(state) = self.streams.get_mut(key.0).map(|entry| &mut entry.state)
+            && !std::mem::replace(&mut state.gathered, true)
+        {
+            self.gathered.push((key, host.clone()));
+        }
+    }
+
+    /// Has the kernel send what it was told more would follow.
+    fn uncork(&mut self, key: StreamKey) {
+        if let Some(entry) = self.streams.get_mut(key.0)
+            && std::mem::take(&mut entry.state.corked)
+        {
+            self.driver.uncork(entry.fd);
+        }
+    }
+
     fn flush_one(&mut self, key: StreamKey, host: H::Stream) {
         let Some(entry) = self.streams.get_mut(key.0) else {
             self.discarded.push(host);
@@ -510,12 +546,14 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             // The kernel had no room meanwhile: what is queued goes out with the news that it has, and that news must
             // come, since a paused protocol and an end of writing wait for it.
             self.discarded.push(host);
-            return;
+        } else {
+            match self.flush(key, &host) {
+                Ok(()) => self.discarded.push(host),
+                Err(error) => self.broken.push_back((key, host, error)),
+            }
         }
-        match self.flush(key, &host) {
-            Ok(()) => self.discarded.push(host),
-            Err(error) => self.broken.push_back((key, host, error)),
-        }
+        // If nothing has followed.
+        self.uncork(key);
     }
 
     fn open(&mut self, fd: RawFd, medium: Medium) -> StreamKey {
@@ -644,6 +682,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
             let offered: usize = slices[..count].iter().map(|slice| slice.len()).sum();
             match entry.medium.send(&mut self.driver, entry.fd, &slices[..count]) {
                 Ok(sent) => {
+                    entry.state.corked = false;
                     entry.state.queue.advance(sent);
                     if sent == offered {
                         continue;

@@ -74,8 +74,12 @@ impl Stream {
             let peer = engine.driver().peer_address(fd).ok();
             let key = if medium == Medium::Socket {
                 // Only TCP has it.
-                drop(driver::set_nodelay(fd));
-                engine.open_stream(fd)
+                let is_tcp = driver::set_nodelay(fd).is_ok();
+                let key = engine.open_stream(fd);
+                if is_tcp {
+                    engine.note_tcp(key);
+                }
+                key
             } else {
                 engine.open_pipe(fd)
             };

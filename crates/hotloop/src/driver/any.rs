@@ -256,6 +256,15 @@ impl Driver for AnyDriver {
     }
 
     #[inline]
+    fn send_corked(&mut self, fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+        on_any!(self, driver => driver.send_corked(fd, bytes))
+    }
+
+    fn uncork(&mut self, fd: RawFd) {
+        on_any!(self, driver => driver.uncork(fd));
+    }
+
+    #[inline]
     fn read(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
         on_any!(self, driver => driver.read(fd, buffer))
     }

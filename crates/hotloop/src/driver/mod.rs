@@ -157,6 +157,19 @@ pub trait Driver {
     /// The connection's; `WouldBlock` if the kernel has no room: then submit [`Op::Send`].
     fn send(&mut self, fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize>;
 
+    /// As [`send`](Self::send), of bytes that others are to follow soon: the kernel has them and may wait for those, for
+    /// [`uncork`](Self::uncork), or for a moment of its own choice, before it sends the last packet. A driver that
+    /// gains nothing by it sends.
+    ///
+    /// # Errors
+    /// As of [`send`](Self::send).
+    fn send_corked(&mut self, fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+        self.send(fd, &[io::IoSlice::new(bytes)])
+    }
+
+    /// Has the kernel wait no longer, where nothing has followed.
+    fn uncork(&mut self, _fd: RawFd) {}
+
     /// Takes bytes that the next wait sends on a stream socket, behind those that were posted before. Answers whether
     /// it has taken them; a driver that gains nothing by it takes none.
     fn post(&mut self, fd: RawFd, bytes: &[u8]) -> bool;

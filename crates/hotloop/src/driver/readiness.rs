@@ -388,6 +388,18 @@ impl<P: Poller> Driver for ReadinessDriver<P> {
         sys::send(fd, buffers)
     }
 
+    #[cfg(linux)]
+    #[inline]
+    fn send_corked(&mut self, fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+        sys::send_corked(fd, bytes)
+    }
+
+    #[cfg(linux)]
+    fn uncork(&mut self, fd: RawFd) {
+        // A socket that refuses is at its end: nothing of it waits.
+        drop(sys::uncork(fd));
+    }
+
     #[inline]
     fn read(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
         sys::read(fd, buffer)

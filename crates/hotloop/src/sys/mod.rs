@@ -133,6 +133,35 @@ pub(crate) fn send(fd: RawFd, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> 
     })
 }
 
+/// As [`send`], of what more bytes are to follow: TCP keeps what does not fill a packet until they come, until [`uncork`],
+/// an acknowledgement, or the time of a retransmission is over (200 ms on a near connection; `tcp(7)`, `TCP_CORK`).
+///
+/// # Errors
+/// The socket's, `WouldBlock` among them.
+#[cfg(linux)]
+#[inline]
+pub(crate) fn send_corked(fd: RawFd, buffer: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(
+        borrow(fd)?,
+        buffer,
+        NO_SIGNAL | rustix::net::SendFlags::MORE,
+    )?)
+}
+
+/// Has TCP send what [`send_corked`] left with it, unless the program has corked the socket itself.
+///
+/// # Errors
+/// The descriptor's, if it is no TCP socket.
+#[cfg(linux)]
+pub(crate) fn uncork(fd: RawFd) -> io::Result<()> {
+    let fd = borrow(fd)?;
+    // Nothing that a program can set is changed, TCP_NODELAY neither.
+    if !rustix::net::sockopt::tcp_cork(fd)? {
+        rustix::net::sockopt::set_tcp_cork(fd, false)?;
+    }
+    Ok(())
+}
+
 /// Reads what is there, at most `buffer.len()` bytes; 0 is the end. Never waits on a non-blocking descriptor.
 ///
 /// # Errors

@@ -2,6 +2,10 @@
 
 use super::{Close, FlowControl, Life, SendQueue};
 
+/// After so many turns in a row with several writes, the first write of the next one is expected to have others behind
+/// it. One would do for who writes so always; who does it now and then would pay for each guess.
+const HABIT: u8 = 2;
+
 /// The state of a stream transport. It moves one way only: open, closing, lost.
 #[derive(Debug)]
 pub struct Stream<B> {
@@ -15,6 +19,12 @@ pub struct Stream<B> {
     eof_written: bool,
     /// The turn in which the last write went to the kernel. Later writes of that turn are gathered.
     pub(crate) written_in: u64,
+    /// Whether the turn of `written_in` has had a second write.
+    again: bool,
+    /// How many of the last turns with a write had several, without one in between that had not: up to [`HABIT`].
+    several: u8,
+    /// Whether the kernel may wait with the last packet for what follows in this turn.
+    pub(crate) corked: bool,
     /// Whether it is on the loop's list of streams to flush at the end of the turn.
     pub(crate) gathered: bool,
 }
@@ -27,6 +37,9 @@ impl<B: AsRef<[u8]>> Default for Stream<B> {
             life: Life::default(),
             eof_written: false,
             written_in: 0,
+            again: false,
+            several: 0,
+            corked: false,
             gathered: false,
         }
     }
@@ -68,6 +81,24 @@ impl<B: AsRef<[u8]>> Stream<B> {
         let first = !self.eof_written && !self.is_closing();
         self.eof_written |= first;
         first && self.queue.is_empty()
+    }
+
+    /// Notes the first write of a turn. Answers whether others of that turn are to be expected behind it.
+    #[inline]
+    pub(crate) fn begin_writing(&mut self, turn: u64) -> bool {
+        self.written_in = turn;
+        if !std::mem::take(&mut self.again) {
+            self.several = 0;
+        }
+        self.several == HABIT
+    }
+
+    /// Notes another write of the turn.
+    #[inline]
+    pub(crate) fn write_again(&mut self) {
+        if !std::mem::replace(&mut self.again, true) {
+            self.several = HABIT.min(self.several + 1);
+        }
     }
 
     /// Begins the orderly end: nothing more is received, what is queued is sent.

@@ -68,6 +68,107 @@ fn later_writes_of_a_turn_are_one_send_at_its_end() -> io::Result<()> {
     Ok(())
 }
 
+/// A program whose stream 5 is a TCP connection that has had so many turns with several writes.
+fn with_a_habit(turns: usize) -> io::Result<(Program, StreamKey)> {
+    let mut program = Program::new();
+    let key = program.stream(5, PLENTY);
+    program.event_loop.note_tcp(key);
+    for _ in 0..turns {
+        program.in_a_turn(|program| {
+            for bytes in ["header", "body"] {
+                assert_eq!(program.write(key, bytes.as_bytes()).ok(), Some(false));
+            }
+        })?;
+        assert_eq!(program.sent(5), text("headerbody", 2));
+    }
+    Ok((program, key))
+}
+
+#[test]
+fn a_first_write_leaves_with_those_that_follow_where_they_have_so_far() -> io::Result<()> {
+    for (turns, at_once) in [(0, "header"), (1, "header"), (2, ""), (3, "")] {
+        let (mut program, key) = with_a_habit(turns)?;
+        program.in_a_turn(|program| {
+            assert!(program.write(key, b"header").is_ok());
+            assert_eq!(program.sent(5), text(at_once, 1), "the kernel has it");
+            assert_eq!(program.queued(key), 0);
+            assert!(program.write(key, b"body").is_ok());
+            assert_eq!(program.queued(key), 4);
+        })?;
+        let rest = if at_once.is_empty() { "headerbody" } else { "body" };
+        assert_eq!(program.sent(5), text(rest, 1));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_write_that_nothing_follows_leaves_when_the_turn_ends() -> io::Result<()> {
+    let (mut program, key) = with_a_habit(2)?;
+    program.in_a_turn(|program| {
+        assert!(program.write(key, b"alone").is_ok());
+        assert_eq!(program.sent(5), text("", 1));
+    })?;
+    assert_eq!(program.sent(5), text("alone", 0));
+    // From then on nothing is expected of it.
+    program.in_a_turn(|program| {
+        assert!(program.write(key, b"at once").is_ok());
+        assert_eq!(program.sent(5), text("at once", 1));
+    })?;
+    Ok(())
+}
+
+#[test]
+fn whatever_ends_a_stream_has_it_leave() -> io::Result<()> {
+    type Act = fn(&mut Program, StreamKey);
+    let acts: [Act; 5] = [
+        |program, key| program.event_loop.flush_now(key),
+        |program, key| assert_eq!(program.event_loop.close(key), Close::LostSoon),
+        |program, key| assert!(program.event_loop.abort(key)),
+        |program, key| program.event_loop.release(key),
+        |program, _| program.event_loop.end_turn(),
+    ];
+    for act in acts {
+        let (mut program, key) = with_a_habit(2)?;
+        program.begin();
+        program.write(key, b"last")?;
+        assert_eq!(program.sent(5), text("", 1));
+        act(&mut program, key);
+        assert_eq!(program.sent(5), text("last", 0));
+    }
+    Ok(())
+}
+
+#[test]
+fn outside_a_turn_nothing_is_expected_to_follow() -> io::Result<()> {
+    let (mut program, key) = with_a_habit(2)?;
+    program.write(key, b"at once")?;
+    assert_eq!(program.sent(5), text("at once", 1));
+    Ok(())
+}
+
+#[test]
+fn what_has_no_room_follows_in_its_place() -> io::Result<()> {
+    let mut program = Program::new();
+    let key = program.stream(5, 22);
+    program.event_loop.note_tcp(key);
+    for _ in 0..2 {
+        program.in_a_turn(|program| {
+            assert!(program.write(key, b"header").is_ok());
+            assert!(program.write(key, b"body").is_ok());
+        })?;
+    }
+    assert_eq!(program.sent(5).0, "headerbodyheaderbody");
+    program.in_a_turn(|program| {
+        assert_eq!(program.write(key, b"header").ok(), Some(false));
+        assert_eq!(program.write(key, b"body").ok(), Some(false));
+    })?;
+    assert_eq!(program.sent(5).0, "he");
+    program.network.make_room(5, PLENTY);
+    assert_eq!(program.turn()?, [Seen::Sent(5)]);
+    assert_eq!(program.sent(5).0, "aderbody");
+    Ok(())
+}
+
 #[test]
 fn writes_outside_a_turn_go_at_once() -> io::Result<()> {
     let mut program = Program::new();

@@ -229,7 +229,7 @@ fn a_push_wakes_a_loop_that_sleeps() -> io::Result<()> {
 fn a_turn_behind_bytes_that_were_all_received_is_spared_the_call() -> io::Result<()> {
     let mut program = Program::new();
     let key = program.stream(5, 0);
-    program.event_loop.note_continuous(key);
+    program.event_loop.note_tcp(key);
     program.start_reading(key)?;
     let waits = |program: &Program| program.waits().len();
     let mut buffer = [MaybeUninit::uninit(); 4];

@@ -44,18 +44,22 @@ proptest! {
         room in prop_oneof![0usize..1000, 50_000usize..100_000],
         high in prop_oneof![Just(None), (0usize..1000).prop_map(Some)],
         posts in any::<bool>(),
+        tcp in any::<bool>(),
     ) {
         // Bytes that tell where they belong.
         let pattern: Vec<u8> = (0..PERIOD as u8).cycle().take(PERIOD + LARGEST).collect();
         let mut program = Program::posting(posts);
         let key = program.stream(5, room);
+        if tcp {
+            program.event_loop.note_tcp(key);
+        }
         if let Some(state) = program.event_loop.stream(key) {
             prop_assert!(state.flow.set_limits(high, None).is_ok());
         }
         let (mut written, mut received, mut paused) = (Vec::new(), Vec::new(), false);
         for step in steps {
-            // What was posted is on its way until the turn ends.
-            let under_way = posts && matches!(step, Step::Write(_) | Step::Room(_));
+            // What was posted or corked is on its way until the turn ends.
+            let under_way = (posts || tcp) && matches!(step, Step::Write(_) | Step::Room(_));
             match step {
                 Step::Write(size) => {
                     let start = written.len() % PERIOD;

@@ -199,7 +199,7 @@ impl<'py> It<'_, 'py> {
             .map(|direction| Ok(event_loop.engine()?.unwatch(self.link.fd, direction)));
         let key = event_loop.engine()?.open_stream(self.link.fd);
         if is_tcp {
-            event_loop.engine()?.note_continuous(key);
+            event_loop.engine()?.note_tcp(key);
         }
         dropped.into_iter().collect::<PyResult<Vec<_>>>()?;
         self.start(event_loop, key, true)

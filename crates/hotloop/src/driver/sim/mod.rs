@@ -261,6 +261,7 @@ impl<W: Alarm> Driver for Sim<W> {
             if socket.room == 0 {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
+            socket.corked = 0;
             let before = socket.sent.len();
             for buffer in buffers {
                 let count = buffer.len().min(socket.room);
@@ -269,6 +270,24 @@ impl<W: Alarm> Driver for Sim<W> {
             }
             Ok(socket.sent.len() - before)
         })
+    }
+
+    fn send_corked(&mut self, fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+        let sent = self.send(fd, &[io::IoSlice::new(bytes)])?;
+        // As if the bytes before had filled their packets. No time ends it: what is left corked is never sent.
+        self.network.with(fd, |socket| {
+            socket.corked = sent;
+            Ok(sent)
+        })
+    }
+
+    fn uncork(&mut self, fd: RawFd) {
+        let uncorked = self.network.with(fd, |socket| {
+            socket.corked = 0;
+            Ok(())
+        });
+        // One that is closed has nothing left.
+        drop(uncorked);
     }
 
     fn read(&mut self, fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {

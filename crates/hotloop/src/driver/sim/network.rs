@@ -33,6 +33,8 @@ pub(super) struct Socket {
     pub(super) accepting: VecDeque<Accepted>,
     /// What was sent. Written by `send`, read by the test or by wires.
     pub(super) sent: Vec<u8>,
+    /// How many bytes of that, at its end, the kernel keeps until more come or it is uncorked.
+    pub(super) corked: usize,
     /// The datagrams that were sent, and where to. Written by `send_datagrams`, read by the test.
     pub(super) datagrams: Vec<(Vec<u8>, Option<Address>)>,
     /// How many more bytes the kernel takes before it has no room. Set by the test or by wires, lowered by `send`.
@@ -65,6 +67,17 @@ pub(super) enum Incoming {
     Datagram(Vec<u8>, Address),
     End,
     Error(io::ErrorKind),
+}
+
+impl Socket {
+    /// Takes what has left the kernel.
+    pub(super) fn take_sent(&mut self) -> Vec<u8> {
+        if self.ended {
+            self.corked = 0;
+        }
+        let kept = self.sent.split_off(self.sent.len() - self.corked);
+        std::mem::replace(&mut self.sent, kept)
+    }
 }
 
 impl Network {
@@ -201,10 +214,7 @@ impl Network {
     #[must_use]
     pub fn take_sent(&self, fd: RawFd) -> (Vec<u8>, usize) {
         match lock(&self.sockets).get_mut(&fd) {
-            Some(socket) => (
-                std::mem::take(&mut socket.sent),
-                std::mem::take(&mut socket.sends),
-            ),
+            Some(socket) => (socket.take_sent(), std::mem::take(&mut socket.sends)),
             None => (Vec::new(), 0),
         }
     }

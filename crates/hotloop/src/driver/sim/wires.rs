@@ -180,6 +180,10 @@ impl Wires {
         let Some(key) = self.open.get(&fd).copied() else {
             return;
         };
+        // A kernel sends what it has kept when the descriptor is closed.
+        if let Some(socket) = sockets.get_mut(&fd) {
+            socket.corked = 0;
+        }
         self.collect(sockets, key, now);
         self.open.remove(&fd);
         let unread = unread(&sockets.remove(&fd).unwrap_or_default());
@@ -242,7 +246,7 @@ impl Wires {
         let Some(socket) = socket.filter(|_| end.far.is_some()) else {
             return;
         };
-        let mut written = std::mem::take(&mut socket.sent);
+        let mut written = socket.take_sent();
         let ends = socket.ended && !end.end_sent;
         while !written.is_empty() {
             let rest = written.split_off(self.chance.piece(written.len()));
@@ -351,6 +355,7 @@ impl Wires {
                 .push_back(Incoming::Error(io::ErrorKind::ConnectionReset));
             socket.broken = Some(io::ErrorKind::ConnectionReset);
             socket.sent.clear();
+            socket.corked = 0;
         }
     }
 
