@@ -173,6 +173,25 @@ def test_scheduled_and_arguments_follow_the_life_of_a_timer(loop):
     assert (cancelled._scheduled, fired._scheduled) == (False, False)
 
 
+def test_a_time_limit_that_is_not_reached_takes_no_room(loop, loop_name):
+    """Set and cancelled one behind another, all in one turn: the loop keeps none of them."""
+    kept = [loop.call_later(1000, int) for _ in range(3)]
+    gone = []
+    for _ in range(200):
+        timer = loop.call_later(2000, int)
+        gone.append(weakref.ref(timer))
+        timer.cancel()
+    del timer
+    alive = [ref for ref in gone if ref() is not None]
+    # Stock asyncio drops them in its next turn.
+    assert len(alive) == (200 if loop_name == "asyncio" else 0)
+    assert [timer for timer in loop._scheduled if not timer.cancelled()] == kept
+    turns(loop)
+    assert set(loop._scheduled) == set(kept)
+    for timer in kept:
+        timer.cancel()
+
+
 def test_scheduled_lists_the_timers(loop):
     timers = {loop.call_later(1000 + number, int) for number in range(5)}
     assert set(loop._scheduled) == timers

@@ -3,7 +3,8 @@
 /// A compaction is worth its cost only past this many entries (asyncio's `_MIN_SCHEDULED_TIMER_HANDLES`).
 const COMPACT_ABOVE: usize = 100;
 
-/// A binary heap of timers by due time, in which a cancelled timer stays until it surfaces or a compaction sweeps it.
+/// A binary heap of timers by due time, in which the place of a cancelled timer stays until it surfaces or a compaction
+/// sweeps it.
 ///
 /// Cancelling is O(1): the owner marks its timer and reports the fact with [`Timers::note_cancelled`]. The heap sifts
 /// as Python's `heapq` does (down along the smaller child to a leaf, then up), so that timers of one and the same due
@@ -20,7 +21,14 @@ pub struct Timers<T> {
 struct Entry<T> {
     /// Due time, in seconds of the loop's clock.
     when: f64,
-    timer: T,
+    /// `None` if it was cancelled and is gone already. That the entry stays keeps the order of equal times.
+    timer: Option<T>,
+}
+
+impl<T> Entry<T> {
+    fn is_cancelled(&self, is_cancelled: &impl Fn(&T) -> bool) -> bool {
+        self.timer.as_ref().is_none_or(is_cancelled)
+    }
 }
 
 impl<T> Default for Timers<T> {
@@ -35,6 +43,7 @@ impl<T> Default for Timers<T> {
 impl<T> Timers<T> {
     /// Adds a timer due at `when`, in seconds of the loop's clock. O(log n).
     pub fn push(&mut self, when: f64, timer: T) {
+        let timer = Some(timer);
         self.heap.push(Entry { when, timer });
         self.sift_up(0, self.heap.len() - 1);
     }
@@ -43,6 +52,13 @@ impl<T> Timers<T> {
     #[inline]
     pub fn note_cancelled(&mut self) {
         self.cancelled += 1;
+    }
+
+    /// Takes a timer out of its entry, if that is the last one of the heap: as is one that was set just now, for later
+    /// than the others. So time limits that are set and not reached, one after the other, take no more room than one.
+    #[inline]
+    pub fn take_last(&mut self, is_it: impl FnOnce(&T) -> bool) -> Option<T> {
+        self.heap.last_mut()?.timer.take_if(|timer| is_it(timer))
     }
 
     /// How many cancelled timers are still in the heap.
@@ -58,20 +74,30 @@ impl<T> Timers<T> {
 
     /// Takes the next timer if it is due before `end`.
     pub fn pop_due(&mut self, end: f64) -> Option<T> {
-        // Not `when < end`: a due time that is not a number counts as due, as it does in asyncio.
-        let waits = self.heap.first()?.when >= end;
-        (!waits).then(|| self.pop_first())
+        loop {
+            // Not `when < end`: a due time that is not a number counts as due, as it does in asyncio.
+            if self.heap.first()?.when >= end {
+                return None;
+            }
+            let first = self.pop_first();
+            if first.is_some() {
+                return first;
+            }
+        }
     }
 
     /// Takes one timer out of the middle, if it is there. O(n).
     pub fn remove(&mut self, is_it: impl Fn(&T) -> bool) -> Option<T> {
-        let position = self.heap.iter().position(|entry| is_it(&entry.timer))?;
+        let position = self
+            .heap
+            .iter()
+            .position(|entry| entry.timer.as_ref().is_some_and(&is_it))?;
         let entry = self.heap.swap_remove(position);
         if position < self.heap.len() {
             self.sift_down(position);
             self.sift_up(0, position);
         }
-        Some(entry.timer)
+        entry.timer
     }
 
     /// Takes the cancelled timers that need not stay: those at the top, and all if more than half of many are cancelled.
@@ -81,8 +107,8 @@ impl<T> Timers<T> {
         if self.heap.len() > COMPACT_ABOVE && self.cancelled * 2 > self.heap.len() {
             let all = std::mem::take(&mut self.heap);
             for entry in all {
-                if is_cancelled(&entry.timer) {
-                    swept.push(entry.timer);
+                if entry.is_cancelled(&is_cancelled) {
+                    swept.extend(entry.timer);
                 } else {
                     self.heap.push(entry);
                 }
@@ -96,13 +122,15 @@ impl<T> Timers<T> {
         if self.cancelled == 0 {
             return;
         }
-        while self.heap.first().is_some_and(|entry| is_cancelled(&entry.timer)) {
+        while let Some(first) = self.heap.first()
+            && first.is_cancelled(&is_cancelled)
+        {
             self.cancelled = self.cancelled.saturating_sub(1);
-            swept.push(self.pop_first());
+            swept.extend(self.pop_first());
         }
     }
 
-    /// How many timers are in the heap, cancelled ones included.
+    /// How many timers are in the heap, cancelled ones included, those that are gone too.
     pub fn len(&self) -> usize {
         self.heap.len()
     }
@@ -112,9 +140,9 @@ impl<T> Timers<T> {
         self.heap.is_empty()
     }
 
-    /// The timers, in heap order.
+    /// The timers, in heap order, but for those that are gone.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.heap.iter().map(|entry| &entry.timer)
+        self.heap.iter().filter_map(|entry| entry.timer.as_ref())
     }
 
     /// Takes all timers out, so that the caller can drop them when it holds nothing borrowed.
@@ -122,12 +150,12 @@ impl<T> Timers<T> {
         self.cancelled = 0;
         std::mem::take(&mut self.heap)
             .into_iter()
-            .map(|entry| entry.timer)
+            .filter_map(|entry| entry.timer)
             .collect()
     }
 
     /// Takes the root. The heap must not be empty.
-    fn pop_first(&mut self) -> T {
+    fn pop_first(&mut self) -> Option<T> {
         let first = self.heap.swap_remove(0);
         if !self.heap.is_empty() {
             self.sift_down(0);
@@ -220,6 +248,19 @@ mod tests {
         assert_eq!(timers.cancelled(), 1);
     }
 
+    #[test]
+    fn only_the_last_one_can_be_gone_early() {
+        let mut timers = Timers::default();
+        timers.push(1.0, 1);
+        timers.push(2.0, 2);
+        assert_eq!(timers.take_last(|&label| label == 1), None);
+        assert_eq!(timers.take_last(|&label| label == 2), Some(2));
+        assert_eq!(timers.take_last(|&label| label == 2), None);
+        assert_eq!(timers.len(), 2, "its place stays");
+        assert_eq!(drain(&mut timers), [1]);
+        assert!(timers.is_empty());
+    }
+
     /// What the owner of timers does with them.
     #[derive(Clone, Debug)]
     enum Step {
@@ -300,6 +341,42 @@ mod tests {
             left.sort_unstable();
             there.sort_unstable();
             prop_assert_eq!(left, there);
+        }
+
+        #[test]
+        fn a_timer_that_is_gone_early_changes_the_order_of_no_other(
+            steps in prop::collection::vec((0u32..6, prop_oneof![3 => Just(0u32), 2 => Just(1), 1 => Just(2)], 0u32..8), 0..400),
+        ) {
+            // The same is done to both, but that the first lets go of what is cancelled at its end.
+            let (mut early, mut late) = (Timers::default(), Timers::default());
+            let mut cancelled = Vec::new();
+            let mut gone = 0;
+            for (when, cancels, then) in steps {
+                let label = cancelled.len();
+                cancelled.push(cancels > 0);
+                early.push(f64::from(when), label);
+                late.push(f64::from(when), label);
+                if cancels > 0 {
+                    early.note_cancelled();
+                    late.note_cancelled();
+                    let taken = early.take_last(|&last| last == label);
+                    prop_assert!(taken.is_none_or(|taken| taken == label));
+                    gone += usize::from(taken.is_some());
+                    prop_assert!(early.iter().count() + gone >= late.len());
+                }
+                if then == 0 {
+                    early.sweep(|&label| cancelled[label], &mut Vec::new());
+                    late.sweep(|&label| cancelled[label], &mut Vec::new());
+                } else if then == 1 {
+                    let due = |timers: &mut Timers<usize>| {
+                        let popped = std::iter::from_fn(|| timers.pop_due(f64::from(when)));
+                        popped.filter(|&label| !cancelled[label]).collect::<Vec<_>>()
+                    };
+                    prop_assert_eq!(due(&mut early), due(&mut late));
+                }
+                prop_assert_eq!((early.len(), early.cancelled()), (late.len(), late.cancelled()));
+                prop_assert_eq!(early.next_when(), late.next_when());
+            }
         }
 
         #[test]

@@ -182,13 +182,13 @@ impl<'py> This<'_, 'py, Loop> {
         Ok(timer.into_bound(py))
     }
 
-    /// Counts a timer that was cancelled while it was scheduled.
+    /// Counts a timer that was cancelled while it was scheduled. Answers it if the loop has let go of it with that.
     #[inline]
-    pub(crate) fn note_cancelled(self) {
+    pub(crate) fn note_cancelled(self, timer: &Bound<'_, PyAny>) -> Option<Object> {
         // A closed loop has no timers to count, and one that waits finds out by itself.
-        if let Ok(mut engine) = self.engine_now() {
-            engine.timers().note_cancelled();
-        }
+        let mut engine = self.engine_now().ok()?;
+        engine.timers().note_cancelled();
+        engine.timers().take_last(|last| last.is(timer))
     }
 }
 
@@ -267,8 +267,10 @@ pub(super) fn timer_handle_cancelled<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     if let Some(timer) = call.get(0)
         && handles::is_scheduled(&timer)?
+        && let Some(timer) = this.note_cancelled(&timer)
     {
-        this.note_cancelled();
+        handles::unschedule(this.py(), &timer)?;
+        handles::done(&timer);
     }
     none(this.py())
 }

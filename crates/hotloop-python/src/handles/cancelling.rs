@@ -43,7 +43,12 @@ fn cancel_of(py: Python<'_>, handles: &Handles, kind: &Kind, handle: &Object) ->
     let event_loop = event_loop.bind(py);
     match &native {
         Some(native) if is_timer && handles.scheduled.is_true(handle) => {
-            native.with(py, |native| native.note_cancelled())
+            // The caller has it: nothing is dropped here.
+            let let_go = native.with(py, |native| native.note_cancelled(&handle.bind(py)));
+            if let Some(timer) = let_go {
+                handles.scheduled.set(&timer, handles.false_.clone());
+                ffi::track_if_shared(&timer);
+            }
         }
         None if is_timer => {
             let name = pyo3::intern!(py, "_timer_handle_cancelled");

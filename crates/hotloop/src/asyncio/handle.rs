@@ -128,6 +128,8 @@ impl TimerHandle {
             && let Some(engine) = event_loop.engine.borrow_mut().as_mut()
         {
             engine.timers().note_cancelled();
+            // What it called is gone: dropping the rest runs nothing.
+            drop(engine.timers().take_last(|last| Rc::ptr_eq(&last.0, &self.0)));
         }
     }
 
