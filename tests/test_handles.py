@@ -258,6 +258,110 @@ def test_handles_that_are_used_again_are_like_new(loop):
     turns(loop)
 
 
+@pytest.fixture(params=["call_soon", "call_soon_threadsafe"])
+def drop(request, loop):
+    """Schedules a callback and drops its handle, as most programs do."""
+
+    def drop(*args, **options):
+        getattr(loop, request.param)(*args, **options)
+
+    return drop
+
+
+def test_a_handle_that_was_dropped_is_there_for_who_looks_at_the_queue(loop, drop):
+    seen = []
+    context = contextvars.copy_context()
+    context.run(var.set, "given")
+    for number in range(5):
+        drop(seen.append, number)
+    drop(lambda: seen.append(var.get()), context=context)
+    first, second = list(loop._ready), list(loop._ready)
+    assert len({type(handle) for handle in first}) == 1
+    assert all(isinstance(handle, asyncio.Handle) for handle in first)
+    assert [id(handle) for handle in first] == [id(handle) for handle in second]
+    assert [handle._args for handle in first] == [(0,), (1,), (2,), (3,), (4,), ()]
+    assert first[5]._context is context
+    first[2].cancel()
+    turns(loop)
+    assert seen == [0, 1, 3, 4, "given"]
+
+
+def test_a_handle_that_was_dropped_is_run_by_a_replaced_method(loop, drop, monkeypatch):
+    run, ran, seen = asyncio.Handle._run, [], []
+    for number in range(3):
+        drop(seen.append, number)
+
+    def replaced(handle):
+        ran.append(handle._args)
+        run(handle)
+
+    monkeypatch.setattr(asyncio.Handle, "_run", replaced)
+    turns(loop)
+    assert seen == [0, 1, 2]
+    assert set(ran) >= {(0,), (1,), (2,)}
+
+
+def test_a_handle_that_was_dropped_before_debug_mode_is_run_in_it(loop, drop):
+    seen = []
+    for _ in range(3):
+        drop(lambda: seen.append(loop._current_handle))
+    loop.set_debug(True)
+    turns(loop)
+    loop.set_debug(False)
+    assert len({id(handle) for handle in seen}) == 3
+    assert [handle._source_traceback for handle in seen] == [None, None, None]
+
+
+def test_each_callback_has_a_context_of_its_own_though_handles_are_dropped(loop, drop):
+    seen = []
+
+    def change(number):
+        seen.append(var.get())
+        var.set(number)
+
+    for number in range(4):
+        drop(change, number)
+    turns(loop)
+    assert seen == ["unset"] * 4
+
+
+def test_a_handle_that_is_kept_is_nobody_elses(loop, drop):
+    seen = []
+    kept = []
+    for number in range(4):
+        kept.append(loop.call_soon(seen.append, number))
+        drop(seen.append, -number)
+    kept[1].cancel()
+    assert len({id(handle) for handle in kept}) == 4
+    assert [handle._args for handle in kept] == [(0,), None, (2,), (3,)]
+    turns(loop)
+    assert seen == [0, 0, -1, 2, -2, 3, -3]
+
+
+def test_the_handle_of_a_dropped_callback_that_failed_is_whole(loop, drop, unhandled):
+    context = contextvars.copy_context()
+    for number in range(3):
+        drop(int, f"x{number}", context=context)
+    turns(loop)
+    handles = [told["handle"] for told in unhandled]
+    unhandled.clear()
+    assert [(handle._callback, handle._args) for handle in handles] == [(int, ("x0",)), (int, ("x1",)), (int, ("x2",))]
+    assert all(handle._context is context and not handle.cancelled() for handle in handles)
+
+
+def test_a_cycle_through_dropped_callbacks_is_collected(new_loop):
+    loop = new_loop()
+    thing = Value()
+    thing.loop = loop
+    gone = weakref.ref(thing)
+    for _ in range(3):
+        loop.call_soon(print, thing)
+    del loop, thing
+    with pytest.warns(ResourceWarning, match="unclosed event loop"):
+        gc.collect()
+    assert gone() is None
+
+
 def test_get_context_is_the_context_of_the_run(loop, schedule):
     if not hasattr(asyncio.Handle, "get_context"):
         assert not hasattr(loop.call_soon(int), "get_context")

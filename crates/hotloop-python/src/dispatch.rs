@@ -9,9 +9,10 @@ use std::time::Duration;
 use crate::errors::os_error;
 use crate::event_loop::{Loop, delegated};
 use crate::ffi::{self, Object, This};
+use crate::handles::{self, Scheduled};
 use crate::host::PythonHost;
 use crate::transports::Transport;
-use crate::{handles, listeners, sockets};
+use crate::{listeners, sockets};
 
 /// Runs one turn, or all turns until the loop is stopped where it is inside `run_forever`.
 ///
@@ -88,30 +89,41 @@ fn run_event(this: This<'_, '_, Loop>, event: Event<PythonHost>, natively: bool)
         Event::Datagram(_, transport, news) => {
             timed(this, &transport, || transport.on_datagram(this, news))?;
         }
-        Event::Accept(listener) => listeners::on_event(this, &listener, natively)?,
+        // What watches has a handle.
+        Event::Accept(listener) => {
+            if let Some(listener) = listener.into_handle() {
+                listeners::on_event(this, &listener, natively)?;
+            }
+        }
         Event::Replaced(handle) => {
-            ffi::call_method(&handle.bind(this.py()), pyo3::intern!(this.py(), "cancel"), [])?;
+            if let Some(handle) = handle.into_handle() {
+                ffi::call_method(&handle.bind(this.py()), pyo3::intern!(this.py(), "cancel"), [])?;
+            }
         }
     }
     Ok(())
 }
 
-/// Runs the callback of a handle that the engine has let go of.
+/// Runs a callback that the engine has let go of.
 #[inline]
-fn run_callback(this: This<'_, '_, Loop>, handle: Object) -> PyResult<()> {
+fn run_callback(this: This<'_, '_, Loop>, scheduled: Scheduled) -> PyResult<()> {
     let py = this.py();
-    let taken = if this.is_debug() {
-        None
-    } else {
-        handles::take(py, &handle, |context| this.copy_of(py, context))
-    };
-    let Some(taken) = taken else {
-        this.drop_spare();
-        let natively = handles::run_is_original(py) && !this.is_debug();
-        let outcome = run_handle(this, &handle, natively);
-        handles::done(&handle);
-        this.reuse(handle);
-        return outcome;
+    let (handle, taken) = match scheduled {
+        Scheduled::Handle(handle) => {
+            let taken = if this.is_debug() {
+                None
+            } else {
+                handles::take(py, &handle, |context| this.copy_of(py, context))
+            };
+            match taken {
+                Some(taken) => (Some(handle), taken),
+                None => return run_whole(this, handle),
+            }
+        }
+        Scheduled::Bare(bare) if this.is_debug() || !bare.is_original(py) => {
+            return run_whole(this, bare.into_handle(py, this.object())?);
+        }
+        Scheduled::Bare(bare) => (None, bare.take(|context| this.copy_of(py, context))),
     };
     let outcome = in_context(py, &taken.context, || {
         ffi::call_tuple(py, &taken.function, &taken.arguments).map(drop)
@@ -125,12 +137,22 @@ fn run_callback(this: This<'_, '_, Loop>, handle: Object) -> PyResult<()> {
         }
         Err(error) => {
             this.drop_spare();
-            taken.put_back(&handle);
+            let handle = taken.into_handle(py, handle, this.object())?;
             let outcome = failed(this, &handle, error);
             handles::done(&handle);
             outcome
         }
     }
+}
+
+/// Runs a callback by its handle, out of which it cannot be taken.
+fn run_whole(this: This<'_, '_, Loop>, handle: Object) -> PyResult<()> {
+    this.drop_spare();
+    let natively = handles::run_is_original(this.py()) && !this.is_debug();
+    let outcome = run_handle(this, &handle, natively);
+    handles::done(&handle);
+    this.reuse(handle);
+    outcome
 }
 
 /// What becomes of an exception of a handle's callback.

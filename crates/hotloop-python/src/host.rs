@@ -4,7 +4,7 @@ use hotloop::Host;
 use hotloop::driver::Driver;
 
 use crate::ffi::{Bytes, Object};
-use crate::handles;
+use crate::handles::{self, Scheduled};
 use crate::transports::Transport;
 use hotloop::driver::AnyDriver;
 
@@ -12,14 +12,14 @@ use hotloop::driver::AnyDriver;
 pub(crate) type Engine = hotloop::EventLoop<PythonHost, AnyDriver>;
 
 /// The way into a Python loop from other threads.
-pub(crate) type Inbox = hotloop::inbox::Inbox<Object, <AnyDriver as Driver>::Waker>;
+pub(crate) type Inbox = hotloop::inbox::Inbox<Scheduled, <AnyDriver as Driver>::Waker>;
 
-/// Python as a host: handles are `asyncio.Handle`s, streams are transports.
+/// Python as a host: callbacks are `asyncio.Handle`s or what was in one, streams are transports.
 #[derive(Debug)]
 pub(crate) struct PythonHost;
 
 impl Host for PythonHost {
-    type Handle = Object;
+    type Handle = Scheduled;
     type Timer = Object;
     type Stream = Transport;
     type Bytes = Bytes;

@@ -16,7 +16,7 @@ use crate::dispatch::{self, is_fatal};
 use crate::errors::{is_transient, os_error};
 use crate::event_loop::Loop;
 use crate::ffi::{self, Call, Class, ClassBuilder, Instance, Layout, Object, This, Visit};
-use crate::handles::{self, Context};
+use crate::handles::{self, Context, Scheduled};
 use crate::transports::{self, SocketKind, SocketTransport};
 
 /// What watches a listening socket. It stands where a watcher's handle does.
@@ -130,9 +130,9 @@ pub(crate) fn listen<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyR
     let listener = Instance::new(&class.bind(py).cast::<PyType>()?.to_owned(), listener)?;
     let replaced = this
         .engine()?
-        .listen(fd, listener.object().clone())
+        .listen(fd, listener.object().clone().into())
         .map_err(os_error)?;
-    Ok(object_or_none(py, replaced))
+    Ok(object_or_none(py, replaced.and_then(Scheduled::into_handle)))
 }
 
 /// `Loop._accept(fd)`: one connection, as a descriptor and the name of its peer.

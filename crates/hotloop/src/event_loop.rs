@@ -213,6 +213,13 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         self.timers.push(when, timer);
     }
 
+    /// The callback that was scheduled last, of those that have not run and did not come from other threads, to be changed in
+    /// its place.
+    #[inline]
+    pub fn last_ready(&mut self) -> Option<&mut H::Handle> {
+        self.ready.last_mut()
+    }
+
     /// The callbacks that are ready.
     pub fn ready(&mut self) -> &mut Ready<H::Handle> {
         self.take_inbox();

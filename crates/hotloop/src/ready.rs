@@ -84,6 +84,17 @@ impl<T> Ready<T> {
         self.queue.iter()
     }
 
+    /// The items, oldest first, to be changed in their places.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.queue.iter_mut()
+    }
+
+    /// The newest item, to be changed in its place.
+    #[inline]
+    pub fn last_mut(&mut self) -> Option<&mut T> {
+        self.queue.back_mut()
+    }
+
     /// Takes all items out, oldest first, so that the caller can drop them when it holds nothing borrowed.
     pub fn take(&mut self) -> VecDeque<T> {
         self.this_turn = 0;

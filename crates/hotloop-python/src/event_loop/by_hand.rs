@@ -10,7 +10,7 @@ use super::{Loop, scheduling};
 use crate::answers::{none, object_or_none};
 use crate::dispatch;
 use crate::ffi::{self, Call, Object, This};
-use crate::handles;
+use crate::handles::{self, Blanks, Scheduled};
 
 /// Waits, at most so many seconds, and schedules what handles the I/O that was found.
 ///
@@ -50,7 +50,8 @@ pub(super) fn ready_popleft<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'p
     this.drop_spare();
     let event = this.engine()?.pop_scheduled();
     let handle: Option<Object> = match event {
-        Some(Event::Callback(handle)) => Some(handle),
+        Some(Event::Callback(Scheduled::Handle(handle))) => Some(handle),
+        Some(Event::Callback(Scheduled::Bare(bare))) => Some(bare.into_handle(this.py(), this.object())?),
         Some(Event::Timer(timer)) => {
             handles::unschedule(this.py(), &timer)?;
             Some(timer)
@@ -63,14 +64,35 @@ pub(super) fn ready_popleft<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'p
 
 /// What is ready, in the order in which it will run: nothing in a loop that waits.
 pub(super) fn ready_handles<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
+    give_handles(this)?;
     let handles: Vec<Object> = this.engine_now().map_or_else(
         |_| Vec::new(),
         |mut engine| {
             let (first, due, later) = engine.queued();
-            first.chain(due).chain(later).cloned().collect()
+            let [first, later] = [first.cloned().collect::<Vec<_>>(), later.cloned().collect()]
+                .map(|callbacks| callbacks.into_iter().filter_map(Scheduled::into_handle));
+            first.chain(due.cloned()).chain(later).collect()
         },
     );
     scheduling::list(this.py(), handles)
+}
+
+/// Gives each callback that is ready a handle, for somebody who looks at them.
+fn give_handles(this: This<'_, '_, Loop>) -> PyResult<()> {
+    loop {
+        let missing = match this.engine_now() {
+            Ok(mut engine) => Blanks::count(engine.ready().iter()),
+            Err(_) => return Ok(()),
+        };
+        if missing == (0, 0) {
+            return Ok(());
+        }
+        // A collection may run foreign code here, which schedules more: hence again.
+        let mut blanks = Blanks::new(this.py(), missing)?;
+        if let Ok(mut engine) = this.engine_now() {
+            blanks.give(this.object(), engine.ready().iter_mut())?;
+        }
+    }
 }
 
 /// How much is ready.

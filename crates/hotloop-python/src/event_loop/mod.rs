@@ -28,7 +28,7 @@ use crate::answers::{bool_object, none};
 use crate::dispatch;
 use crate::errors::os_error;
 use crate::ffi::{self, Call, Class, Instance, Layout, Name, Object, Registry, This, Visit};
-use crate::handles;
+use crate::handles::{self, Scheduled};
 use crate::host::{Engine, Inbox};
 use crate::modules::{BASE_EVENTS, FUTURES, TASKS};
 use crate::tls::{self, Tls};
@@ -115,8 +115,10 @@ impl Class for Loop {
             && let Some(engine) = &*engine
         {
             let (ready, timers) = engine.scheduled();
-            ready.chain(timers).for_each(|handle| visit.owned(handle));
-            visit.objects(engine.watching());
+            ready
+                .chain(engine.watching())
+                .for_each(|scheduled| scheduled.visit(visit));
+            timers.for_each(|timer| visit.owned(timer));
             visit.objects(engine.streaming().map(Transport::object));
         }
         if let Ok(spare) = self.spare.try_borrow() {
@@ -182,7 +184,7 @@ impl Loop {
     fn push(&self, handle: Object) {
         // Pushing runs nothing that could ask for the inbox; dropping the handle could.
         if let Some(inbox) = &*self.inbox.borrow() {
-            inbox.push(handle);
+            inbox.push(handle.into());
         }
     }
 
@@ -209,7 +211,8 @@ impl Loop {
         drop(self.inbox.take());
         drop(engine);
         if let Some(((ready, timers), _)) = &scheduled {
-            ready.iter().chain(timers).for_each(handles::done);
+            ready.iter().for_each(Scheduled::done);
+            timers.iter().for_each(handles::done);
         }
         drop(scheduled);
     }

@@ -10,6 +10,7 @@ use super::Loop;
 use crate::answers::{argument, none, object_or_none};
 use crate::errors::os_error;
 use crate::ffi::{Call, Object, This};
+use crate::handles::Scheduled;
 
 pub(super) fn watch_read<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     watch(this, &call, Direction::Read)
@@ -52,6 +53,7 @@ pub(super) fn watchers<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> P
             engine.watcher(fd, Direction::Write).cloned(),
         )
     };
+    let [reader, writer] = [reader, writer].map(|watcher| watcher.and_then(Scheduled::into_handle));
     Ok((object_or_none(py, reader), object_or_none(py, writer))
         .into_pyobject(py)?
         .into_any())
@@ -72,8 +74,11 @@ fn watch<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let fd: RawFd = argument(call, 0, "_watch")?.extract()?;
     let handle: Object = argument(call, 1, "_watch")?.into();
-    let old = this.engine()?.watch(fd, direction, handle).map_err(os_error)?;
-    Ok(object_or_none(this.py(), old))
+    let old = this
+        .engine()?
+        .watch(fd, direction, handle.into())
+        .map_err(os_error)?;
+    Ok(object_or_none(this.py(), old.and_then(Scheduled::into_handle)))
 }
 
 fn unwatch<'py>(
@@ -83,5 +88,5 @@ fn unwatch<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let fd: RawFd = argument(call, 0, "_unwatch")?.extract()?;
     let old = this.engine()?.unwatch(fd, direction);
-    Ok(object_or_none(this.py(), old))
+    Ok(object_or_none(this.py(), old.and_then(Scheduled::into_handle)))
 }

@@ -62,6 +62,13 @@ impl Slot {
         unsafe { !(*self.place(instance)).is_null() }
     }
 
+    /// Whether the slot of `instance` holds this very object.
+    #[inline]
+    pub(crate) fn holds(self, instance: &Object, value: &Bound<'_, PyAny>) -> bool {
+        // SAFETY: as in `get`; objects are compared by address.
+        unsafe { *self.place(instance) == value.as_ptr() }
+    }
+
     /// Whether the slot of `instance` holds `True`.
     #[inline]
     pub(crate) fn is_true(self, instance: &Object) -> bool {

@@ -2,6 +2,7 @@
 
 mod cancelling;
 mod running;
+mod scheduled;
 
 use std::num::NonZeroU32;
 use std::sync::OnceLock;
@@ -12,6 +13,7 @@ use pyo3::types::{PyString, PyType};
 
 use self::cancelling::{CANCEL, cancel, cancel_timer, lock, set_lock};
 pub(crate) use self::running::{callback, report, run_is_original, take};
+pub(crate) use self::scheduled::{Bare, Blanks, Scheduled, part};
 use crate::ffi::{self, Flag, Object, PlainClass, Slot};
 use crate::modules::own_method;
 
@@ -264,10 +266,13 @@ pub(crate) fn empty(handle: Object) -> Option<Object> {
 /// Since Python 3.14 cancelling such a handle waits for its callback, by a lock: then it is of asyncio's class for these,
 /// and gets the lock when somebody asks for it. One that nobody else can get at is run without.
 ///
+/// `place` is a handle of that kind that was [parted](part) from its callback, if there is one.
+///
 /// # Errors
 /// As for [`new`].
 pub(crate) fn new_threadsafe(
     py: Python<'_>,
+    place: Option<Object>,
     event_loop: &Bound<'_, PyAny>,
     function: Object,
     arguments: Object,
@@ -275,11 +280,15 @@ pub(crate) fn new_threadsafe(
     debug: bool,
 ) -> PyResult<Object> {
     let handles = handles();
-    let Some(kind) = &handles.threadsafe else {
-        return new(py, event_loop, function, arguments, context, debug);
+    let kind = handles.of(true);
+    let handle = match place {
+        Some(place) => place,
+        None => {
+            let handle = ffi::alloc_plain(py, &kind.class)?;
+            handles.init(&handle);
+            handle
+        }
     };
-    let handle = ffi::alloc_plain(py, &kind.class)?;
-    handles.init(&handle);
     handles.fill(
         py,
         kind.deferred,
@@ -320,6 +329,15 @@ pub(crate) fn new_timer(
 }
 
 impl Handles {
+    /// The kind of handles of calls from any thread, or of those from the loop's own. Before Python 3.14 that is one.
+    #[inline]
+    fn of(&self, threadsafe: bool) -> &Kind {
+        match &self.threadsafe {
+            Some(kind) if threadsafe => kind,
+            _ => &self.handle,
+        }
+    }
+
     /// Whether a handle has what running it takes: somebody may have deleted it.
     #[inline]
     fn is_whole(&self, handle: &Object) -> bool {

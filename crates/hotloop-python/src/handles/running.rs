@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::{Handles, handles, kind};
+use super::{Bare, Context, Handles, handles, kind};
 use crate::ffi::{self, Object};
 
 /// A callback and how to run it.
@@ -16,7 +16,7 @@ pub(crate) struct Callback {
     pub(crate) context: Object,
 }
 
-/// Takes the callback out of a native handle that nobody else can get at, to be run and then [put back](Taken::put_back) or
+/// Takes the callback out of a native handle that nobody else can get at, to be run and then [put back](Taken::into_handle) or
 /// [parted from it](Taken::into_parts). `None` for any other handle, for one that was cancelled, and where somebody has replaced
 /// methods that asyncio would call. `copy` makes a copy of a context.
 #[inline]
@@ -42,26 +42,21 @@ pub(crate) fn take(
     }
     let function = handles.callback.take(handle)?;
     let arguments = handles.arguments.take(handle)?;
-    let held = handles.context.take(handle)?;
-    let (context, snapshot) = if kind.deferred.get(handle) && held.refcount() > 1 {
-        match copy(&held) {
-            Ok(copy) => (copy, Some(held)),
-            // No memory: it runs in what others would have had a copy of.
-            Err(_) => (held, None),
-        }
-    } else {
-        (held, None)
-    };
+    let context = handles.context.take(handle)?;
+    let deferred = kind.deferred.get(handle);
     kind.deferred.set(handle, false);
-    Some(Taken {
-        function,
-        arguments,
-        context,
-        snapshot,
-    })
+    Some(Taken::new(function, arguments, context, deferred, copy))
 }
 
-/// What was [taken](take) out of a handle.
+impl Bare {
+    /// What is called, to be run. `copy` makes a copy of a context.
+    #[inline]
+    pub(crate) fn take(self, copy: impl FnOnce(&Object) -> PyResult<Object>) -> Taken {
+        Taken::new(self.function, self.arguments, self.context, self.deferred, copy)
+    }
+}
+
+/// What was [taken](take) out of a handle, or had none.
 pub(crate) struct Taken {
     /// What is called.
     pub(crate) function: Object,
@@ -74,21 +69,59 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    /// Puts all of it back into the handle.
-    pub(crate) fn put_back(self, handle: &Object) {
-        let handles = handles();
-        handles.callback.set(handle, self.function);
-        handles.arguments.set(handle, self.arguments);
-        handles.context.set(handle, self.context);
+    #[inline(always)]
+    fn new(
+        function: Object,
+        arguments: Object,
+        held: Object,
+        deferred: bool,
+        copy: impl FnOnce(&Object) -> PyResult<Object>,
+    ) -> Self {
+        let (context, snapshot) = if deferred && held.refcount() > 1 {
+            match copy(&held) {
+                Ok(copy) => (copy, Some(held)),
+                // No memory: it runs in what others would have had a copy of.
+                Err(_) => (held, None),
+            }
+        } else {
+            (held, None)
+        };
+        Self {
+            function,
+            arguments,
+            context,
+            snapshot,
+        }
     }
 
-    /// Drops what was called, and answers the handle, emptied for [`new_in`](super::new_in) as by [`empty`](super::empty), the context in which that ran,
-    /// and what it is a copy of.
+    /// Puts all of it back into the handle, or into a new one if it had none.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub(crate) fn into_handle(
+        self,
+        py: Python<'_>,
+        handle: Option<Object>,
+        event_loop: &Bound<'_, PyAny>,
+    ) -> PyResult<Object> {
+        let Some(handle) = handle else {
+            let context = Context::Given(self.context);
+            return super::new(py, event_loop, self.function, self.arguments, context, false);
+        };
+        let handles = handles();
+        handles.callback.set(&handle, self.function);
+        handles.arguments.set(&handle, self.arguments);
+        handles.context.set(&handle, self.context);
+        Ok(handle)
+    }
+
+    /// Drops what was called, and answers the handle, emptied for [`new_in`](super::new_in) as by [`empty`](super::empty), the
+    /// context in which that ran, and what it is a copy of.
     #[inline]
-    pub(crate) fn into_parts(self, handle: Object) -> (Option<Object>, Object, Option<Object>) {
+    pub(crate) fn into_parts(self, handle: Option<Object>) -> (Option<Object>, Object, Option<Object>) {
         // Dropping these may run Python code, which cannot get at the handle.
         drop((self.function, self.arguments));
-        (emptied(handle), self.context, self.snapshot)
+        (handle.and_then(emptied), self.context, self.snapshot)
     }
 }
 

@@ -22,6 +22,7 @@ use crate::event_loop::Loop;
 use crate::ffi::{
     self, Call, Class, ClassBuilder, Instance, Layout, Object, ReadBuffer, This, Visit, WriteBuffer,
 };
+use crate::handles::Scheduled;
 use crate::modules::SOCKET;
 
 /// One call of a `sock_*` method that had to wait. It stands where a watcher's handle does.
@@ -258,6 +259,7 @@ pub(crate) fn forget<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyR
         let watcher = this.engine()?.watcher(fd, direction).cloned();
         let given_up = watcher
             .as_ref()
+            .and_then(Scheduled::handle)
             .and_then(|watcher| Instance::<SocketOperation>::from_class(watcher, CLASS.get()));
         if given_up.is_some_and(|operation| operation.get(py).is_given_up(py)) {
             let dropped = this.engine()?.unwatch(fd, direction);
@@ -320,9 +322,9 @@ fn wait<'py>(
     )?;
     let replaced = this
         .engine()?
-        .watch(fd, direction, operation.object().clone())
+        .watch(fd, direction, operation.object().clone().into())
         .map_err(os_error)?;
-    if let Some(replaced) = replaced {
+    if let Some(replaced) = replaced.and_then(Scheduled::into_handle) {
         replaced.bind(py).call_method0(pyo3::intern!(py, "cancel"))?;
     }
     Ok(future)
@@ -520,6 +522,7 @@ impl<'py> It<'_, 'py> {
         let direction = self.action.direction();
         let is_ours = engine
             .watcher(self.fd, direction)
+            .and_then(Scheduled::handle)
             .is_some_and(|watcher| watcher.is(self.object()));
         let dropped = if is_ours {
             engine.unwatch(self.fd, direction)
