@@ -7,6 +7,7 @@ depends on whether its parent knows already.
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable
 
 from node import Node, Program
@@ -18,6 +19,8 @@ METHODS = ["connection_made", "pipe_data_received", "pipe_connection_lost", "pro
 def children(rng: random.Random) -> Program:
     """A program of one to three parents, each of a child."""
     body = []
+    if sys.version_info >= (3, 12) and rng.random() < 0.1:
+        body.append(Node("w.loop.set_task_factory(asyncio.eager_task_factory)"))
     for number in range(rng.randint(1, 3)):
         writer = _Writer(rng, f"parent{number}")
         lines = [Node(f'name = "{writer.name}"'), *rng.choice(writer.ways)()]
@@ -34,7 +37,7 @@ class _Writer:
         self.name = name
         self.ways: list[Callable[[], list[Node]]] = [
             self.talking, self.talking, self.talking, self.ending, self.ending, self.closed, self.closed, self.deaf, self.mute,
-            self.heir, self.stubborn, self.paused, self.big, self.file, self.refused, self.cancelled,
+            self.heir, self.stubborn, self.paused, self.big, self.file, self.refused, self.cancelled, self.replaced,
         ]  # fmt: skip
 
     def start(self, script: str, pipes: tuple[str, str, str], options: str = "") -> Node:
@@ -57,6 +60,10 @@ class _Writer:
                 ['"kill"', '"terminate"', '"send_signal", signal.SIGUSR2', '"get_returncode"', '"close"']
             )
             lines.append(Node(f"child.attempt({call})"))
+        if self.rng.random() < 0.2:
+            lines.append(
+                Node('if child.pipe(0) is not None:\n    child.write(b"late")\n    child.write(b"very", b"late")')
+            )
         if self.rng.random() < 0.4:
             lines.append(Node("child.tell()"))
         return lines
@@ -161,6 +168,20 @@ class _Writer:
             )
         )
         return [*lines, self.stop(), *self.last()]
+
+    def replaced(self) -> list[Node]:
+        """One whose protocol makes way for another one."""
+        lines = [self.start("exec cat", ("PIPE", "PIPE", self.errors()))]
+        if self.rng.random() < 0.5:
+            lines.append(self.message())
+        lines.append(
+            Node(
+                'before, child = child, Guardian(w, name + "-other")\nchild.transport = before.transport\n'
+                "child.transport.set_protocol(child)\n"
+                'w.log(name, "replaced", child.transport.get_protocol() is child)'
+            )
+        )
+        return [*lines, self.message(), self.stop(), *self.last(), Node('w.log(name, "before", before.ended)')]
 
     def big(self) -> list[Node]:
         """One that does not read for a while."""

@@ -19,6 +19,9 @@ PATHS = ["open", "open", "refused", "silent", "missing", "missing", "file", "lon
 #: Addresses that are all this machine's.
 ADDRESSES = ["127.0.0.1", "127.0.0.1", "127.0.0.2", "127.0.0.3", "::1"]
 
+#: What a program may await of a server.
+TENDING = ["wait_closed", "start_serving", "serve_forever"]
+
 
 def connections(rng: random.Random) -> Program:
     """A program of one to four that connect, by names or addresses, and of whoever is in their way."""
@@ -33,20 +36,23 @@ class _Writer:
         self.serving: set[str] = set()
         self.ways: list[Callable[[str], str]] = [
             self.to_host, self.to_host, self.to_host, self.to_address, self.to_address, self.to_path, self.streams,
-            self.streams_to_path, self.bare, self.secure, self.wrong,
+            self.streams_to_path, self.bare, self.secure, self.wrong, self.accepted,
         ]  # fmt: skip
 
     def statements(self) -> list[Node]:
         body = [Node("places = Places(w)")]
         if self.rng.random() < 0.05:
             body.append(Node("w.loop.set_debug(True)"))
+        if sys.version_info >= (3, 12) and self.rng.random() < 0.1:
+            body.append(Node("w.loop.set_task_factory(asyncio.eager_task_factory)"))
         for host in self.hosts:
             names = [self.place() for _ in range(self.rng.choice([0, 1, 2, 2, 3, 3, 4, 5]))]
             body.append(Node(f'places.hosts["{host}"] = ({self.rng.choice([0, 0, 1, 3])}, {names})'))
         for server in self.servers:
             options = self.rng.choice(["", "", ", backlog=1", ", start_serving=False"])
             self.serving |= {server} if "False" not in options else set()
-            factory = f'places.caller("{server} {self.rng.choice(["closer", "closer", "waiter"])}:")'
+            does = self.rng.choice(["close", "close", "abort", "raise", "write_eof", "stay", ""])
+            factory = f'places.caller("{server}:", "{does}")'
             body.append(Node(f'w.spawn("{server}", places.serve("{server}", {factory}{options}))', group=server))
         for number in range(self.rng.randint(1, 4)):
             body += self.meeting(f"call{number}")
@@ -55,6 +61,9 @@ class _Writer:
                 # On asyncio a connection that is accepted in the very turn of the end waits for the collector.
                 close = f'places.close_server, "{server}"'
                 body.append(self.in_time(close, server) if server in self.serving else self.sometime(close, server))
+            if self.rng.random() < 0.4:
+                tends = f'w.spawn, "tending", places.tend("{server}", "{self.rng.choice(TENDING)}")'
+                body.append(self.sometime(tends, server))
         if self.rng.random() < 0.15:
             body.append(Node(f'w.spawn("occupier", places.occupied("{self.some(["open", "refused"])}"))'))
         return body
@@ -125,19 +134,26 @@ class _Writer:
              f'places["{self.some(["open", "refused"])}"][:2]']
         )  # fmt: skip
 
+    def caller(self, name: str, *more: str) -> str:
+        """A factory of protocols that do one thing or another when they are connected, or what else they may do."""
+        ways = ["", "", "", "", "close", "abort", "pause_reading", "raise", "stay", "write_eof", *more]
+        does = self.rng.choice(ways)
+        return f'places.caller("{name}", "{does}")' if does else f'places.caller("{name}")'
+
     # Ways to connect.
 
     def to_host(self, name: str) -> str:
         host = self.rng.choice([*self.hosts, *self.hosts, *self.hosts, "nowhere"])
-        return f'w.loop.create_connection(places.caller("{name}"), "{host}", PORT{self.options()})'
+        # Where a factory fails, asyncio leaves the connection to the collector, which a server would notice.
+        return f'w.loop.create_connection({self.caller(name, "fail")}, "{host}", PORT{self.options()})'
 
     def to_address(self, name: str) -> str:
         place = self.some(["open", "refused", "silent", "unreachable", "zero"])
         options = self.options() if self.rng.random() < 0.4 else ""
-        return f'w.loop.create_connection(places.caller("{name}"), *places["{place}"][:2]{options})'
+        return f'w.loop.create_connection({self.caller(name)}, *places["{place}"][:2]{options})'
 
     def to_path(self, name: str) -> str:
-        return f'w.loop.create_unix_connection(places.caller("{name}"), places["{self.path()}"])'
+        return f'w.loop.create_unix_connection({self.caller(name)}, places["{self.path()}"])'
 
     def streams(self, name: str) -> str:
         if self.rng.random() < 0.5:
@@ -157,9 +173,12 @@ class _Writer:
         tls = f'ssl=contexts()[1], server_hostname="localhost"{limit}'
         if self.rng.random() < 0.4:
             host = self.rng.choice(self.hosts)
-            return f'w.loop.create_connection(places.caller("{name}"), "{host}", PORT, {tls}{self.options()})'
+            return f'w.loop.create_connection({self.caller(name)}, "{host}", PORT, {tls}{self.options()})'
         place = f"{self.rng.choice(['open', 'open', 'refused', 'silent'])} {self.rng.choice(ADDRESSES)}"
-        return f'w.loop.create_connection(places.caller("{name}"), *places["{place}"][:2], {tls})'
+        return f'w.loop.create_connection({self.caller(name)}, *places["{place}"][:2], {tls})'
+
+    def accepted(self, name: str) -> str:
+        return f'places.accepted("{name}", "{self.rng.choice(["", "close", "abort", "raise", "write_eof", "fail"])}")'
 
     def wrong(self, name: str) -> str:
         """What is refused before anything is tried."""
@@ -168,4 +187,4 @@ class _Writer:
              '"host0", PORT, ssl_handshake_timeout=1', "None, PORT, ssl=True", '"host0", "no such service"',
              '"127.0.0.1", "no such service"', '"host0"', '"", PORT, local_addr=("nowhere", 80)', '"127.0.0.1", -1']
         )  # fmt: skip
-        return f'w.loop.create_connection(places.caller("{name}"), {arguments})'
+        return f"w.loop.create_connection({self.caller(name)}, {arguments})"

@@ -101,12 +101,14 @@ class Places:
             return 12345, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 9)
         return family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", self[name]
 
-    def caller(self, name: str) -> Callable[[], Caller]:
-        """A factory of protocols of that name."""
+    def caller(self, name: str, does: str = "") -> Callable[[], Caller]:
+        """A factory of protocols of that name, and what they do when they are connected."""
 
         def make() -> Caller:
             self.world.log(name, "factory")
-            return Caller(self.world, self, name)
+            if does == "fail":
+                raise ValueError(f"{name} fails")
+            return Caller(self.world, name, does)
 
         return make
 
@@ -136,6 +138,15 @@ class Places:
         if server is not None:
             server.close()
             self.world.log(name, "closed", server.is_serving(), len(server.sockets))
+
+    async def tend(self, name: str, method: str) -> None:
+        """Await a method of a server, where there is one."""
+        server = self.servers.get(name)
+        if server is not None:
+            try:
+                self.world.log(name, method, await getattr(server, method)(), server.is_serving())
+            except Exception as error:
+                self.world.log(name, method, repr(error))
 
     async def occupied(self, name: str) -> None:
         """Try to serve where somebody else is."""
@@ -190,6 +201,16 @@ class Places:
             log(name, "breaks:", repr(error))
         log(name, "is gone", writer.is_closing())
 
+    async def accepted(self, name: str, does: str) -> Any:
+        """Give the loop a connection that somebody else has accepted."""
+        near, far = socket.socketpair()
+        self._stack.enter_context(near)
+        try:
+            return await self.world.loop.connect_accepted_socket(self.caller(name, does), far)
+        except BaseException:
+            far.close()
+            raise
+
     async def bare(self, place: str, *, keep: bool) -> Any:
         """Connect a socket that is made by hand, and give it to a transport or leave it as it is."""
         address = self[place]
@@ -208,19 +229,22 @@ class Places:
 class Caller(asyncio.Protocol):
     """A protocol that tells everything. A proactor's writes meet other events of a turn later: nobody writes anything."""
 
-    def __init__(self, world: World, places: Places, name: str) -> None:
-        self.world, self.places, self.name = world, places, name
+    def __init__(self, world: World, name: str, does: str) -> None:
+        self.world, self.name, self.does = world, name, does
         self.heard, self.lost = asyncio.Event(), asyncio.Event()
 
     def connection_made(self, transport: Any) -> None:
         self.world.log(self.name, "connection_made", isinstance(transport, asyncio.Transport))
         self.transport = transport
-        if self.name.endswith("closer:"):
-            transport.close()
+        if self.does in ("close", "abort", "pause_reading", "write_eof"):
+            getattr(transport, self.does)()
+        elif self.does == "raise":
+            raise ValueError(f"{self.name} raises")
 
-    def eof_received(self) -> None:
+    def eof_received(self) -> bool:
         self.world.log(self.name, "eof_received")
         self.heard.set()
+        return self.does == "stay"
 
     def connection_lost(self, error: Exception | None) -> None:
         self.world.log(self.name, "connection_lost", type(error).__name__)

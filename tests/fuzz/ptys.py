@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import tempfile
 import tty
 from typing import Any
 
@@ -53,3 +55,20 @@ async def child_on_terminal(world: World, name: str, style: str) -> tuple[Any, A
     finally:
         os.close(far)
     return await on_terminal(world, name + "-end", style, near, one_file=False), child
+
+
+async def refused(world: World, name: str) -> None:
+    """Try to read and write what is no pipe."""
+    with tempfile.TemporaryFile() as file:
+        descriptor = os.open("/", os.O_RDONLY)
+        for connect in (world.loop.connect_read_pipe, world.loop.connect_write_pipe):
+            for what in (file, descriptor, "text", None):
+                try:
+                    await connect(asyncio.Protocol, what)
+                except Exception as error:
+                    world.log(name, connect.__name__, type(what).__name__, repr(error))
+        os.close(descriptor)
+    try:
+        await world.loop.connect_read_pipe(asyncio.Protocol, file)
+    except ValueError as error:
+        world.log(name, "a closed file", repr(error))

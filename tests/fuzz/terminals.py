@@ -17,6 +17,8 @@ def terminals(rng: random.Random) -> Program:
     body: list[Node] = []
     for number in range(rng.randint(1, 3)):
         body += _child(rng, number) if rng.random() < 0.15 else _Terminal(rng, number).ends()
+    if rng.random() < 0.1:
+        body.append(Node('w.spawn("refused", refused(w, "refused"))'))
     return Program(body, "real")
 
 
