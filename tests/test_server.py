@@ -416,6 +416,20 @@ def test_clients_that_wait_at_the_close_of_the_server_do_not_hang(loop, serve):
     run(loop, server.wait_closed())
 
 
+def test_a_connection_accepted_in_the_turn_in_which_its_server_ends_is_closed(loop, loop_name, serve):
+    if loop_name == "asyncio":
+        pytest.skip("stock asyncio leaves it open until it is collected")
+    server, made = serve()
+    client = connect(server)
+    turns(loop)
+    server.close()
+    turns(loop, 2)
+    assert [protocol.trace for protocol in made] == [[]]
+    with client:
+        assert client.recv(1) == b""
+    run(loop, server.wait_closed())
+
+
 def test_a_server_out_of_descriptors_rests_and_recovers(loop, serve, unhandled):
     """zuvloop#78, zuvloop#89, rsloop#30: no spinning, no end, and no timer that goes off on a closed server."""
     server, made = serve(backlog=20)
