@@ -44,6 +44,10 @@ def test_random_programs_leave_the_traces_of_stock_asyncio(part):
         ("DroppingBytes", "networks"),
         ("ForgettingReaders", "descriptors"),
         ("LeavingGenerators", "runs"),
+        ("IgnoringFamilies", "connections"),
+        ("AnsweringLate", "connections"),
+        ("HidingSignals", "children"),
+        ("HidingHangUps", "terminals"),
     ],
 )
 def test_a_planted_defect_is_found_and_told_by_a_script_of_its_own(defect, kind, tmp_path):

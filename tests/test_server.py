@@ -14,7 +14,19 @@ import warnings
 
 import pytest
 
-from harness import PATIENCE, Recorder, close, descriptors, outcome, run, same_as_stock, stock_loop, tcp_pair, turns
+from harness import (
+    PATIENCE,
+    Recorder,
+    close,
+    descriptors,
+    outcome,
+    run,
+    same_as_stock,
+    same_trace_as_stock,
+    stock_loop,
+    tcp_pair,
+    turns,
+)
 
 
 def connect(server):
@@ -366,6 +378,31 @@ def test_a_burst_is_accepted_while_a_connection_is_served(loop, serve):
     finish(loop, server, made)
 
 
+@pytest.mark.parametrize("backlog", [1, 2, 5])
+@pytest.mark.parametrize("tasks", [False, True], ids=["", "by tasks"])
+def test_a_turn_accepts_as_many_as_the_backlog_lets_wait(loop, no_leaks, backlog, tasks):
+    def scenario(loop, trace):
+        if tasks:
+            loop.set_task_factory(lambda loop, coroutine, **options: asyncio.Task(coroutine, loop=loop, **options))
+        made = []
+
+        def factory():
+            made.append(Recorder())
+            return made[-1]
+
+        server = run(loop, loop.create_server(factory, "127.0.0.1", 0, backlog=backlog))
+        clients = [connect(server) for _ in range(backlog + 1)]
+        for _ in range(6):
+            turns(loop)
+            trace.append(f"{len(made)} are made")
+        for client in clients:
+            client.close()
+        finish(loop, server, made)
+        loop.set_task_factory(None)
+
+    assert f"{backlog + 1} are made" in same_trace_as_stock(loop, scenario)
+
+
 def test_clients_that_wait_at_the_close_of_the_server_do_not_hang(loop, serve):
     server, made = serve()
     client = connect(server)
@@ -376,6 +413,20 @@ def test_clients_that_wait_at_the_close_of_the_server_do_not_hang(loop, serve):
     with contextlib.suppress(ConnectionResetError):
         assert client.recv(1) == b""
     client.close()
+    run(loop, server.wait_closed())
+
+
+def test_a_connection_accepted_in_the_turn_in_which_its_server_ends_is_closed(loop, loop_name, serve):
+    if loop_name == "asyncio":
+        pytest.skip("stock asyncio leaves it open until it is collected")
+    server, made = serve()
+    client = connect(server)
+    turns(loop)
+    server.close()
+    turns(loop, 2)
+    assert [protocol.trace for protocol in made] == [[]]
+    with client:
+        assert client.recv(1) == b""
     run(loop, server.wait_closed())
 
 

@@ -598,6 +598,22 @@ def test_a_spawn_may_be_cancelled_at_any_step(loop, own_watching, no_leaks, step
     assert all(is_reaped(pid) for pid in pids)
 
 
+@pytest.mark.parametrize("pipes", [{}, {"stdin": -1}, {"stdin": -1, "stdout": -1, "stderr": -1}], ids=len)
+def test_a_spawn_ends_in_the_turn_of_stock_asyncio(loop, pipes):
+    def scenario(loop, trace):
+        streams = {"stdin": None, "stdout": None, "stderr": None} | pipes
+        task = loop.create_task(loop.subprocess_exec(Child, "/bin/sleep", "1000", **streams))
+        for number in range(12):
+            trace.append(f"turn {number}: {task.done()}")
+            turns(loop)
+        transport, child = task.result()
+        trace.append(f"{child.trace}")
+        transport.kill()
+        run(loop, child.lost)
+
+    assert "turn 11: True" in same_trace_as_stock(loop, scenario)
+
+
 @pytest.mark.parametrize("error", [asyncio.CancelledError, ZeroDivisionError])
 def test_pipes_that_cannot_be_connected_are_closed(loop, own_watching, no_leaks, error):
     """And the child is killed, and reaped."""

@@ -36,6 +36,9 @@ _SERVING = frozenset(
 # How many connections one turn accepts: of several processes on one socket, each is to have its share.
 _ACCEPT_BUDGET = 8
 
+# How many more than the backlog is long asyncio accepts in a turn: one since 3.13.4, as many as the kernel lets wait.
+_MORE_THAN_BACKLOG = 1 if sys.version_info >= (3, 13, 4) else 0
+
 
 class ConnectionMethods(LoopBase):
     """Connecting to one address and accepting are native.
@@ -122,7 +125,7 @@ class ConnectionMethods(LoopBase):
             def factory() -> asyncio.BaseProtocol:
                 return TlsProtocol(self, protocol_factory(), sslcontext, None, True, **limits)  # type: ignore[arg-type]
 
-        replaced = self._listen(sock, handle, natively, factory, server, backlog, context)
+        replaced = self._listen(sock, handle, natively, factory, server, _budget(backlog), context)
         if replaced is not None:
             replaced.cancel()
 
@@ -141,7 +144,7 @@ class ConnectionMethods(LoopBase):
         how: tuple[Any, ...] = (sslcontext, server, backlog, ssl_handshake_timeout, ssl_shutdown_timeout)
         if sys.version_info >= (3, 15):
             how = (*how, context)
-        for _ in range(min(backlog, _ACCEPT_BUDGET)):
+        for _ in range(_budget(backlog)):
             try:
                 conn, address = self._accept_from(sock)
             except ConnectionAbortedError:
@@ -211,6 +214,11 @@ class ConnectionMethods(LoopBase):
         finally:
             if conn.fileno() != -1 and self._transports.get(conn.fileno()) is None:
                 conn.close()
+
+
+def _budget(backlog: int) -> int:
+    """How many connections of a listener with that backlog a turn accepts."""
+    return max(1, min(backlog + _MORE_THAN_BACKLOG, _ACCEPT_BUDGET))
 
 
 def _is_accepted_natively(sock: Any) -> bool:

@@ -185,7 +185,7 @@ class Loop:
         natively: bool,
         factory: Callable[[], asyncio.BaseProtocol],
         server: Any,
-        backlog: int,
+        budget: int,
         context: Context | None = None,
         /,
     ) -> asyncio.Handle | None: ...

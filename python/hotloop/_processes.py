@@ -103,7 +103,6 @@ async def spawn(loop: EventLoop, children: Children, *args: Any, **kwargs: Any) 
     """Make the transport of a child (Python 3.11 to 3.13, whose own way asks the policy for a watcher)."""
     connected, ended = loop.create_future(), loop.create_future()
     transport = _UnixSubprocessTransport(loop, *args, waiter=connected, **kwargs)
-    connected.add_done_callback(transport._close_unconnected)
 
     def told(pid: int, returncode: int, transport: Any) -> None:
         loop._child_watcher_callback(pid, returncode, transport)
@@ -112,8 +111,7 @@ async def spawn(loop: EventLoop, children: Children, *args: Any, **kwargs: Any) 
 
     children.add_child_handler(transport.get_pid(), told, transport)
     try:
-        # Shielded, for the sake of its callback.
-        await asyncio.shield(connected)
+        await connected
     except (SystemExit, KeyboardInterrupt):
         raise
     except BaseException:
@@ -168,16 +166,43 @@ class _UnixSubprocessTransport(unix_events._UnixSubprocessTransport):  # type: i
         finally:
             self._pipes = pipes
 
-    def _close_unconnected(self, connected: asyncio.Future[None]) -> None:
+    async def _connect_pipes(self, waiter: asyncio.Future[None]) -> None:
+        await super()._connect_pipes(_PipesWaiter(self, waiter))
+
+    def close_unconnected(self) -> None:
         """Close the pipes that were not connected, where connecting them has failed or was cancelled."""
-        if not connected.cancelled() and connected.exception() is None:
-            return
         process = self._proc
         if process is None:
             return
         for fd, pipe in enumerate((process.stdin, process.stdout, process.stderr)):
             if pipe is not None and self._pipes.get(fd) is None:
                 pipe.close()
+
+
+class _PipesWaiter:
+    """What the task that connects the pipes of a child reports to: a future, by whose end the caller goes on.
+
+    The caller may have been cancelled, and the future with it, when connecting fails.
+    """
+
+    def __init__(self, transport: _UnixSubprocessTransport, connected: asyncio.Future[None]) -> None:
+        self._transport = transport
+        self._connected = connected
+
+    def cancelled(self) -> bool:
+        """That of a future: whether nobody is to be told. The transport is, always."""
+        return False
+
+    def set_result(self, _: None) -> None:
+        """All pipes are connected."""
+        if not self._connected.done():
+            self._connected.set_result(None)
+
+    def set_exception(self, error: BaseException) -> None:
+        """One is not, and none after it."""
+        self._transport.close_unconnected()
+        if not self._connected.done():
+            self._connected.set_exception(error)
 
 
 def _threaded_watcher() -> Any:

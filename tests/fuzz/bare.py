@@ -82,8 +82,8 @@ async def connect_pipes(world: World, number: int, wire: str, styles: tuple[str,
     names = (f"client{number}", f"server{number}")
     there, back = _one_way(wire), _one_way(wire)
     ends = [
-        await _piped(world, names[0], styles[0], back[0], there[1]),
-        await _piped(world, names[1], styles[1], there[0], back[1]),
+        await piped(world, names[0], styles[0], back[0], there[1]),
+        await piped(world, names[1], styles[1], there[0], back[1]),
     ]
     for name, end, part in zip(names, ends, (talk, answer), strict=True):
         world.spawn(name, part(end, name))
@@ -97,7 +97,8 @@ def _one_way(wire: str) -> tuple[Any, Any]:
     return socket.socketpair()
 
 
-async def _piped(world: World, name: str, style: str, reading: Any, writing: Any) -> Any:
+async def piped(world: World, name: str, style: str, reading: Any, writing: Any) -> Any:
+    """An end that reads one thing and writes another."""
     loop = world.loop
     if style == "streams":
         reader = asyncio.StreamReader(loop=loop)

@@ -12,7 +12,10 @@ from types import CodeType
 from typing import Any
 
 import bare
+import guardians
+import places
 import prelude
+import ptys
 import wires
 from node import Program
 
@@ -20,7 +23,7 @@ from node import Program
 REPEATS = 3
 
 #: What programs and printed scripts stand on.
-FOUNDATION = (prelude, wires, bare)
+FOUNDATION = (prelude, wires, bare, places, guardians, ptys)
 
 
 @dataclass

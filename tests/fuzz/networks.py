@@ -24,12 +24,14 @@ def networks(rng: random.Random) -> Program:
     """A program of one to three connections."""
     body: list[Node] = []
     for number in range(rng.randint(1, 3)):
-        conversation = _Conversation(rng, number)
+        conversation = Conversation(rng, number)
         body += conversation.ends()
     return Program(body, "real")
 
 
-class _Conversation:
+class Conversation:
+    """The steps of one connection, and the end of it."""
+
     def __init__(self, rng: random.Random, number: int) -> None:
         self.rng = rng
         self.number = number
@@ -37,6 +39,7 @@ class _Conversation:
         # asyncio's TLS puts one record over the other in a buffer, so a connection with TLS has none.
         self.is_upgraded = self.wire == "tls"
         self.is_piped = self.wire in ("pipes", "one-way sockets")
+        self.connect = "connect_pipes" if self.is_piped else "connect"
         self.may_upgrade = rng.random() < 0.5 and not self.is_piped
         has_buffers = not (self.may_upgrade or self.is_upgraded or self.is_piped)
         styles = [style for style in STYLES if style != "buffered" or has_buffers]
@@ -45,6 +48,7 @@ class _Conversation:
             self.message, self.message, self.message, self.pieces, self.line, self.mutable, self.big, self.paused,
             self.cancelled, self.timed_out, self.names, self.limits, self.many_turns, self.upgrade,
         ]  # fmt: skip
+        self.last: list[Callable[[int], Step]] = [self.eof, self.close, self.close, self.abort, self.fail]
 
     def ends(self) -> list[Node]:
         parts: tuple[list[Node], list[Node]] = ([], [])
@@ -54,17 +58,16 @@ class _Conversation:
             self._take(parts, actor, texts, f"{self.number}.{number}")
         actor = self.rng.randrange(2)
         # What ends a connection is no step to be left out: without, a program hangs.
-        self._take(parts, actor, self.rng.choice([self.eof, self.close, self.close, self.abort, self.fail])(actor), "")
+        self._take(parts, actor, self.rng.choice(self.last)(actor), "")
         names = [f"talk{self.number}", f"answer{self.number}"]
         group = f"{self.number}"
-        connect = "connect_pipes" if self.is_piped else "connect"
         return [
             *(
                 Node(f"async def {name}(end, name):\n    <0>", [part], group)
                 for name, part in zip(names, parts, strict=True)
             ),
             Node(
-                f'w.spawn("connect{self.number}", {connect}(w, {self.number}, "{self.wire}", {self.styles}, '
+                f'w.spawn("connect{self.number}", {self.connect}(w, {self.number}, "{self.wire}", {self.styles}, '
                 f"{', '.join(names)}))",
                 group=group,
             ),

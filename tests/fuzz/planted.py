@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from asyncio import selector_events
+from asyncio import selector_events, unix_events
 from typing import Any
 
 
@@ -69,3 +69,36 @@ class LeavingGenerators(asyncio.SelectorEventLoop):
 
     async def shutdown_asyncgens(self) -> None:
         pass
+
+
+class IgnoringFamilies(asyncio.SelectorEventLoop):
+    """Tries addresses in the resolver's order where families are to take turns."""
+
+    async def create_connection(self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any) -> Any:
+        return await super().create_connection(protocol_factory, host, port, **(options | {"interleave": 0}))
+
+
+class AnsweringLate(asyncio.SelectorEventLoop):
+    """Tells of a connection one turn after it is there, and so after who has given it up in between."""
+
+    async def sock_connect(self, sock: Any, address: Any) -> None:
+        await super().sock_connect(sock, address)
+        await asyncio.sleep(0)
+
+
+class HidingSignals(asyncio.SelectorEventLoop):
+    """Has children that a signal ended end by themselves."""
+
+    def _child_watcher_callback(self, pid: int, returncode: int, transport: Any) -> None:
+        super()._child_watcher_callback(pid, abs(returncode), transport)  # type: ignore[misc]
+
+
+class HidingHangUps(asyncio.SelectorEventLoop):
+    """Takes the hang-up of a terminal for the end of a file."""
+
+    def _make_read_pipe_transport(self, pipe: Any, protocol: Any, waiter: Any = None, extra: Any = None) -> Any:
+        class Transport(unix_events._UnixReadPipeTransport):  # type: ignore[misc, name-defined]
+            def _close(self, exc: Exception | None) -> None:
+                super()._close(None)
+
+        return Transport(self, pipe, protocol, waiter, extra)

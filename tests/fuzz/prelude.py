@@ -38,6 +38,8 @@ class World:
         self.tasks: dict[str, asyncio.Task[Any]] = {}
         self.handles: dict[str, Any] = {}
         self.closing: list[Callable[[], Any]] = []
+        self.renamed: dict[str, str] = {}
+        """What differs from run to run, such as ports, and what the trace says instead."""
         self._now = now
 
     def __getattr__(self, name: str) -> Any:
@@ -57,6 +59,8 @@ class World:
     def log(self, *what: Any) -> None:
         """Put a line into the trace, with the virtual time."""
         line = " ".join(normalised(str(part)) for part in what)
+        for text, name in self.renamed.items():
+            line = re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", name, line)
         self.trace.append(f"{self._now():g}: {line}" if self._now else line)
 
     def raiser(self, text: str) -> None:
@@ -209,6 +213,7 @@ class TaskGroup(asyncio.TaskGroup):
 def normalised(text: str) -> str:
     """`text` without what differs from run to run, and the places in files."""
     text = re.sub(r" at 0x[0-9a-f]+", "", text)
+    text = re.sub(r"\.\.\.[^()]*>", "...>", text)  # the end of what was shortened: a descriptor, perhaps
     return re.sub(r" at \S*:\d+", "", text)
 
 

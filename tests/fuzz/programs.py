@@ -5,11 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from children import children
+from connections import connections
 from descriptors import descriptors
 from networks import networks
 from node import Program
 from runs import runs
 from scheduling import scheduling
+from terminals import terminals
 from workers import datagrams, processes, threads
 
 #: The kinds of programs by name, and how often each is drawn.
@@ -21,6 +24,9 @@ KINDS: dict[str, tuple[Callable[[random.Random], Program], int]] = {
     "datagrams": (datagrams, 2),
     "threads": (threads, 2),
     "processes": (processes, 1),
+    "connections": (connections, 4),
+    "children": (children, 1),
+    "terminals": (terminals, 2),
 }
 
 

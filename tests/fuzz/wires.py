@@ -65,7 +65,7 @@ class StreamEnd:
         """What comes until the other end has no more."""
         try:
             return await self.reader.read()
-        except (ConnectionError, ssl.SSLError) as error:
+        except OSError as error:
             return type(error).__name__.encode()
 
     async def upgrade(self, server_side: bool) -> None:
@@ -78,7 +78,7 @@ class StreamEnd:
         self.writer.close()
         try:
             await self.writer.wait_closed()
-        except (ConnectionError, ssl.SSLError) as error:
+        except OSError as error:
             self.world.log(self.name, "closed by", type(error).__name__)
 
 

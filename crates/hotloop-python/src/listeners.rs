@@ -99,14 +99,14 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())
 }
 
-/// `Loop._listen(sock, handle, natively, factory, server, backlog, context=None)`: accepts on a listening socket from
-/// the next turn on. Answers what watched it before.
+/// `Loop._listen(sock, handle, natively, factory, server, budget, context=None)`: accepts on a listening socket from
+/// the next turn on, no more than the budget in each. Answers what watched it before.
 pub(crate) fn listen<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     let at = |index| argument(&call, index, "_listen");
     let (socket, server) = (at(0)?, at(4)?);
     let number = |name: &str| -> PyResult<i32> { socket.getattr(name)?.extract() };
-    let backlog: usize = at(5)?.extract()?;
+    let budget: usize = at(5)?.extract()?;
     let fd = socket.call_method0("fileno")?.extract()?;
     let listener = Listener {
         fd,
@@ -119,7 +119,7 @@ pub(crate) fn listen<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyR
         natively: at(2)?.is_truthy()?,
         factory: at(3)?.into(),
         server: (!server.is_none()).then(|| server.into()),
-        budget: backlog.clamp(1, ACCEPT_BUDGET),
+        budget: budget.clamp(1, ACCEPT_BUDGET),
         snapshot: ffi::copy_context(py)?,
         context: call.get(6).filter(|context| !context.is_none()).map(Object::from),
         cancelled: Cell::new(false),

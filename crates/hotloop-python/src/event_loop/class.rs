@@ -73,7 +73,7 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(c"_wait_connected", c"_wait_connected($self, sock, address, /)\n--\n\nA future for the end of a connection attempt.", sockets::wait_connected)
         .method(c"_forget_operation", c"_forget_operation($self, sock, /)\n--\n\nStop waiting for what was given up on a socket.", sockets::forget)
         .method(c"_literal_addresses", c"_literal_addresses($self, host, port, family, type, proto, flags, /)\n--\n\nWhat getaddrinfo() answers for an address literal, or None.", addresses::literal_addresses)
-        .method(c"_listen", c"_listen($self, sock, handle, natively, factory, server, backlog, context=None, /)\n--\n\nAccept on a listening socket; answer what watched it before.", listeners::listen)
+        .method(c"_listen", c"_listen($self, sock, handle, natively, factory, server, budget, context=None, /)\n--\n\nAccept on a listening socket; answer what watched it before.", listeners::listen)
         .method(c"_accept", c"_accept($self, fd, /)\n--\n\nA new descriptor and the address of its peer.", listeners::accept)
         .method(c"_connect", c"_connect($self, host, port, /)\n--\n\nBegin to connect to an address: a transport without a protocol and a future or None, or None.", connecting::connect)
         .method(c"_connect_unix", c"_connect_unix($self, path, /)\n--\n\nBegin to connect to a Unix socket, as _connect().", connecting::connect_unix)
