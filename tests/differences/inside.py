@@ -187,6 +187,34 @@ def kept_watcher(loop: Any) -> bool:
     return near.fileno() in loop._selector.get_map()
 
 
+@probe("the packet behind the one that wakes a task, on a pipe that has been no pipe of packets")
+def packet_behind(loop: Loop) -> str:
+    far, near = os.pipe()
+    behind: list[bytes] = []
+
+    async def read() -> None:
+        reader = asyncio.StreamReader()
+        pipe = os.fdopen(far, "rb", 0)
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+
+        async def receive() -> None:
+            await reader.read(100)
+            loop.call_soon(lambda: behind.append(bytes(reader._buffer)))
+
+        for packets in [[b"some"]] * 40 + [[b"some", b"more"]]:
+            if len(packets) > 1:
+                fcntl.fcntl(near, fcntl.F_SETFL, os.O_DIRECT)
+            receiving = asyncio.ensure_future(receive())
+            await asyncio.sleep(0)
+            for packet in packets:
+                os.write(near, packet)
+            await receiving
+            await asyncio.sleep(0)
+
+    run(loop, read())
+    return "is there in the next turn" if behind[-1] == b"more" else "comes later"
+
+
 @probe("calls of a watcher for an event in a turn that `SystemExit` breaks off, and the next turn")
 def turn_broken_off(loop: Loop) -> int:
     near, far = unix_pair()
@@ -375,9 +403,10 @@ SECTIONS = [
         Entry(
             """
             **Pipes that become packet pipes** (`O_DIRECT`) after their first reads: a packet behind the one that wakes a
-            task may be told one turn later. Of one that was a packet pipe from the first, it is told in the same turn as
-            on asyncio.
+            task may be told one turn later, on a selector loop. On one that has been of packets from the first it is told
+            as on asyncio.
             """,
+            packet_behind,
             "test_pipes.py::test_what_lies_behind_the_bytes_that_wake_a_reader_comes_in_the_turn_of_who_is_woken",
         ),
         Entry(
