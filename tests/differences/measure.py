@@ -48,7 +48,7 @@ def outcome(loop: str, probe: Probe) -> str:
         finally:
             os._exit(status)
     os.close(writing)
-    # The end of the child closes the pipe, unless children of its own have it: they are not left behind.
+    # The answer, or the end of the child: what programs it leaves behind have not inherited the pipe.
     poll = select.poll()
     poll.register(reading, select.POLLIN)
     answered = poll.poll(PATIENCE * 1000)

@@ -59,7 +59,7 @@ def rows_of(probe: Probe, recorded: dict[int, dict[str, dict[str, str]]]) -> lis
             groups.append(([version], found))
     rows = []
     for versions, found in groups:
-        where = "" if len(groups) == 1 else f", {span(versions)}"
+        where = "" if len(versions) == len(recorded) else f", {span(versions)}"
         cells = [found.get(loop, "-") for loop in LOOPS]
         rows.append(f"| {probe.shows}{where} | {' | '.join(cells)} |")
     return rows

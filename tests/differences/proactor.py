@@ -12,6 +12,7 @@ from refusing import refuse
 import hotloop
 from differences.entry import Entry, Section, probe
 from differences.streams import there
+from differences.threads import watching_in_a_child
 from harness import Loop, attach, turns, unix_pair
 
 
@@ -84,20 +85,8 @@ def refused(loop: Loop) -> str:
 
 @probe("`add_reader` in a forked child")
 def forked(loop: Loop) -> str:
-    near, _ = unix_pair()
     turns(loop)
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            loop.add_reader(near, int)
-            os.write(writing, b"is done")
-        except OSError as error:
-            os.write(writing, f"`{type(error).__name__}`".encode())
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
-    return os.read(reading, 100).decode()
+    return watching_in_a_child(loop)
 
 
 @probe("`loop.driver`")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from differences import datagrams, inside, own_selector, proactor, processes, sockets, streams, tls
+from differences import datagrams, inside, own_selector, proactor, processes, sockets, streams, threads, tls
 from differences.entry import Entry, Probe, Section
 
 HEAD = """
@@ -44,7 +44,11 @@ SECTIONS: list[Section] = [
     BY_INTENTION,
     *streams.SECTIONS,
     *tls.SECTIONS,
-    *sockets.SECTIONS,
+    sockets.ADDRESSES,
+    sockets.NODELAY,
+    *threads.SECTIONS,
+    sockets.ACCEPTING,
+    sockets.CONNECTING,
     *datagrams.SECTIONS,
     *processes.SECTIONS,
     *own_selector.SECTIONS,
