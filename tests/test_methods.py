@@ -1,13 +1,18 @@
-"""docs/methods.md: each method of `asyncio.AbstractEventLoop`, whose it is, and the test that shows it.
+"""docs/methods.md: each method of `asyncio.AbstractEventLoop`, whose it is on which Python, and the test that shows it.
 
-python tests/test_methods.py    # writes the page
+python tests/test_methods.py    # records what this Python has, in tests/methods, and writes the page
 """
 
 from __future__ import annotations
 
 import ast
 import asyncio
+import inspect
+import json
+import platform
 import re
+import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +20,12 @@ import hotloop
 
 TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs" / "methods.md"
+RECORDS = TESTS / "methods"
+
+#: The minor versions of Python 3 that the page is about.
+VERSIONS = (11, 12, 13, 14, 15)
+
+LOOPS = {"selector": hotloop.SelectorEventLoop, "proactor": hotloop.ProactorEventLoop}
 
 #: The test of each method: `file:function`. Tests run on stock asyncio and on both of hotloop's loops.
 PROOFS = {
@@ -85,10 +96,18 @@ WORDS = {
 HEAD = """# Methods
 
 Every method of `asyncio.AbstractEventLoop`, as hotloop's loops have it. *native* is Rust, *hotloop* is this project's Python,
-which ends in native code, and *asyncio* is the running Python's own code, unchanged. Each is there on Linux, on Python 3.11
-to 3.15; where versions of Python differ, the loop does as the running one. The tests run on stock asyncio too, which is
-what they hold hotloop to; [the differences](differences.md) have a page of their own, and so has what
-[CPython's own tests](conformance.md) say. `python tests/test_methods.py` writes this page.
+which ends in native code, and *asyncio* is the running Python's own code, unchanged. Where versions of Python differ, the
+loop does as the running one: under a version is whether the method is there, and which parameters it has that it had not on
+the version before. The tests run on stock asyncio too, which is what they hold hotloop to; [the differences](differences.md)
+have a page of their own, and so has what [CPython's own tests](conformance.md) say.
+
+| system | selector | proactor |
+|---|---|---|
+| Linux | every method, as below | every method, as below, where the kernel (6.1 or later) and the machine's policy allow io_uring |
+| macOS, BSDs, Windows | none: the Python package is Linux only | none |
+
+[platforms.md](platforms.md) has more of systems. `python tests/test_methods.py` records what the running Python has and
+writes this page; the table is of CPython {versions}, on Linux.
 
 """
 
@@ -105,15 +124,71 @@ def home(loop_class: type, method: str) -> str:
     return "native" if module == "hotloop._hotloop" else "hotloop" if module.startswith("hotloop") else "asyncio"
 
 
+def parameters(loop_class: type, method: str) -> list[str]:
+    """The names of a method's parameters, with their asterisks, without `self`."""
+    marks = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    found = [*inspect.signature(getattr(loop_class, method)).parameters.values()][1:]
+    return [marks.get(each.kind, "") + each.name for each in found]
+
+
+def measured() -> dict:
+    """What a record of this Python holds: for each method, whose it is on which loop, and asyncio's parameters."""
+    return {
+        method: {name: home(loop, method) for name, loop in LOOPS.items()}
+        | {"parameters": parameters(asyncio.SelectorEventLoop, method)}
+        for method in methods()
+    }
+
+
+def recorded(version: int = sys.version_info.minor) -> dict:
+    """What is on record of a minor version of Python: the whole version as `python`, and `methods`."""
+    return tomllib.loads((RECORDS / f"3.{version}.toml").read_text())
+
+
+def record() -> None:
+    """Put what this Python has on record."""
+    lines = ["# Written by `python tests/test_methods.py`.", f"python = {json.dumps(platform.python_version())}"]
+    for method, found in measured().items():
+        lines += ["", f"[methods.{method}]", *(f"{key} = {json.dumps(value)}" for key, value in found.items())]
+    (RECORDS / f"3.{sys.version_info.minor}.toml").write_text("\n".join(lines) + "\n")
+
+
 def page() -> str:
     """The page as it should be."""
-    lines = ["| method | selector | proactor | test |", "|---|---|---|---|"]
+    records = {version: recorded(version) for version in VERSIONS}
+    columns = ["method", *LOOPS, *(f"3.{version}" for version in VERSIONS), "test"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for method, proof in PROOFS.items():
         file, function = proof.split(":")
-        homes = [home(cls, method) for cls in (hotloop.SelectorEventLoop, hotloop.ProactorEventLoop)]
-        cells = [f"`{method}`", *homes, f"[{function}](../tests/test_{file}.py)"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return HEAD + "\n".join(lines) + "\n"
+        found = {version: each["methods"].get(method) for version, each in records.items()}
+        cells = [f"`{method}`", *(homes(found, loop) for loop in LOOPS), *presence(found)]
+        lines.append(f"| {' | '.join(cells)} | [{function}](../tests/test_{file}.py) |")
+    head = HEAD.format(versions=", ".join(each["python"] for each in records.values()))
+    return head + "\n".join(lines) + "\n"
+
+
+def homes(found: dict, loop: str) -> str:
+    """Whose a method is on a loop; where that is not the same on all versions, on which."""
+    owners: dict[str, list[str]] = {}
+    for version, each in found.items():
+        if each:
+            owners.setdefault(each[loop], []).append(f"3.{version}")
+    if len(owners) == 1:
+        return next(iter(owners))
+    return ", ".join(f"{owner} ({', '.join(versions)})" for owner, versions in owners.items())
+
+
+def presence(found: dict) -> list[str]:
+    """For each version whether it has a method, and with which new parameters."""
+    cells = []
+    before = None
+    for each in found.values():
+        new = (
+            [] if not each or not before else [name for name in each["parameters"] if name not in before["parameters"]]
+        )
+        cells.append(", ".join(["yes", *(f"`{name}`" for name in new)]) if each else "no")
+        before = each
+    return cells
 
 
 @cache
@@ -123,7 +198,28 @@ def source_of(file: str) -> ast.Module:
 
 
 def test_every_method_has_a_row():
-    assert [*PROOFS] == methods()
+    everywhere = {method for version in VERSIONS for method in recorded(version)["methods"]}
+    assert [*PROOFS] == sorted(everywhere | {*methods()})
+
+
+def test_what_is_on_record_is_what_this_python_has():
+    on_record, found = recorded(), measured()
+    if on_record["python"] != platform.python_version():
+        # Parameters may come with a patch release.
+        for each in (*on_record["methods"].values(), *found.values()):
+            del each["parameters"]
+    assert found == on_record["methods"], "python tests/test_methods.py"
+
+
+def test_methods_take_the_parameters_of_this_python():
+    wrong = []
+    for method in methods():
+        for loop in LOOPS.values():
+            taken = parameters(loop, method)
+            left = [name for name in parameters(asyncio.SelectorEventLoop, method) if name not in taken]
+            if left and taken[-1][:2] != "**":
+                wrong.append(f"{method} of {loop.__name__}: {left}")
+    assert wrong == []
 
 
 def test_the_tests_exist_and_call_the_methods():
@@ -142,4 +238,5 @@ def test_the_page_is_as_generated():
 
 
 if __name__ == "__main__":
+    record()
     PAGE.write_text(page())
