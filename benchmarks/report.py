@@ -54,9 +54,9 @@ LATENCY = ("echo_protocol_1k", "echo_streams_1k", "busy_thread_p99")
 # What stands in front of the tables of conduct.
 CONDUCT = (
     "Each check is a short program with one claim about what asyncio documents, or stock asyncio does. A check matters "
-    "to the rows whose figure may be lower for a loop that does not keep it; to none, where keeping it costs nothing. "
-    "`python -m benchmarks.conduct` runs them, each in a process of its own. How much a loop saves by what it does not "
-    "keep, they do not say."
+    "to the rows whose figure may be lower for a loop that does not keep it; where keeping it costs next to nothing, as "
+    "the type of a handle does, it matters to none. `python -m benchmarks.conduct` runs them, each in a process of its "
+    "own. How much a loop saves by what it does not keep, they do not say."
 )
 
 
@@ -157,7 +157,7 @@ def standing(which: str, found: dict[str, Ratio]) -> list[str]:
         lines.append(f"- level with the best other loop{which}, as rounds disagree, on {len(ties)}: {names}")
     if behind:
         lines.append(f"- behind the best other loop{which} on {len(behind)}: {', '.join(behind)}")
-    return [*lines, f"- geometric mean, best other loop{which} of each row: {mean(iter(found.values()))}"]
+    return [*lines, f"- geometric mean, best other loop of each row{which}: {mean(iter(found.values()))}"]
 
 
 def mean(ratios: Iterator[Ratio]) -> str:

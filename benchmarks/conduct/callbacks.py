@@ -24,7 +24,7 @@ class Argument:
         pass
 
 
-@check(*CALLS)
+@check()
 def handles_are_asyncios(loop: Loop) -> None:
     """`call_soon` and `call_soon_threadsafe` answer an `asyncio.Handle`."""
     for name in ("call_soon", "call_soon_threadsafe"):

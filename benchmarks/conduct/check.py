@@ -38,7 +38,7 @@ class Check:
     name: str
     # What a loop of asyncio does, in one sentence.
     claim: str
-    # The rows to which it matters: patterns of their names. None where keeping it costs nothing.
+    # The rows to which it matters: patterns of their names. None where keeping it costs next to nothing.
     rows: tuple[str, ...]
     # Raises Broken, or anything else, on a loop that is not running. With `same`, what it answers is compared with what
     # it answers on stock asyncio.

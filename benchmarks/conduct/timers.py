@@ -15,7 +15,7 @@ from benchmarks.conduct.callbacks import WAYS, Argument, described, schedule
 from benchmarks.conduct.check import CALLS, TIMERS, Loop, check, demand, expect, from_callback, run, run_turns
 
 
-@check(*TIMERS)
+@check()
 def timer_handles_are_asyncios(loop: Loop) -> None:
     """`call_later` and `call_at` answer an `asyncio.TimerHandle`."""
     for name in ("call_later", "call_at"):
