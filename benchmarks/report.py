@@ -54,9 +54,9 @@ LATENCY = ("echo_protocol_1k", "echo_streams_1k", "busy_thread_p99")
 # What stands in front of the tables of conduct.
 CONDUCT = (
     "Each check is a short program with one claim about what asyncio documents, or stock asyncio does. A check matters "
-    "to the rows whose figure may be lower for a loop that does not keep it; where keeping it costs next to nothing, as "
-    "the type of a handle does, it matters to none. `python -m benchmarks.conduct` runs them, each in a process of its "
-    "own. How much a loop saves by what it does not keep, they do not say."
+    "to the rows whose figure may be lower for a loop that does not keep it; where keeping it costs next to nothing, "
+    "as the type of a handle does, it matters to none. `python -m benchmarks.conduct` runs them, each in a process of "
+    "its own. How much a loop saves by what it does not keep, they do not say."
 )
 
 

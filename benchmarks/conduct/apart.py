@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import faulthandler
 import json
 import os
 import select
@@ -83,6 +84,7 @@ def in_fork(loop: str, check: Check) -> str:
 def silence() -> None:
     """What a loop has to say goes nowhere: the answer is a line in a pipe."""
     warnings.simplefilter("ignore")
+    faulthandler.disable()
     with open(os.devnull, "r+b") as nowhere:
         for descriptor in range(3):
             os.dup2(nowhere.fileno(), descriptor)

@@ -198,6 +198,21 @@ def a_closed_loop_refuses(loop: Loop) -> None:
             demand(False, f"{name} does not raise")
 
 
+@check()
+def a_closed_loop_lets_go(loop: Loop) -> None:
+    """A loop that is closed lets go of what was scheduled and has not run."""
+    references = {}
+    for name in WAYS:
+        argument = Argument()
+        argument.handle = schedule(loop, name, argument.method)
+        references[name] = weakref.ref(argument)
+    del argument
+    loop.close()
+    gc.collect()
+    kept = [name for name, reference in references.items() if reference() is not None]
+    demand(not kept, f"it keeps what was scheduled by {', '.join(kept)}")
+
+
 def compute(seconds: float) -> None:
     """Does nothing useful for so long."""
     end = time.monotonic() + seconds
@@ -223,4 +238,5 @@ CHECKS = [
     cancelled_by_another_timer,
     a_delay_of_nothing_is_a_timer,
     a_closed_loop_refuses,
+    a_closed_loop_lets_go,
 ]
