@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from typing import Any
 
 from benchmarks.conduct.check import Loop, check, demand, expect, from_callback, run, run_turns
@@ -77,6 +78,28 @@ def debug_mode_tells_of_slow_callbacks(loop: Loop) -> None:
 
 
 @check()
+def debug_mode_refuses_other_threads(loop: Loop) -> None:
+    """In debug mode `call_soon` and `call_later` of another thread are refused by a RuntimeError."""
+    refused: list[str] = []
+
+    def call() -> None:
+        for name, arguments in (("call_soon", (print,)), ("call_later", (3600, print))):
+            try:
+                getattr(loop, name)(*arguments)
+            except RuntimeError:
+                refused.append(name)
+
+    def start() -> None:
+        thread = threading.Thread(target=call)
+        thread.start()
+        thread.join()
+
+    loop.set_debug(True)
+    run(loop, from_callback(start))
+    expect(refused, ["call_soon", "call_later"], "what is refused")
+
+
+@check()
 def generators_are_ended(loop: Loop) -> None:
     """`shutdown_asyncgens` ends asynchronous generators that were begun."""
     ended: list[str] = []
@@ -100,4 +123,10 @@ def generators_are_ended(loop: Loop) -> None:
     expect(ended, ["generator"], "what has ended")
 
 
-CHECKS = [exits_leave_the_run, the_running_loop_is_known, debug_mode_tells_of_slow_callbacks, generators_are_ended]
+CHECKS = [
+    exits_leave_the_run,
+    the_running_loop_is_known,
+    debug_mode_tells_of_slow_callbacks,
+    debug_mode_refuses_other_threads,
+    generators_are_ended,
+]

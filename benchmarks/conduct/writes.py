@@ -201,6 +201,28 @@ def callbacks_run_behind_what_is_ready(loop: Loop) -> object:
     return order
 
 
+@check(*RECEIVING, same=True)
+def a_turn_for_each_read(loop: Loop) -> object:
+    """What `data_received` schedules runs before what has come meanwhile is received."""
+    order: list[str] = []
+
+    async def main() -> None:
+        def note(transport: asyncio.Transport, data: bytes) -> None:
+            order.append(f"received {data!r}")
+            loop.call_soon(order.append, f"scheduled by {data!r}")
+            if len(order) < 8:
+                ends[0].send(b"%d" % len(order))
+
+        ends: list[socket.socket] = []
+        async with pair(note) as (_, far):
+            ends.append(far)
+            far.send(b"0")
+            await settle()
+
+    run(loop, main())
+    return order
+
+
 @check(*RECEIVING)
 def protocols_keep_their_context(loop: Loop) -> None:
     """A protocol is called in a copy of the context in which its connection, or its server, was made."""
@@ -362,6 +384,7 @@ CHECKS = [
     bytes_stay_as_received,
     a_paused_transport_is_silent,
     callbacks_run_behind_what_is_ready,
+    a_turn_for_each_read,
     protocols_keep_their_context,
     an_error_of_a_protocol_is_fatal_once,
     the_end_comes_once_and_later,
