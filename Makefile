@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export VIRTUAL_ENV := $(abspath $(VENV))
 export PYO3_PYTHON := $(abspath $(BIN))/python
 
-.PHONY: demo test fuzz conformance ecosystem asan free-threaded other-systems lint build load gate bench bench-quick bench-rust clean
+.PHONY: demo test fuzz conformance ecosystem asan free-threaded other-systems lint build load gate bench bench-quick bench-rust conduct clean
 
 # FastAPI under uvicorn and aiohttp on hotloop, asyncio and uvloop: about a minute behind the set-up.
 demo: build load $(VENV)/demo.installed $(VENV)/peers.installed
@@ -98,6 +98,11 @@ bench:
 # The rows that say most, in $(PYTHON), in a few minutes.
 bench-quick: build $(VENV)/dev.installed
 	PATH=$(abspath $(BIN)):$$PATH scripts/compare --quick --json benchmarks/results/bench-quick.json $(BENCH)
+
+# What the loops that are installed keep of asyncio's semantics, in a minute or two; a run of `make bench` has it already.
+# CONDUCT="--into RUN.json" puts it into a stored run.
+conduct: build
+	$(BIN)/python -m benchmarks.conduct $(CONDUCT)
 
 # The Rust crate's scheduling beside tokio's current-thread runtime: a minute behind the build.
 bench-rust:

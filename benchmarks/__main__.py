@@ -1,8 +1,9 @@
 """Compares event loops: `python -m benchmarks`.
 
 Markdown tables of medians and ratios go to standard output, progress to standard error. A loop that fails at a row,
-be it by a wrong answer, a crash or a hang, is left out of that row, and the tables say why. The exit status is 1 when
-that is hotloop or the control, and 2 when nothing could be measured.
+be it by a wrong answer, a crash or a hang, is left out of that row, and the tables say why; which loops do not keep
+what asyncio does, they say too. The exit status is 1 when hotloop or the control fails at a row, and 2 when nothing
+could be measured.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 
 from benchmarks import loops, process, report
+from benchmarks.conduct.apart import of_loops
 from benchmarks.network import BESIDE
 from benchmarks.ratios import significant
 from benchmarks.rounds import interleave
@@ -76,6 +78,7 @@ def main() -> int:
             print(f"{options.json} cannot be gone on with: {error}", file=sys.stderr)
             return 2
         rows = [row for row in rows if row.name not in run.rows]
+    run.conduct.update(of_loops([name for name in names if name not in run.conduct]))
     run = measure(run, rows, names, options.rounds, options.json)
     print(report.page(run))
     if options.plots:

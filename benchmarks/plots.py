@@ -73,14 +73,22 @@ def best_other(pyplot: Any, run: Run) -> Any:
     # On a logarithmic axis bars have no zero: they start where both cost the same.
     axes.barh(places, [median - 1 for median in medians], left=1, color=colours, height=0.7)
     axes.errorbar(medians, places, xerr=spread, fmt="none", ecolor="#333333", elinewidth=0.6)
+    keeping = {place: each.against_keeping.median for place, each in enumerate(found) if each.against_keeping}
+    if keeping:
+        points = list(keeping.values()), list(keeping)
+        axes.scatter(*points, s=12, facecolors="white", edgecolors="#333333", linewidths=0.7, zorder=3)
     axes.axvline(1, color="#333333", linewidth=0.8)
     axes.set_yticks(places, [f"{each.name} ({each.best})" for each in found], fontsize=7)
     axes.set_ylim(-0.7, len(found) - 0.3)
     axes.set_xscale("log")
-    ticks = [tick for tick in (0.25, 0.5, 0.7, 1, 1.25, 1.5, 2, 3, 5, 10, 20) if in_reach(tick, medians)]
+    reached = [*medians, *keeping.values()]
+    ticks = [tick for tick in (0.25, 0.5, 0.7, 1, 1.25, 1.5, 2, 3, 5, 10, 20) if in_reach(tick, reached)]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
-    axes.set_xlabel("cost of the best other loop (in brackets), hotloop's being 1; right of 1 hotloop is ahead")
+    axes.set_xlabel(
+        "cost of the best other loop (in brackets), hotloop's being 1; right of 1 hotloop is ahead"
+        + "\ncircles: the best other loop that keeps asyncio's semantics on the row" * bool(keeping)
+    )
     return figure
 
 

@@ -98,6 +98,11 @@ def figure(command: list[str], timeout: float = FIGURE_TIMEOUT) -> float:
 
     Raises NoFigure when it fails or takes longer than `timeout` seconds; what it has started is ended with it.
     """
+    return float(output(command, timeout))
+
+
+def output(command: list[str], timeout: float) -> str:
+    """Runs a command on the server's core, and answers what it prints. Raises NoFigure as `figure` does."""
     with tempfile.TemporaryFile("w+") as errors:
         with pinned(cores()[0]):
             process = subprocess.Popen(
@@ -109,7 +114,7 @@ def figure(command: list[str], timeout: float = FIGURE_TIMEOUT) -> float:
                 start_new_session=True,
             )
         try:
-            output, _ = process.communicate(timeout=timeout)
+            printed, _ = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             raise NoFigure(f"no figure within {timeout:g} s") from None
         finally:
@@ -120,7 +125,7 @@ def figure(command: list[str], timeout: float = FIGURE_TIMEOUT) -> float:
                 process.stdout.close()
         if process.returncode != 0:
             raise NoFigure(how_it_ended(process.returncode, errors))
-        return float(output)
+        return printed
 
 
 def how_it_ended(status: int, errors: IO[str]) -> str:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import loops, network
+from benchmarks.conduct import tables
 from benchmarks.ratios import Ratio, geometric_mean, significant, table
 from benchmarks.rows import GROUPS
 from benchmarks.run import Incomparable, Measured, Run
@@ -50,6 +51,15 @@ HEADLINE = (
 LATENCY = ("echo_protocol_1k", "echo_streams_1k", "busy_thread_p99")
 
 
+# What stands in front of the tables of conduct.
+CONDUCT = (
+    "Each check is a short program with one claim about what asyncio documents, or stock asyncio does. A check matters "
+    "to the rows whose figure may be lower for a loop that does not keep it; where keeping it costs next to nothing, "
+    "as the type of a handle does, it matters to none. `python -m benchmarks.conduct` runs them, each in a process of "
+    "its own. How much a loop saves by what it does not keep, they do not say."
+)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """hotloop's selector loop on one row, and the others: how many times its cost they have."""
@@ -59,6 +69,9 @@ class Comparison:
     # The loop that is no other of hotloop's and has the least cost, and that cost as a multiple.
     best: str
     against_best: Ratio
+    # The same of those loops that are known to keep what asyncio does and matters to this row, where there are such.
+    keeping: str | None = None
+    against_keeping: Ratio | None = None
 
     def against(self, loop: str) -> Ratio | None:
         """The cost of a loop as a multiple of hotloop's, where it has one."""
@@ -73,22 +86,33 @@ def comparisons(run: Run) -> list[Comparison]:
         others = [loop for loop in row.figures if loop not in {loops.OURS, loops.PROACTOR, *network.BESIDE}]
         if loops.OURS in row.figures and others:
             best = min(others, key=row.median)
-            found.append(Comparison(name, row, best, Ratio.of(row.figures[best], row.figures[loops.OURS])))
+            keeping = min(tables.keeping(run.conduct, others, name), key=row.median, default=None)
+            control = row.figures[loops.OURS]
+            against_keeping = Ratio.of(row.figures[keeping], control) if keeping else None
+            found.append(Comparison(name, row, best, Ratio.of(row.figures[best], control), keeping, against_keeping))
     return found
 
 
 def page(run: Run) -> str:
     """Everything that a run says, as Markdown."""
     parts = ["# Benchmarks", conditions(run), summary(run), "## hotloop and the best other loop", against_best(run)]
+    if run.conduct:
+        parts.append(tables.LEGEND)
     for group, title in GROUPS.items():
         rows = {name: row for name, row in run.rows.items() if row.group == group and row.figures}
         if rows:
             parts += [f"## {title}", medians(run, rows)]
-    failed = [[name, loop, escape(why)] for name, row in run.rows.items() for loop, why in row.failures.items()]
+    failed = [[name, loop, tables.escape(why)] for name, row in run.rows.items() for loop, why in row.failures.items()]
     if failed:
         parts += ["## Failures", table(["row", "loop", "why it has no figure"], failed, texts=3)]
+    if run.conduct:
+        parts += ["## Conduct", CONDUCT, tables.counts(run.conduct), tables.grid(run.conduct)]
+        parts += [tables.reasons(run.conduct)]
     if run.missing:
-        parts += ["## Left out", table(["loop", "why"], [[loop, escape(why)] for loop, why in run.missing.items()])]
+        parts += [
+            "## Left out",
+            table(["loop", "why"], [[loop, tables.escape(why)] for loop, why in run.missing.items()]),
+        ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -112,19 +136,28 @@ def summary(run: Run) -> str:
     found = comparisons(run)
     if not found:
         return ""
-    ties = [each.name for each in found if each.against_best.is_tie]
-    behind = [each.name for each in found if each.against_best.highest < 1]
-    lines = [f"- ahead of every other loop on {len(found) - len(ties) - len(behind)} of {len(found)} rows"]
-    if ties:
-        lines.append(f"- level with the best other loop, as rounds disagree, on {len(ties)}: {', '.join(ties)}")
-    if behind:
-        lines.append(f"- behind the best other loop on {len(behind)}: {', '.join(behind)}")
-    lines.append(f"- geometric mean, best other loop of each row: {mean(each.against_best for each in found)}")
+    lines = standing("", {each.name: each.against_best for each in found})
+    kept = {each.name: each.against_keeping for each in found if each.against_keeping}
+    if kept:
+        lines += standing(" that keeps asyncio's semantics there", kept)
     for other in ("uvloop", loops.CONTROL):
         ratios = [ratio for each in found if (ratio := each.against(other))]
         if ratios:
             lines.append(f"- geometric mean, {other}: {mean(iter(ratios))}")
     return "\n".join(lines)
+
+
+def standing(which: str, found: dict[str, Ratio]) -> list[str]:
+    """How hotloop stands beside the best other loop of each row, of those that are so."""
+    ties = [name for name, ratio in found.items() if ratio.is_tie]
+    behind = [name for name, ratio in found.items() if ratio.highest < 1]
+    lines = [f"- ahead of every other loop{which} on {len(found) - len(ties) - len(behind)} of {len(found)} rows"]
+    if ties:
+        names = ", ".join(ties)
+        lines.append(f"- level with the best other loop{which}, as rounds disagree, on {len(ties)}: {names}")
+    if behind:
+        lines.append(f"- behind the best other loop{which} on {len(behind)}: {', '.join(behind)}")
+    return [*lines, f"- geometric mean, best other loop of each row{which}: {mean(iter(found.values()))}"]
 
 
 def mean(ratios: Iterator[Ratio]) -> str:
@@ -137,13 +170,15 @@ def against_best(run: Run) -> str:
     others = [*[name for name in ("uvloop", loops.CONTROL) if name in run.versions or name == loops.CONTROL], *floors]
     ours = [loops.PROACTOR] if any(loops.PROACTOR in row.figures for row in run.rows.values()) else []
     header = ["row", "best other", loops.OURS, "unit", "best other / hotloop"]
+    header += ["best that keeps asyncio's semantics", "that / hotloop"] if run.conduct else []
     lines = [
         [
             each.name,
-            each.best,
+            each.best + tables.mark(run.conduct, each.best, each.name),
             significant(each.row.median(loops.OURS)),
             each.row.unit,
             str(each.against_best),
+            *([each.keeping or "", str(each.against_keeping or "")] if run.conduct else []),
             *[f"{ratio.median:.2f}" if (ratio := each.against(other)) else "" for other in [*others, *ours]],
         ]
         for each in comparisons(run)
@@ -161,21 +196,16 @@ def medians(run: Run, rows: dict[str, Measured]) -> str:
     for name, row in rows.items():
         best = min((loop for loop in row.figures if loop not in network.BESIDE), key=row.median)
 
-        def cell(loop: str, row: Measured = row, best: str = best) -> str:
+        def cell(loop: str, name: str = name, row: Measured = row, best: str = best) -> str:
             if loop in row.failures:
                 return "failed"
             if loop not in row.figures:
                 return ""
             figure = significant(row.median(loop))
-            return f"**{figure}**" if loop == best else figure
+            return (f"**{figure}**" if loop == best else figure) + tables.mark(run.conduct, loop, name)
 
         lines.append([name, f"{row.about} ({row.unit})", *map(cell, names)])
     return table(["row", "what", *names], lines)
-
-
-def escape(text: str) -> str:
-    """A text in a cell of a table."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def readme_block(run: Run) -> str:
@@ -188,30 +218,46 @@ def readme_block(run: Run) -> str:
             [
                 each.row.about,
                 f"{significant(each.row.median(loops.OURS))} {each.row.unit}",
-                f"{each.against_best.median:.2f} {each.best}",
+                f"{each.against_best.median:.2f} {each.best}{tables.mark(run.conduct, each.best, each.name)}",
+                *([kept(each)] if run.conduct else []),
                 *[f"{ratio.median:.2f}" if ratio else "" for ratio in ratios],
             ]
         )
     means = mean(each.against_best for each in found.values())
+    keeping = [each.against_keeping for each in found.values() if each.against_keeping]
     python = run.python.partition(" (")[0]
     begun = run.begun.partition(" ")[0]
     first = (
         "What an operation costs on hotloop, and how many times that on other loops, medians of interleaved rounds. "
         f"The best other loop costs {means} times as much (geometric mean of {len(found)} rows)."
     )
+    if keeping:
+        first += (
+            f" Loops with a {tables.BROKEN} do not keep something of asyncio's semantics that matters to the row "
+            "([what](docs/benchmarks.md#conduct)); the best other loop that keeps all that does, on each row, costs "
+            f"{mean(iter(keeping))} times as much."
+        )
     last = (
         f"{begun}, {run.machine}, {run.kernel}, {python}. All rows, the versions of all loops and the spread of the "
         "rounds are in [docs/benchmarks.md](docs/benchmarks.md)."
     )
+    header = ["", "hotloop", "best other", "uvloop", "asyncio"]
+    if run.conduct:
+        header.insert(3, "best that keeps semantics")
     parts = [
         BEGIN,
         paragraph(first),
-        table(["", "hotloop", "best other", "uvloop", "asyncio"], lines),
+        table(header, lines),
         f"![{PLOTTED['best-other']}](docs/plots/best-other.svg)",
         paragraph(last),
         END,
     ]
     return "\n\n".join(parts)
+
+
+def kept(each: Comparison) -> str:
+    """How many times hotloop's cost the best loop has that keeps asyncio's semantics, and which that is."""
+    return f"{each.against_keeping.median:.2f} {each.keeping}" if each.against_keeping else ""
 
 
 def paragraph(text: str) -> str:

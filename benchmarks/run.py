@@ -55,6 +55,8 @@ class Run:
     # Seconds that a load lasts.
     duration: float
     rows: dict[str, Measured] = field(default_factory=dict)
+    # What the loops do not keep of asyncio's semantics: why, by loop and check; empty where they keep it.
+    conduct: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @classmethod
     def begin(cls, names: list[str], missing: dict[str, str], duration: float) -> Run:
@@ -89,7 +91,7 @@ class Run:
         new.replace(path)
 
     def with_rows_of(self, other: Run) -> Run:
-        """This run with the rows that only `other` has.
+        """This run with the rows, and the conduct, that only `other` has.
 
         Raises Incomparable when that is of another interpreter, of another machine or of other loops.
         """
@@ -97,7 +99,7 @@ class Run:
             here, there = getattr(self, what), getattr(other, what)
             if here != there:
                 raise Incomparable(f"these are not of the same {what}: {here} and {there}")
-        return replace(self, rows={**other.rows, **self.rows})
+        return replace(self, rows={**other.rows, **self.rows}, conduct={**other.conduct, **self.conduct})
 
     def shortened(self, distributions: tuple[str, ...]) -> Run:
         """This run as it is kept: with one load of each loop, the median one, and percentiles for these rows only."""

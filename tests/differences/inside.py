@@ -12,6 +12,8 @@ import socket
 import sys
 import textwrap
 import traceback
+import warnings
+import weakref
 from typing import Any
 
 from differences import tls
@@ -154,6 +156,26 @@ def time_of_a_running_loop(loop: Loop) -> bool:
 def seen_by_the_collector(loop: Loop) -> bool:
     handle = loop.call_soon(int)
     return any(found is handle for found in gc.get_objects())
+
+
+@probe("timers in `loop._scheduled` when the one that was set last was cancelled")
+def cancelled_at_the_end(loop: Loop) -> int:
+    for _ in range(3):
+        timer = loop.call_later(1000, int)
+    timer.cancel()
+    return len(loop._scheduled)
+
+
+@probe("a loop that nobody has closed is collected, in a cycle with a handle that waits and is kept")
+def collected_with_a_handle(loop: Loop) -> bool:
+    other = type(loop)()
+    gone = weakref.ref(other)
+    holder = [other]
+    holder.append(other.call_soon(holder.clear))  # type: ignore[arg-type]
+    del other, holder
+    with warnings.catch_warnings(action="ignore"):
+        gc.collect()
+    return gone() is None
 
 
 @probe("calls of Python functions that feed a `StreamReader`")
@@ -376,10 +398,33 @@ SECTIONS = [
         Entry(
             """
             **The garbage collector**: handles and timers that wait are not in `gc.get_objects()`; `gc.get_referents` of
-            their loop has them.
+            their loop has them, or what they call where nobody else has the handle. So a cycle of a loop that nobody has
+            closed, and of a handle that waits in it and is kept, stays until the handle has run or is cancelled: to have
+            the collector see each handle would cost a third of what a callback does.
             """,
             seen_by_the_collector,
+            collected_with_a_handle,
             "test_native_types.py::test_a_loop_in_a_cycle_is_collected",
+            "test_handles.py::test_a_cycle_through_dropped_callbacks_is_collected",
+        ),
+        Entry(
+            """
+            **Handles that were dropped**: a callback whose handle nobody has kept waits without one, and has one again,
+            as it was, for who looks at `loop._ready`, for debug mode, for an exception that is reported and for a
+            replaced `Handle._run`.
+            """,
+            "test_handles.py::test_a_handle_that_was_dropped_is_there_for_who_looks_at_the_queue",
+            "test_handles.py::test_a_handle_that_was_dropped_is_run_by_a_replaced_method",
+            "test_handles.py::test_a_handle_that_was_dropped_before_debug_mode_is_run_in_it",
+            "test_handles.py::test_the_handle_of_a_dropped_callback_that_failed_is_whole",
+        ),
+        Entry(
+            """
+            **Cancelled timers** leave `loop._scheduled` at once, and their `_scheduled` is false, if they were the last
+            of the heap, as time limits are that are not reached. asyncio keeps them until its next turn or longer.
+            """,
+            cancelled_at_the_end,
+            "test_timers.py::test_a_time_limit_that_is_not_reached_takes_no_room",
         ),
         Entry(
             """

@@ -117,6 +117,7 @@ SECTIONS = [
             first_write,
             broken_first_write,
             "test_posting.py::test_small_writes_leave_when_the_turn_ends",
+            "test_conduct.py::test_stock_asyncio_and_both_loops_keep_every_check",
             "test_posting.py::test_what_comes_behind_a_small_write_has_it_sent",
             "test_posting.py::test_a_broken_connection_is_told_in_the_next_turn",
         ),

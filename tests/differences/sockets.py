@@ -160,6 +160,13 @@ ACCEPTING = Section(
     ),
     Entry(
         """
+        So is a connection that is accepted in the turn in which its server is closed. asyncio leaves it open until it is
+        collected.
+        """,
+        "test_server.py::test_a_connection_accepted_in_the_turn_in_which_its_server_ends_is_closed",
+    ),
+    Entry(
+        """
         When descriptors run out while accepting, the listener rests for a second after one report; asyncio tries and
         reports as many times as the backlog is long. A server that is closed during the rest stays closed.
         """,
@@ -195,5 +202,11 @@ CONNECTING = Section(
         """,
         audited,
         "test_connect.py::test_a_replaced_socket_class_is_used",
+    ),
+    Entry(
+        """
+        Where a protocol factory raises, the connection is closed at once. asyncio before 3.15 leaves it to the collector.
+        """,
+        "test_connect.py::test_a_factory_that_raises_closes_the_connection",
     ),
 )

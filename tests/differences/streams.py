@@ -18,21 +18,51 @@ def there(sock: socket.socket, count: int = 1 << 20) -> str:
     return "nothing"
 
 
+def segments(sock: socket.socket) -> int:
+    """How many segments with data a TCP socket has sent: tcpi_data_segs_out."""
+    return struct.unpack_from("=I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256), 156)[0]  # type: ignore[no-any-return]
+
+
 @probe("packets of ten writes in a turn")
 def packets(loop: Loop) -> int:
-    near, far = tcp_pair()
+    near, _far = tcp_pair()
     transport, _ = attach(loop, near)
-
-    def segments() -> int:
-        # tcpi_data_segs_out
-        return struct.unpack_from("=I", near.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256), 156)[0]
-
-    before = segments()
+    before = segments(near)
     loop.call_soon(lambda: [transport.write(b"part") for _ in range(10)])
     turns(loop)
-    sent = segments() - before
-    far.close()
-    return sent
+    return segments(near) - before
+
+
+@probe("packets of two writes in a turn, behind two such turns")
+def habitual_packets(loop: Loop) -> int:
+    near, _far = tcp_pair()
+    transport, _ = attach(loop, near)
+    before = 0
+    for _ in range(3):
+        before = segments(near)
+        loop.call_soon(transport.writelines, [b"header"])
+        loop.call_soon(transport.write, b"body")
+        turns(loop)
+    return segments(near) - before
+
+
+@probe("what the peer can read when the first write of a turn returns, then")
+def habitual_first_write(loop: Loop) -> str:
+    near, far = tcp_pair()
+    transport, _ = attach(loop, near)
+    seen = ""
+
+    def write() -> None:
+        nonlocal seen
+        transport.write(b"header")
+        seen = there(far)
+        transport.write(b"body")
+
+    for _ in range(3):
+        loop.call_soon(write)
+        turns(loop)
+        there(far)
+    return seen
 
 
 @probe("what the peer can read when the second write of a callback returns")
@@ -116,6 +146,22 @@ SECTIONS = [
             "test_stream_transport.py::test_later_writes_of_a_turn_are_one_packet",
             "test_stream_transport.py::test_nothing_written_is_stranded_when_the_run_ends",
             "test_stream_transport.py::test_writes_while_the_loop_does_not_run_reach_the_kernel",
+        ),
+        Entry(
+            """
+            **Header and body in one packet**: where each of the last two turns of a TCP connection that was written to
+            had several writes, the first write of the next one goes to the kernel with word that more follows
+            (`MSG_MORE`). The kernel has it, and nothing that the program does afterwards can lose it; it sends it with
+            what follows, when the turn ends, or after 200 ms or so, whichever comes first. So a callback that writes
+            and then blocks until the peer has answered gets its answer, but later. Options that the program has set,
+            `TCP_NODELAY` and `TCP_CORK` among them, stay as they are.
+            """,
+            habitual_packets,
+            habitual_first_write,
+            "test_stream_transport.py::test_a_header_is_in_one_packet_with_its_body_once_that_is_the_habit",
+            "test_stream_transport.py::test_a_write_that_nothing_follows_is_not_kept_longer_than_its_turn",
+            "test_stream_transport.py::test_a_peer_has_what_was_written_before_its_turn_ends_whatever_the_habit",
+            "test_stream_transport.py::test_options_that_the_program_has_set_are_left_as_they_are",
         ),
     ),
     Section(
