@@ -21,6 +21,7 @@ EXCEPTED: dict[tuple[str, str], str] = {
         "a_write_leaves_at_once",
         "an_answer_leaves_at_once",
         "answers_of_a_turn_leave_at_once",
+        "a_header_leaves_while_its_callback_waits",
         "a_stream_writer_writes_at_once",
     )
 }

@@ -93,6 +93,32 @@ def answers_of_a_turn_leave_at_once(loop: Loop) -> None:
     run(loop, main())
 
 
+@check(*TRANSPORTS)
+def a_header_leaves_while_its_callback_waits(loop: Loop) -> None:
+    """Where turns so far had two writes, a peer for which the callback waits in between has the first by and by."""
+
+    async def main() -> None:
+        ends: list[socket.socket] = []
+
+        def answer(transport: asyncio.Transport, data: bytes) -> None:
+            transport.write(b"header")
+            if data == b"last":
+                has_at_once(ends[0], b"header")
+            transport.write(b"body")
+
+        async with accepted(1, answer) as ((protocol, end),):
+            ends.append(end)
+            for _ in range(5):
+                end.send(b"next")
+                await protocol.receives()
+                await pass_turns(2)
+                has_at_once(end, b"headerbody")
+            end.send(b"last")
+            await protocol.receives()
+
+    run(loop, main())
+
+
 @check("echo_streams_*", "aiohttp", "websockets")
 def a_stream_writer_writes_at_once(loop: Loop) -> None:
     """What `StreamWriter.write` is given is in the kernel when it returns."""
@@ -378,6 +404,7 @@ CHECKS = [
     a_write_leaves_at_once,
     an_answer_leaves_at_once,
     answers_of_a_turn_leave_at_once,
+    a_header_leaves_while_its_callback_waits,
     a_stream_writer_writes_at_once,
     a_large_write_begins_at_once,
     flow_control_is_told_at_once,
