@@ -8,7 +8,7 @@ use hotloop::driver::sim::Call;
 use hotloop::transport::Close;
 
 use crate::program::{Program, Seen};
-use crate::sends::{PLENTY, text};
+use crate::sends::{ENDS, PLENTY, text};
 
 const FD: i32 = 5;
 
@@ -95,15 +95,7 @@ fn no_more_is_posted_than_may_wait_without_a_pause() -> io::Result<()> {
 
 #[test]
 fn whatever_comes_behind_a_post_has_it_sent_first() -> io::Result<()> {
-    type Act = fn(&mut Program, StreamKey);
-    let acts: [Act; 5] = [
-        |program, key| program.event_loop.flush_now(key),
-        |program, key| assert_eq!(program.event_loop.close(key), Close::LostSoon),
-        |program, key| assert!(program.event_loop.abort(key)),
-        |program, key| program.event_loop.release(key),
-        |program, _| program.event_loop.end_turn(),
-    ];
-    for act in acts {
+    for act in ENDS {
         let (mut program, key) = in_a_turn(PLENTY);
         program.write(key, b"posted")?;
         act(&mut program, key);

@@ -36,6 +36,15 @@ pub(crate) fn text(text: &str, calls: usize) -> (String, usize) {
     (text.to_owned(), calls)
 }
 
+/// What comes behind the writes of a turn and has them sent first.
+pub(crate) const ENDS: [fn(&mut Program, StreamKey); 5] = [
+    |program, key| program.event_loop.flush_now(key),
+    |program, key| assert_eq!(program.event_loop.close(key), Close::LostSoon),
+    |program, key| assert!(program.event_loop.abort(key)),
+    |program, key| program.event_loop.release(key),
+    |program, _| program.event_loop.end_turn(),
+];
+
 #[test]
 fn the_first_write_of_a_turn_goes_at_once() -> io::Result<()> {
     let mut program = Program::new();
@@ -119,15 +128,7 @@ fn a_write_that_nothing_follows_leaves_when_the_turn_ends() -> io::Result<()> {
 
 #[test]
 fn whatever_ends_a_stream_has_it_leave() -> io::Result<()> {
-    type Act = fn(&mut Program, StreamKey);
-    let acts: [Act; 5] = [
-        |program, key| program.event_loop.flush_now(key),
-        |program, key| assert_eq!(program.event_loop.close(key), Close::LostSoon),
-        |program, key| assert!(program.event_loop.abort(key)),
-        |program, key| program.event_loop.release(key),
-        |program, _| program.event_loop.end_turn(),
-    ];
-    for act in acts {
+    for act in ENDS {
         let (mut program, key) = with_a_habit(2)?;
         program.begin();
         program.write(key, b"last")?;
