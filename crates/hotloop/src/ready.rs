@@ -2,6 +2,9 @@
 
 use std::collections::VecDeque;
 
+/// So many items the queue keeps room for when it has had many more: 2 MiB of callbacks without handles.
+const KEPT: usize = 1 << 16;
+
 /// A first-in, first-out queue that knows how many of its items belong to the turn under way.
 ///
 /// What is pushed during a turn waits for the next one, so a callback that schedules itself again cannot starve
@@ -38,9 +41,12 @@ impl<T> Ready<T> {
         }
     }
 
-    /// Begins a turn: all that is queued now belongs to it.
+    /// Begins a turn: all that is queued now belongs to it. What a crowd took up before is given back once it is gone.
     pub fn begin_turn(&mut self) {
         self.this_turn = self.queue.len();
+        if self.queue.capacity() > KEPT && self.this_turn < KEPT / 16 {
+            self.queue.shrink_to(KEPT);
+        }
     }
 
     /// How many items of the turn under way are left.
@@ -105,6 +111,19 @@ impl<T> Ready<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn room_for_a_crowd_is_given_back() {
+        let mut ready = Ready::default();
+        (0..10 * KEPT).for_each(|item| ready.push(item));
+        ready.begin_turn();
+        assert_eq!(std::iter::from_fn(|| ready.pop()).count(), 10 * KEPT);
+        ready.push(1);
+        assert!(ready.queue.capacity() > KEPT);
+        ready.begin_turn();
+        assert!(ready.queue.capacity() <= KEPT);
+        assert_eq!(ready.pop(), Some(1));
+    }
 
     #[test]
     fn what_a_turn_pushes_waits_for_the_next() {
