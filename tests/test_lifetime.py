@@ -211,6 +211,17 @@ SCRIPTS = {
         loop.close()
         print("end", flush=True)
     """,
+    "a loop that the very end collects": """
+        import gc, warnings
+        warnings.simplefilter("ignore")  # of loops that nobody has closed
+        gc.disable()
+        class Cycle:
+            pass
+        kept = Cycle()
+        kept.kept, kept.loop = kept, new_loop()
+        del kept
+        print("end", flush=True)
+    """,
     "a closed loop with a pending task": """
         import asyncio
         loop = new_loop()
@@ -230,6 +241,8 @@ def test_the_interpreter_ends_without_a_crash(loop_name, script):
     assert (ended.returncode, ended.stdout) == (0, "end\n")
     assert "Event loop is closed" not in ended.stderr
     assert "Fatal" not in ended.stderr
+    # Of a finaliser that imports what is no longer there.
+    assert "shutting down" not in ended.stderr
 
 
 def test_five_hundred_connections_come_and_go_with_the_collector_at_every_turn(loop, no_leaks):

@@ -443,7 +443,11 @@ impl This<'_, '_, Loop> {
     /// The method of that name, if it is a subclass's or the instance's own.
     fn own_method(self, name: &str) -> PyResult<Option<Object>> {
         let method = self.object().getattr(name)?;
-        let native = self.py().get_type_loop()?.getattr(name)?;
+        // Not by an import: the end of the interpreter closes loops too, when there are no modules any more.
+        let native = match CLASS.get() {
+            Some(class) => class.bind(self.py()).getattr(name)?,
+            None => return Ok(Some(method.into())),
+        };
         let is_ours = self.object().get_type().getattr(name)?.is(&native)
             && method
                 .getattr("__self__")
@@ -462,18 +466,6 @@ fn assigned(this: This<'_, '_, Loop>, name: &Bound<'_, PyAny>) -> PyResult<()> {
         this.own_version.set(0);
     }
     Ok(())
-}
-
-/// Finding the class again.
-trait LoopType<'py> {
-    fn get_type_loop(self) -> PyResult<Bound<'py, PyAny>>;
-}
-
-impl<'py> LoopType<'py> for Python<'py> {
-    fn get_type_loop(self) -> PyResult<Bound<'py, PyAny>> {
-        self.import(pyo3::intern!(self, "hotloop._hotloop"))?
-            .getattr(pyo3::intern!(self, "Loop"))
-    }
 }
 
 fn construct(class: &Bound<'_, PyType>) -> PyResult<Loop> {
