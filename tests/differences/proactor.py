@@ -11,7 +11,7 @@ from refusing import refuse
 
 import hotloop
 from differences.entry import Entry, Section, probe
-from differences.streams import there
+from differences.streams import there, there_behind, turns_until_lost
 from differences.threads import watching_in_a_child
 from harness import Loop, attach, turns, unix_pair
 
@@ -23,17 +23,7 @@ def selector_class(loop: Loop) -> bool:
 
 @probe("what the peer can read when the first write of a callback returns")
 def first_write(loop: Loop) -> str:
-    near, far = unix_pair()
-    transport, _ = attach(loop, near)
-    seen: list[str] = []
-
-    def write() -> None:
-        transport.write(b"one")
-        seen.append(there(far))
-
-    loop.call_soon(write)
-    turns(loop)
-    return seen[0]
+    return there_behind(loop, b"one")
 
 
 @probe("turns from a first write, which fails, to `connection_lost`")
@@ -43,12 +33,7 @@ def broken_first_write(loop: Loop) -> int:
     transport.pause_reading()
     far.close()
     loop.call_soon(transport.write, b"one")
-    turns(loop)
-    count = 0
-    while not protocol.lost.done():
-        turns(loop)
-        count += 1
-    return count
+    return turns_until_lost(loop, protocol)
 
 
 @probe("what a duplicate of a socket reads that was paused when bytes had come")

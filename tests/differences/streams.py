@@ -7,7 +7,7 @@ import socket
 import struct
 
 from differences.entry import Entry, Section, probe
-from harness import Loop, attach, tcp_pair, turns, unix_pair
+from harness import Loop, Recorder, attach, tcp_pair, turns, unix_pair
 
 
 def there(sock: socket.socket, count: int = 1 << 20) -> str:
@@ -65,20 +65,35 @@ def habitual_first_write(loop: Loop) -> str:
     return seen
 
 
-@probe("what the peer can read when the second write of a callback returns")
-def second_write(loop: Loop) -> str:
+def there_behind(loop: Loop, *writes: bytes) -> str:
+    """What the peer can read when the last of these writes of one callback returns."""
     near, far = unix_pair()
     transport, _ = attach(loop, near)
     seen: list[str] = []
 
     def write() -> None:
-        transport.write(b"one ")
-        transport.write(b"two")
+        for data in writes:
+            transport.write(data)
         seen.append(there(far))
 
     loop.call_soon(write)
     turns(loop)
     return seen[0].strip()
+
+
+def turns_until_lost(loop: Loop, protocol: Recorder) -> int:
+    """How many turns behind the next one `connection_lost` comes."""
+    turns(loop)
+    count = 0
+    while not protocol.lost.done():
+        turns(loop)
+        count += 1
+    return count
+
+
+@probe("what the peer can read when the second write of a callback returns")
+def second_write(loop: Loop) -> str:
+    return there_behind(loop, b"one ", b"two")
 
 
 @probe("turns from a second write, which fails, to `connection_lost`")
@@ -93,12 +108,7 @@ def broken_write(loop: Loop) -> int:
         transport.write(b"two")
 
     loop.call_soon(write)
-    turns(loop)
-    count = 0
-    while not protocol.lost.done():
-        turns(loop)
-        count += 1
-    return count
+    return turns_until_lost(loop, protocol)
 
 
 @probe("what the peer receives of a queued `bytearray` that was changed", since=12)

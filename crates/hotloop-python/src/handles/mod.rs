@@ -212,13 +212,16 @@ pub(crate) fn new(
     context: Context,
     debug: bool,
 ) -> PyResult<Object> {
+    let place = blank(py, false)?;
+    new_in(py, place, event_loop, function, arguments, context, debug)
+}
+
+/// A handle with nothing in it, for calls from any thread or from the loop's own.
+#[inline(always)]
+fn blank(py: Python<'_>, threadsafe: bool) -> PyResult<Object> {
     let handles = handles();
-    let handle = ffi::alloc_plain(py, &handles.handle.class)?;
+    let handle = ffi::alloc_plain(py, &handles.of(threadsafe).class)?;
     handles.init(&handle);
-    let deferred = handles.handle.deferred;
-    handles.fill(
-        py, deferred, &handle, event_loop, function, arguments, context, debug,
-    )?;
     Ok(handle)
 }
 
@@ -283,11 +286,7 @@ pub(crate) fn new_threadsafe(
     let kind = handles.of(true);
     let handle = match place {
         Some(place) => place,
-        None => {
-            let handle = ffi::alloc_plain(py, &kind.class)?;
-            handles.init(&handle);
-            handle
-        }
+        None => blank(py, true)?,
     };
     handles.fill(
         py,

@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 
-use super::{Context, handles};
+use super::{Context, blank, handles};
 use crate::ffi::{self, Object};
 
 /// A callback that waits for its turn.
@@ -107,14 +107,6 @@ impl Bare {
         let handles = handles();
         handles.handle.is_original(py) && (!self.threadsafe || handles.of(true).is_original(py))
     }
-}
-
-/// A handle with nothing in it, for calls from any thread or from the loop's own.
-fn blank(py: Python<'_>, threadsafe: bool) -> PyResult<Object> {
-    let handles = handles();
-    let handle = ffi::alloc_plain(py, &handles.of(threadsafe).class)?;
-    handles.init(&handle);
-    Ok(handle)
 }
 
 /// Handles with nothing in them, for callbacks that have none: made before the engine is borrowed, since an allocation may
