@@ -235,6 +235,48 @@ def test_tasks_take_the_keywords_of_this_python(loop):
     same_as_stock(loop, eager)
 
 
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"eager_start": True},
+        {"eager_start": True, "name": "x"},
+        {"eager_start": None},
+        {"eager_start": True, "loop": None},
+        {"unknown": 1},
+        {"coro": None},
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("debug", [False, True])
+def test_tasks_take_no_other_keywords_than_asyncios(loop, keywords, debug):
+    async def coroutine(steps):
+        steps.append("begins")
+        await asyncio.sleep(0)
+        steps.append(asyncio.current_task().get_name()[:4])
+
+    async def make(loop, steps):
+        begun = coroutine(steps)
+        try:
+            task = loop.create_task(begun, **keywords)
+            steps.append("is there")
+            await task
+        finally:
+            begun.close()
+
+    def make_one(loop):
+        loop.set_debug(debug)
+        steps = []
+        return [same(lambda: run(loop, make(loop, steps))), steps]
+
+    def same(call):
+        try:
+            return call()
+        except TypeError as error:
+            return str(error)
+
+    same_as_stock(loop, make_one)
+
+
 def test_a_task_factory_is_used(loop):
     made = []
 

@@ -7,7 +7,7 @@ use pyo3::types::{PyFloat, PyString, PyType};
 
 use super::{
     CLASS, Loop, assigned, begin_running, by_hand, construct, create_future, create_task, delegated,
-    end_running, get_debug, is_closed, registry, release, run_once, scheduling, stop, watching,
+    end_running, get_debug, is_closed, is_running, registry, release, run_once, scheduling, stop, watching,
     write_to_self,
 };
 use crate::answers::{bool_object, object_or_none};
@@ -33,6 +33,7 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .bare_no_args(c"time", c"time($self, /)\n--\n\nThe loop's time in seconds: a float, the same as time.monotonic().", scheduling::time)
         .bare_no_args(c"stop", c"stop($self, /)\n--\n\nEnd run_forever() after this turn.", stop)
         .bare_no_args(c"is_closed", c"is_closed($self, /)\n--\n\nWhether the loop was closed.", is_closed)
+        .bare_no_args(c"is_running", c"is_running($self, /)\n--\n\nWhether the loop runs now.", is_running)
         .bare_no_args(c"get_debug", c"get_debug($self, /)\n--\n\nWhether the loop is in debug mode.", get_debug)
         .no_args(c"_run_once", c"_run_once($self, /)\n--\n\nRun one turn; inside run_forever(), all turns until stop().", run_once)
         .method(c"_wait_for_io", c"_wait_for_io($self, seconds, /)\n--\n\nWait, for whoever runs turns by hand; answer the handle that handles what was found.", by_hand::wait_for_io)

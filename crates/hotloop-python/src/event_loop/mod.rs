@@ -18,6 +18,7 @@ use hotloop::clock::{Clock, Monotonic};
 use hotloop::driver::{AnyDriver, Batch};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyType};
 
 pub(crate) use self::class::add_to;
@@ -516,6 +517,11 @@ fn is_closed<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
     bool_object(this.py(), this.closed.get())
 }
 
+/// For asyncio a loop runs from when its thread is known until it is forgotten.
+fn is_running<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
+    bool_object(this.py(), this.thread.borrow().is_some())
+}
+
 fn get_debug<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
     bool_object(this.py(), this.debug.get())
 }
@@ -534,14 +540,34 @@ fn create_task<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<
         || this.closed.get()
         || !factory.is_none()
         || call.len() != 1
-        || !call.has_only(&["name", "context"])
+        || !(call.has_only(&["name", "context"]) || may_start_eagerly(py, &call)?)
     {
-        let class = BASE_EVENTS.get(py, pyo3::intern!(py, "BaseEventLoop"))?;
-        let method = class.getattr(pyo3::intern!(py, "create_task"))?;
+        let method = asyncios_create_task(py)?;
         return call.forward(&method.call_method1(pyo3::intern!(py, "__get__"), (this.object(),))?);
     }
     let class = TASKS.get(py, pyo3::intern!(py, "Task"))?;
     call.forward_with(&class, &LOOP, this.object())
+}
+
+fn asyncios_create_task(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    let class = BASE_EVENTS.get(py, pyo3::intern!(py, "BaseEventLoop"))?;
+    class.getattr(pyo3::intern!(py, "create_task"))
+}
+
+/// Whether the call has only keywords that asyncio's method hands on to `Task`, where it hands on any: earlier ones
+/// refuse what they do not name, `eager_start` too, which their `Task` may know all the same.
+fn may_start_eagerly(py: Python<'_>, call: &Call<'_, '_>) -> PyResult<bool> {
+    static HANDS_ON: PyOnceLock<bool> = PyOnceLock::new();
+    if !call.has_only(&["name", "context", "eager_start"]) {
+        return Ok(false);
+    }
+    let hands_on = HANDS_ON.get_or_try_init(py, || {
+        let flags = asyncios_create_task(py)?
+            .getattr("__code__")?
+            .getattr("co_flags")?;
+        Ok::<_, PyErr>(flags.extract::<i32>()? & pyo3::ffi::CO_VARKEYWORDS != 0)
+    })?;
+    Ok(*hands_on)
 }
 
 static LOOP: Name = Name::new("loop");

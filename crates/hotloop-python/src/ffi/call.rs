@@ -209,40 +209,65 @@ impl<'a, 'py> Call<'a, 'py> {
         name: &Name,
         value: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let (joined, arguments): (Bound<'py, PyTuple>, Vec<*mut ffi::PyObject>);
         let single = name.tuple(self.py)?;
-        let one = [
-            self.arguments.first().copied().unwrap_or_default(),
-            value.as_ptr(),
-        ];
-        // Of one argument and no keyword, nothing needs to be put together.
-        let (names, values) = if self.arguments.len() == 1 && self.positional == 1 {
-            (single, &one[..])
+        let joined;
+        let names = if self.has_keywords() {
+            joined = self.names_and(single);
+            joined.pointer()
         } else {
-            let given = self.keywords().map(|(name, _)| name.into_any());
-            joined = PyTuple::new(self.py, given.chain(single.iter()).collect::<Vec<_>>())?;
-            arguments = self.arguments.iter().copied().chain([value.as_ptr()]).collect();
-            (&joined, &arguments[..])
+            single.as_ptr()
         };
+        let given = self.arguments.len();
+        let mut few = [std::ptr::null_mut(); 6];
+        let mut many;
+        let values = if given < few.len() {
+            &mut few[..=given]
+        } else {
+            many = vec![std::ptr::null_mut(); given + 1];
+            &mut many[..]
+        };
+        values[..given].copy_from_slice(self.arguments);
+        values[given] = value.as_ptr();
         // SAFETY: as many values behind the positional ones as there are names, all alive during the call.
         unsafe {
-            let result =
-                ffi::PyObject_Vectorcall(callee.as_ptr(), values.as_ptr(), self.positional, names.as_ptr());
+            let result = ffi::PyObject_Vectorcall(callee.as_ptr(), values.as_ptr(), self.positional, names);
             Bound::from_owned_ptr_or_err(self.py, result)
         }
     }
 
-    fn keywords(&self) -> impl Iterator<Item = (Bound<'py, PyString>, *mut ffi::PyObject)> {
-        let names = (!self.names.is_null()).then(|| {
-            // SAFETY: not null, so it is the tuple of the names of the keyword arguments.
-            unsafe { Borrowed::from_ptr(self.py, self.names) }.to_owned()
-        });
-        let names = names.and_then(|names| names.cast_into::<PyTuple>().ok());
-        let names = names
-            .into_iter()
-            .flat_map(|names| names.iter().collect::<Vec<_>>());
-        let names = names.filter_map(|name| name.cast_into::<PyString>().ok());
-        names.zip(self.arguments[self.positional..].iter().copied())
+    /// The names of the keyword arguments, of which there are some, and the one of `single`.
+    fn names_and(&self, single: &Bound<'py, PyTuple>) -> Object {
+        let count = self.arguments.len() - self.positional;
+        // SAFETY: a new tuple is filled with new references before anybody sees it; the names are a tuple of as many as
+        // there are values of keyword arguments. Out of memory is fatal in PyO3 too.
+        unsafe {
+            let joined = ffi::PyTuple_New(count.cast_signed() + 1);
+            assert!(!joined.is_null(), "out of memory");
+            for index in 0..=count.cast_signed() {
+                let (from, place) = if index.unsigned_abs() < count {
+                    (self.names, index)
+                } else {
+                    (single.as_ptr(), 0)
+                };
+                let name = ffi::PyTuple_GET_ITEM(from, place);
+                ffi::Py_INCREF(name);
+                ffi::PyTuple_SET_ITEM(joined, index, name);
+            }
+            Object::from_owned(joined)
+        }
+    }
+
+    /// The names and values of the keyword arguments.
+    #[inline]
+    fn keywords(&self) -> impl Iterator<Item = (Borrowed<'a, 'py, PyString>, *mut ffi::PyObject)> {
+        let (py, names) = (self.py, self.names);
+        let values = self.arguments[self.positional..].iter().copied().enumerate();
+        values.filter_map(move |(index, value)| {
+            // SAFETY: there is a name for each of these values, in a tuple that the caller keeps during the call.
+            let name = unsafe { Borrowed::from_ptr(py, ffi::PyTuple_GET_ITEM(names, index.cast_signed())) };
+            // Of a call by vector they all are strings.
+            Some((name.cast::<PyString>().ok()?, value))
+        })
     }
 
     fn by_name(&self, name: &str) -> Option<Borrowed<'a, 'py, PyAny>> {
