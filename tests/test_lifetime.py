@@ -74,6 +74,20 @@ def test_a_closed_transport_lets_go_of_its_protocol_and_itself(loop, no_leaks):
     assert [reference() for reference in gone] == [None, None]
 
 
+def test_a_loop_whose_task_factory_refers_to_it_is_collected(new_loop):
+    def factory_of(loop):
+        return lambda _, coroutine, **options: asyncio.Task(coroutine, loop=loop, **options)
+
+    loop = new_loop()
+    loop.set_task_factory(factory_of(loop))
+    assert run(loop, asyncio.sleep(0, "through the factory")) == "through the factory"
+    loop.close()
+    gone = weakref.ref(loop), weakref.ref(loop.get_task_factory())
+    del loop
+    gc.collect()
+    assert [each() for each in gone] == [None, None]
+
+
 def test_cycles_through_transports_are_collected(loop, no_leaks):
     references = []
     for _ in range(10):

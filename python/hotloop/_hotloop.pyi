@@ -54,6 +54,7 @@ class Loop:
     _closed: bool
     _debug: bool
     _thread_id: int | None
+    _task_factory: Any
     _clock_resolution: float
     _current_handle: asyncio.Handle | None
     @property

@@ -47,10 +47,15 @@ impl Module {
         py: Python<'py>,
         name: &Bound<'py, PyString>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.module
+        let module = self
+            .module
             .get_or_try_init(py, || Ok::<_, PyErr>(py.import(self.name)?.unbind()))?
-            .bind(py)
-            .getattr(name)
+            .bind(py);
+        // Where nearly all names are, without the look at the class that comes before in a getattr.
+        match module.dict().get_item(name)? {
+            Some(found) => Ok(found),
+            None => module.getattr(name),
+        }
     }
 }
 

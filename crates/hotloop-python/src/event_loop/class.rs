@@ -92,12 +92,9 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .property(c"_stopping", c"Whether the loop ends after this turn.", |this: This<'_, '_, Loop>| bool_object(this.py(), this.stopping.get()), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_bool(&this.stopping, value))
         .property(c"_closed", c"Whether the loop was closed.", |this: This<'_, '_, Loop>| bool_object(this.py(), this.closed.get()), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_bool(&this.closed, value))
         .property(c"_debug", c"Whether the loop is in debug mode.", |this: This<'_, '_, Loop>| bool_object(this.py(), this.debug.get()), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_bool(&this.debug, value))
-        .property(c"_thread_id", c"The thread that runs the loop, or None.", |this| Ok(optional(this.py(), &this.thread)), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| {
-            let old = this.thread.replace((!value.is_none()).then(|| value.into()));
-            drop(old);
-            Ok(())
-        })
-        .property(c"_foreign_transports", c"Transports that are not native, by descriptor, or None.", registry::foreign, registry::set_foreign)
+        .property(c"_thread_id", c"The thread that runs the loop, or None.", |this| Ok(optional(this.py(), &this.thread)), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_optional(&this.thread, value))
+        .property(c"_task_factory", c"What makes tasks, or None.", |this| Ok(optional(this.py(), &this.task_factory)), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_optional(&this.task_factory, value))
+        .property(c"_foreign_transports", c"Transports that are not native, by descriptor, or None.", |this| Ok(optional(this.py(), &this.foreign)), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_optional(&this.foreign, value))
         .property(c"_clock_resolution", c"In seconds: a timer due within it is due now.", |this| Ok(PyFloat::new(this.py(), this.resolution.get()).into_any()), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| {
             this.resolution.set(value.extract()?);
             Ok(())
@@ -117,6 +114,13 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 fn set_bool(cell: &Cell<bool>, value: &Bound<'_, PyAny>) -> PyResult<()> {
     cell.set(value.is_truthy()?);
+    Ok(())
+}
+
+fn set_optional(held: &RefCell<Option<Object>>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    // Let go of only when the new one is in place: that may run foreign code.
+    let old = held.replace((!value.is_none()).then(|| value.into()));
+    drop(old);
     Ok(())
 }
 

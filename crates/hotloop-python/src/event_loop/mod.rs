@@ -93,6 +93,8 @@ pub(crate) struct Loop {
     pub(crate) transports: Registry,
     /// `_foreign_transports`: a mapping of other transports by descriptor, where there are any.
     foreign: RefCell<Option<Object>>,
+    /// `_task_factory`: what makes tasks, where that is not asyncio's class.
+    task_factory: RefCell<Option<Object>>,
     /// `_current_handle`: what runs now, in debug mode.
     current: RefCell<Option<Object>>,
     /// TLS connections that have gathered bytes in this turn, for its end to encrypt.
@@ -132,6 +134,9 @@ impl Class for Loop {
         if let Ok(foreign) = self.foreign.try_borrow() {
             visit.objects(&*foreign);
         }
+        if let Ok(factory) = self.task_factory.try_borrow() {
+            visit.objects(&*factory);
+        }
         if let (Ok(time), Ok(current)) = (self.own_time.try_borrow(), self.current.try_borrow()) {
             visit.objects(time.iter().chain(current.iter()));
         }
@@ -145,6 +150,7 @@ impl Class for Loop {
         self.own_time.take();
         self.current.take();
         self.foreign.take();
+        self.task_factory.take();
         self.gathered.take();
     }
 }
@@ -503,6 +509,7 @@ fn construct(class: &Bound<'_, PyType>) -> PyResult<Loop> {
         emptied: RefCell::default(),
         transports: Registry::default(),
         foreign: RefCell::default(),
+        task_factory: RefCell::default(),
         current: RefCell::default(),
         gathered: RefCell::default(),
     })
@@ -535,10 +542,9 @@ fn create_future<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> 
 /// What asyncio's method does where no task factory is set and nothing is traced; else that method.
 fn create_task<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
-    let factory = this.object().getattr(pyo3::intern!(py, "_task_factory"))?;
     if this.debug.get()
         || this.closed.get()
-        || !factory.is_none()
+        || this.task_factory.borrow().is_some()
         || call.len() != 1
         || !(call.has_only(&["name", "context"]) || may_start_eagerly(py, &call)?)
     {

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use super::Loop;
-use crate::answers::{argument, bool_object, none, object_or_none};
+use crate::answers::{argument, bool_object, object_or_none};
 use crate::ffi::{Call, Object, This};
 use crate::transports;
 
@@ -55,18 +55,4 @@ pub(super) fn forget_transport<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let fd: u32 = argument(&call, 0, "_forget_transport")?.extract()?;
     bool_object(this.py(), this.transports.remove(fd))
-}
-
-/// `_foreign_transports`: a mapping of those that are not native, or None.
-pub(super) fn foreign<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
-    match this.foreign.borrow().clone() {
-        Some(foreign) => Ok(foreign.into_bound(this.py())),
-        None => none(this.py()),
-    }
-}
-
-pub(super) fn set_foreign(this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-    let old = this.foreign.replace((!value.is_none()).then(|| value.into()));
-    drop(old);
-    Ok(())
 }
