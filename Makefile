@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export VIRTUAL_ENV := $(abspath $(VENV))
 export PYO3_PYTHON := $(abspath $(BIN))/python
 
-.PHONY: demo test fuzz conformance ecosystem asan free-threaded other-systems lint build load gate bench bench-quick bench-rust conduct clean
+.PHONY: demo test fuzz conformance ecosystem asan free-threaded other-systems lint build load gate shares bench bench-quick bench-rust conduct clean
 
 # FastAPI under uvicorn and aiohttp on hotloop, asyncio and uvloop: about a minute behind the set-up.
 demo: build load $(VENV)/demo.installed $(VENV)/peers.installed
@@ -86,6 +86,11 @@ load:
 # was meant: make gate GATE=--record
 gate: build
 	$(BIN)/python -m benchmarks.gate $(GATE)
+
+# Whose instructions a request of the echo servers and of real ones takes: the loop's, Python's, the C library's. Needs
+# valgrind; some ten minutes.
+shares: build load $(VENV)/demo.installed $(VENV)/peers.installed
+	$(BIN)/python -m benchmarks.shares $(SHARES)
 
 # Every row, on every loop that installs into an interpreter of its own, of the newest Python that most of them have wheels
 # for: about three hours, of which what was measured is kept, so that make bench BENCH=--resume goes on. Run as root.

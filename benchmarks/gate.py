@@ -23,7 +23,6 @@ import gc
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -33,7 +32,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import exchanges, loops, scheduling
+from benchmarks import callgrind, exchanges, loops, scheduling
 
 RECORDS = Path(__file__).with_name("gate.json")
 # What a figure may be above its record. Equal builds differ by less than 1 %.
@@ -188,13 +187,15 @@ def measure(loop: str, rows: dict[Row, int]) -> dict[str, Figure]:
 def counted(loop: str, rows: dict[Row, int]) -> dict[tuple[str, int], Counts]:
     """The instructions of these rows on a loop, by its name and by how many times as long it was."""
     with tempfile.TemporaryDirectory() as directory:
-        valgrind = ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={directory}/%p"]
-        command = [*valgrind, sys.executable, "-m", "benchmarks.gate", "--run", loop]
+        command = [*callgrind.command(f"{directory}/%p"), sys.executable, "-m", "benchmarks.gate", "--run", loop]
         command += ["--rows", ",".join(row.__name__ for row in rows)]
-        # Hashes decide the order of sets and where dictionaries collide.
-        environment = {**os.environ, "PYTHONHASHSEED": "0"}
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, env=environment, check=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=callgrind.environment(),
+            check=True,
         )
         runs = (line.split() for line in done.stdout.splitlines())
         return {(row, int(times)): parse(Path(directory, pid).read_text()) for row, times, pid in runs}
@@ -227,29 +228,9 @@ def run(loop: str, rows: dict[Row, int]) -> None:
 
 
 def parse(text: str) -> Counts:
-    """The counts in a file of callgrind's.
-
-    There `ob=(3) /a/file` names the object file of the functions below, later ones `ob=(3)`; a line of figures is
-    a place and its cost; behind `calls=` is a line that is not counted here, the cost of what was called.
-    """
-    names: dict[str, str] = {}
-    total = own = 0
-    is_own = is_call = False
-    for line in text.splitlines():
-        if line.startswith(("ob=", "cob=")):
-            number, _, name = line.partition("=")[2].partition(" ")
-            names.setdefault(number, name)
-            if line.startswith("ob="):
-                is_own = EXTENSION in Path(names[number]).name
-        elif line.startswith("calls="):
-            is_call = True
-        elif re.match(r"[-+*\d]", line):
-            cost = int(line.split()[1])
-            if not is_call:
-                total += cost
-                own += cost * is_own
-            is_call = False
-    return Counts(total, own)
+    """The counts in a file of callgrind's."""
+    counts = callgrind.by_object(text)
+    return Counts(counts.total(), sum(count for name, count in counts.items() if EXTENSION in name))
 
 
 if __name__ == "__main__":

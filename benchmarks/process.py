@@ -137,8 +137,10 @@ def how_it_ended(status: int, errors: IO[str]) -> str:
 
 
 @contextlib.contextmanager
-def server(command: list[str], port: int | None = None) -> Iterator[tuple[int, int]]:
-    """Runs a command on the server's core and gives its process id and its port.
+def server(
+    command: list[str], port: int | None = None, environment: dict[str, str] | None = None
+) -> Iterator[tuple[int, int]]:
+    """Runs a command on the server's core, with this environment or ours, and gives its process id and its port.
 
     A server that is not told its `port` prints it on its first line, and serves from then on. One that is told is
     waited for until it accepts.
@@ -149,7 +151,7 @@ def server(command: list[str], port: int | None = None) -> Iterator[tuple[int, i
             process = subprocess.Popen(
                 command,
                 # What it leaves behind when it is killed goes with it.
-                env={**os.environ, "TMPDIR": directory},
+                env={**(environment or os.environ), "TMPDIR": directory},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if port is None else None,
                 stderr=errors,
@@ -197,6 +199,24 @@ def wait_until_it_accepts(process: subprocess.Popen[str], port: int, errors: IO[
             return
         time.sleep(0.02)
     raise NotServing(f"the server did not accept on port {port} within {START_TIMEOUT:g} s")
+
+
+def wait_until_it_ends(pid: int, timeout: float) -> None:
+    """Waits for a process that was told to end. Raises NotServing when it does not within so many seconds."""
+    with (
+        contextlib.closing(os.fdopen(os.pidfd_open(pid), closefd=True)) as ended,
+        selectors.DefaultSelector() as selector,
+    ):
+        selector.register(ended, selectors.EVENT_READ)
+        if not selector.select(timeout):
+            raise NotServing(f"the server did not end within {timeout:g} s")
+
+
+def times(pid: int) -> tuple[int, int]:
+    """What a process has spent in user space and in the kernel, in ticks of the clock (proc(5): utime and stime)."""
+    # The name of the program, in parentheses, may have spaces.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]), int(fields[12])
 
 
 def free_port() -> int:
