@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import fnmatch
 import os
@@ -44,6 +45,25 @@ class DeferredWrites(asyncio.SelectorEventLoop):
         write = transport.write
         transport.write = lambda data: self.call_soon(write, data)
         return transport
+
+
+class DeferredPipes(asyncio.SelectorEventLoop):
+    """Pipes whose writes leave in the next turn."""
+
+    def _make_write_pipe_transport(self, *arguments: Any, **named: Any) -> Any:
+        transport = super()._make_write_pipe_transport(*arguments, **named)  # type: ignore[misc]
+        write = transport.write
+        transport.write = lambda data: self.call_soon(write, data)
+        return transport
+
+
+class Reaping(asyncio.SelectorEventLoop):
+    """A loop that reaps whatever child there is."""
+
+    def _run_once(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
+        super()._run_once()  # type: ignore[misc]
 
 
 class NoContexts(asyncio.SelectorEventLoop):
@@ -104,6 +124,8 @@ class Hanging(asyncio.SelectorEventLoop):
         (DeferredWrites, "a_write_leaves_at_once", "is not in the kernel when write() has returned"),
         (DeferredWrites, "an_answer_leaves_at_once", "is not in the kernel when write() has returned"),
         (DeferredWrites, "flow_control_is_told_at_once", "told within write(): ['made'], not ['made', 'pause']"),
+        (DeferredPipes, "a_pipe_has_bytes_at_once", "what is in the pipe: None, not b'bytes'"),
+        (Reaping, "children_of_others_are_left", "the status of another's child: 0, not 5"),
         (NoContexts, "each_has_its_own_context", "what callbacks of call_soon saw"),
         (KeptArguments, "cancelling_lets_go", "are kept by call_later, call_at"),
         (KeptArguments, "cancelled_timers_are_forgotten", "MB for good"),

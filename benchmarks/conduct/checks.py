@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from benchmarks import loops
-from benchmarks.conduct import callbacks, connections, readers, runs, tasks, threads, timers, writes
+from benchmarks.conduct import (
+    callbacks,
+    children,
+    connections,
+    readers,
+    runs,
+    sockets,
+    tasks,
+    threads,
+    timers,
+    tls,
+    writes,
+)
 from benchmarks.conduct.check import Check
 
 CHECKS: dict[str, Check] = {
     check.name: check
-    for module in (callbacks, timers, threads, tasks, writes, readers, connections, runs)
+    for module in (callbacks, timers, threads, tasks, writes, readers, connections, tls, sockets, children, runs)
     for check in module.CHECKS
 }
 
