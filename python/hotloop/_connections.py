@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import os
 import socket
 import sys
-from asyncio import constants, trsock
+from asyncio import constants, selector_events, trsock
 from asyncio.log import logger
 from contextvars import Context
 from typing import Any
@@ -32,12 +33,6 @@ _SERVING = frozenset(
         *("create_task", "create_future"),
     }
 )
-
-# How many connections one turn accepts: of several processes on one socket, each is to have its share.
-_ACCEPT_BUDGET = 8
-
-# How many more than the backlog is long asyncio accepts in a turn: one since 3.13.4, as many as the kernel lets wait.
-_MORE_THAN_BACKLOG = 1 if sys.version_info >= (3, 13, 4) else 0
 
 
 class ConnectionMethods(LoopBase):
@@ -218,7 +213,24 @@ class ConnectionMethods(LoopBase):
 
 def _budget(backlog: int) -> int:
     """How many connections of a listener with that backlog a turn accepts."""
-    return max(1, min(backlog + _MORE_THAN_BACKLOG, _ACCEPT_BUDGET))
+    return max(1, min(backlog + _more_than_backlog(), _hotloop.ACCEPT_BUDGET))
+
+
+@functools.cache
+def _more_than_backlog() -> int:
+    """How many more than the backlog is long asyncio accepts in a turn: one more from some release of 3.13 on, which is
+    what the kernel lets wait. Its own method says so, when it looks at a backlog of nothing."""
+
+    class Empty:
+        looks = 0
+
+        def accept(self) -> None:
+            self.looks += 1
+            raise BlockingIOError
+
+    empty = Empty()
+    selector_events.BaseSelectorEventLoop._accept_connection(None, None, empty, backlog=0)  # type: ignore[attr-defined]
+    return empty.looks
 
 
 def _is_accepted_natively(sock: Any) -> bool:

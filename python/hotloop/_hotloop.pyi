@@ -12,6 +12,7 @@ from _typeshed import ReadableBuffer, WriteableBuffer
 from typing_extensions import disjoint_base
 
 __all__ = [
+    "ACCEPT_BUDGET",
     "DatagramTransport",
     "FileRing",
     "Handle",
@@ -35,6 +36,8 @@ _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
 __version__: Final[str]
+# How many connections of a listener a turn accepts.
+ACCEPT_BUDGET: Final[int]
 
 @disjoint_base
 class Handle(asyncio.Handle): ...

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 from prelude import World
-from wires import digest
+from wires import Pausing, digest
 
 
-class Guardian(asyncio.SubprocessProtocol):
+class Guardian(Pausing, asyncio.SubprocessProtocol):
     """A protocol that tells what it is told, and the parent who waits for it."""
 
     def __init__(self, world: World, name: str, fails: str = "") -> None:
@@ -24,7 +24,6 @@ class Guardian(asyncio.SubprocessProtocol):
         self.transport: Any = None
         self.output = {1: bytearray(), 2: bytearray()}
         self.ended: list[str] = []
-        self.is_paused = False
         self.has_errors = True
         """Whether the trace tells how a pipe was lost."""
         self.news = asyncio.Event()
@@ -65,15 +64,6 @@ class Guardian(asyncio.SubprocessProtocol):
         self.log("life", "connection_lost", type(error).__name__, sorted(self.ended))
         self._end("life")
         self._may_fail("connection_lost")
-
-    def pause_writing(self) -> None:
-        assert not self.is_paused
-        self.is_paused = True
-
-    def resume_writing(self) -> None:
-        assert self.is_paused
-        self.is_paused = False
-        self.news.set()
 
     def _end(self, what: str) -> None:
         assert what not in self.ended

@@ -82,7 +82,23 @@ class StreamEnd:
             self.world.log(self.name, "closed by", type(error).__name__)
 
 
-class ProtocolEnd:
+class Pausing:
+    """What a protocol is told of writing: to pause and to resume, by turns."""
+
+    news: asyncio.Event
+    is_paused = False
+
+    def pause_writing(self) -> None:
+        assert not self.is_paused
+        self.is_paused = True
+
+    def resume_writing(self) -> None:
+        assert self.is_paused
+        self.is_paused = False
+        self.news.set()
+
+
+class ProtocolEnd(Pausing):
     """An end that is a protocol, and tells what is called."""
 
     def __init__(self, world: World, name: str) -> None:
@@ -91,7 +107,6 @@ class ProtocolEnd:
         self.name = name + "-protocol"
         self.received = bytearray()
         self.news = asyncio.Event()
-        self.is_paused = False
         self.has_eof = False
         self.lost: asyncio.Future[None] = world.loop.create_future()
         self.connected: asyncio.Future[None] = world.loop.create_future()
@@ -115,15 +130,6 @@ class ProtocolEnd:
         self.has_eof = True
         self.news.set()
         return self.keeps_half_open and not isinstance(self.transport.get_extra_info("sslcontext"), ssl.SSLContext)
-
-    def pause_writing(self) -> None:
-        assert not self.is_paused
-        self.is_paused = True
-
-    def resume_writing(self) -> None:
-        assert self.is_paused
-        self.is_paused = False
-        self.news.set()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.world.log(self.name, "connection_lost", type(error).__name__)

@@ -64,11 +64,12 @@ impl Class for Listener {
     fn clear(&self) {}
 }
 
-/// Makes the class and adds it to the module, after that of the transports.
+/// Adds how many connections a turn accepts, and the class, to the module, after that of the transports.
 ///
 /// # Errors
 /// What CPython raises if the class cannot be.
 pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("ACCEPT_BUDGET", ACCEPT_BUDGET)?;
     let base = module
         .py()
         .import("builtins")?
