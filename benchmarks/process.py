@@ -203,10 +203,7 @@ def wait_until_it_accepts(process: subprocess.Popen[str], port: int, errors: IO[
 
 def wait_until_it_ends(pid: int, timeout: float) -> None:
     """Waits for a process that was told to end. Raises NotServing when it does not within so many seconds."""
-    with (
-        contextlib.closing(os.fdopen(os.pidfd_open(pid), closefd=True)) as ended,
-        selectors.DefaultSelector() as selector,
-    ):
+    with os.fdopen(os.pidfd_open(pid)) as ended, selectors.DefaultSelector() as selector:
         selector.register(ended, selectors.EVENT_READ)
         if not selector.select(timeout):
             raise NotServing(f"the server did not end within {timeout:g} s")

@@ -37,24 +37,25 @@ def test_stock_asyncio_and_both_loops_keep_every_check() -> None:
     assert all("is not in the kernel" in reason for reason in broken.values())
 
 
+def putting_off(loop: asyncio.AbstractEventLoop, transport: Any) -> Any:
+    """A transport whose writes leave in the next turn."""
+    write = transport.write
+    transport.write = lambda data: loop.call_soon(write, data)
+    return transport
+
+
 class DeferredWrites(asyncio.SelectorEventLoop):
     """Transports whose writes leave in the next turn."""
 
     def _make_socket_transport(self, *arguments: Any, **named: Any) -> Any:
-        transport = super()._make_socket_transport(*arguments, **named)  # type: ignore[misc]
-        write = transport.write
-        transport.write = lambda data: self.call_soon(write, data)
-        return transport
+        return putting_off(self, super()._make_socket_transport(*arguments, **named))  # type: ignore[misc]
 
 
 class DeferredPipes(asyncio.SelectorEventLoop):
     """Pipes whose writes leave in the next turn."""
 
     def _make_write_pipe_transport(self, *arguments: Any, **named: Any) -> Any:
-        transport = super()._make_write_pipe_transport(*arguments, **named)  # type: ignore[misc]
-        write = transport.write
-        transport.write = lambda data: self.call_soon(write, data)
-        return transport
+        return putting_off(self, super()._make_write_pipe_transport(*arguments, **named))  # type: ignore[misc]
 
 
 class Reaping(asyncio.SelectorEventLoop):

@@ -13,9 +13,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from benchmarks.conduct.check import Loop, check, demand, expect, run, settle
+from benchmarks.conduct.ends import LONG, Recorder, within
 
-# Seconds for what is on its way, and far more than it takes.
-LONG = 10.0
 CHUNK = 64 * 1024
 SPAWNING = ("spawn",)
 PIPES = ("pipe_*",)
@@ -286,7 +285,7 @@ def a_writer_hears_that_its_reader_is_gone(loop: Loop) -> None:
             protocol = transport.get_protocol()
             await within(protocol.lost)
             expect(transport.is_closing(), True, "is_closing()")
-            expect(protocol.told[:2], ["made", "lost"], "what the writer was told")
+            expect(protocol.told[:2], ["made", ("lost", None)], "what the writer was told")
 
     run(loop, main())
 
@@ -297,7 +296,7 @@ def a_reader_may_pause(loop: Loop) -> None:
 
     async def main() -> None:
         read, write = os.pipe()
-        transport, protocol = await loop.connect_read_pipe(Heard, os.fdopen(read, "rb", 0))
+        transport, protocol = await loop.connect_read_pipe(Recorder, os.fdopen(read, "rb", 0))
         transport.pause_reading()
         os.write(write, b"first")
         await settle()
@@ -309,36 +308,9 @@ def a_reader_may_pause(loop: Loop) -> None:
         os.close(write)
         await within(protocol.lost)
         await settle()
-        expect(protocol.told, ["made", b"first", b"last", "eof", "lost"], "what it was told in the end")
+        expect(protocol.told, ["made", b"first", b"last", "eof", ("lost", None)], "what it was told in the end")
 
     run(loop, main())
-
-
-class Heard(asyncio.Protocol):
-    """A pipe's protocol that notes what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[Any] = []
-        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.told.append("made")
-
-    def data_received(self, data: bytes) -> None:
-        self.told.append(data)
-
-    def eof_received(self) -> None:
-        self.told.append("eof")
-
-    def pause_writing(self) -> None:
-        self.told.append("pause")
-
-    def resume_writing(self) -> None:
-        self.told.append("resume")
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.told.append("lost")
-        self.lost.set_result(None)
 
 
 class Told(asyncio.SubprocessProtocol):
@@ -384,7 +356,7 @@ async def pipe() -> AsyncIterator[tuple[Any, io.FileIO]]:
     read, write = os.pipe()
     os.set_blocking(read, False)
     with io.FileIO(read) as end:
-        transport, protocol = await asyncio.get_running_loop().connect_write_pipe(Heard, io.FileIO(write, "w"))
+        transport, protocol = await asyncio.get_running_loop().connect_write_pipe(Recorder, io.FileIO(write, "w"))
         try:
             yield transport, end
         finally:
@@ -401,11 +373,6 @@ def is_child(pid: int) -> bool:
     except ChildProcessError:
         return False
     return True
-
-
-async def within(awaitable: Any) -> Any:
-    """What is awaited. Raises TimeoutError where it does not come."""
-    return await asyncio.wait_for(awaitable, LONG)
 
 
 CHECKS = [

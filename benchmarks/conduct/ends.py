@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
 
 from benchmarks.conduct.check import Broken
 
+T = TypeVar("T")
 # Seconds for which the blocking end waits: for what is there already, or never comes.
 PATIENCE = 0.5
+# Seconds for what is on its way, and far more than it takes.
+LONG = 10.0
 
 
 class Recorder(asyncio.Protocol):
@@ -114,3 +117,8 @@ def has_at_once(end: socket.socket, wanted: bytes, call: str = "write()") -> Non
         raise Broken(f"what was written is not in the kernel when {call} has returned, {late}") from None
     if found != wanted:
         raise Broken(f"the other end has {found!r}, not {wanted!r}")
+
+
+async def within(awaitable: Awaitable[T]) -> T:
+    """What is awaited. Raises TimeoutError where it does not come."""
+    return await asyncio.wait_for(awaitable, LONG)

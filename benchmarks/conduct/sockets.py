@@ -10,10 +10,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from benchmarks.conduct.check import Loop, check, demand, expect, run, settle
-from benchmarks.conduct.ends import PATIENCE, has_at_once
+from benchmarks.conduct.ends import PATIENCE, has_at_once, within
 
-# Seconds for what is on its way, and far more than it takes.
-LONG = 10.0
 SOCKETS = ("echo_sock_*",)
 
 
@@ -71,7 +69,7 @@ def a_cancelled_receive_loses_nothing(loop: Loop) -> None:
                 waiting.cancel()
                 await asyncio.wait([waiting])
                 came = b"" if waiting.cancelled() else waiting.result()
-                came += await asyncio.wait_for(loop.sock_recv(near, 100), LONG) if not came else b""
+                came += await within(loop.sock_recv(near, 100)) if not came else b""
                 expect(came, b"bytes", "what came in all")
 
     run(loop, main())
@@ -94,7 +92,7 @@ def what_does_not_fit_waits(loop: Loop) -> None:
                     came += far.recv(1 << 16)
                 except BlockingIOError:
                     await settle()
-            await asyncio.wait_for(sending, LONG)
+            await within(sending)
             expect(bytes(came) == data, True, "whether all came as it was")
 
     run(loop, main())
@@ -108,10 +106,10 @@ def readers_and_writers_are_independent(loop: Loop) -> None:
         async with pair() as (near, far):
             receiving = asyncio.ensure_future(loop.sock_recv(near, 100))
             await asyncio.sleep(0)
-            await asyncio.wait_for(loop.sock_sendall(near, b"question"), LONG)
+            await within(loop.sock_sendall(near, b"question"))
             has_at_once(far, b"question")
             far.send(b"answer")
-            expect(await asyncio.wait_for(receiving, LONG), b"answer", "what was received")
+            expect(await within(receiving), b"answer", "what was received")
 
     run(loop, main())
 
@@ -127,7 +125,7 @@ def bad_sockets_are_refused(loop: Loop) -> object:
             "sendall": lambda: loop.sock_sendall(sock, b"bytes"),
         }
         try:
-            return await asyncio.wait_for(calls[name](), LONG)
+            return await within(calls[name]())
         except Exception as error:
             return type(error).__name__, getattr(error, "errno", None)
 
@@ -160,13 +158,13 @@ def accepting_and_connecting_are_asyncios(loop: Loop) -> None:
             listener.setblocking(False)
             made.setblocking(False)
             accepting = asyncio.ensure_future(loop.sock_accept(listener))
-            await asyncio.wait_for(loop.sock_connect(made, listener.getsockname()), LONG)
-            accepted, address = await asyncio.wait_for(accepting, LONG)
+            await within(loop.sock_connect(made, listener.getsockname()))
+            accepted, address = await within(accepting)
             with accepted:
                 expect(address, made.getsockname(), "the peer's address")
                 demand(not accepted.getblocking(), "what was accepted blocks")
                 await loop.sock_sendall(accepted, b"bytes")
-                expect(await asyncio.wait_for(loop.sock_recv(made, 10), LONG), b"bytes", "what was received")
+                expect(await within(loop.sock_recv(made, 10)), b"bytes", "what was received")
 
     run(loop, main())
 

@@ -11,10 +11,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from benchmarks.conduct.check import Loop, check, expect, run, settle
-from benchmarks.conduct.ends import Recorder
+from benchmarks.conduct.ends import LONG, Recorder, within
 
-# Seconds for what is on its way, and far more than it takes.
-LONG = 10.0
 TLS = ("echo_tls_*", "connect_tls_*", "tls_*")
 NAME = "localhost"
 
@@ -65,7 +63,7 @@ def handshakes_fail_as_asyncios(loop: Loop) -> object:
 
     async def attempt(port: int, **options: Any) -> object:
         try:
-            await asyncio.wait_for(loop.create_connection(asyncio.Protocol, "127.0.0.1", port, **options), LONG)
+            await within(loop.create_connection(asyncio.Protocol, "127.0.0.1", port, **options))
         except Exception as error:
             return type(error).__name__, getattr(error, "reason", None), getattr(error, "verify_code", None)
         return "no failure"
@@ -100,7 +98,7 @@ def the_end_of_tls_is_told(loop: Loop) -> None:
         async with connected() as (accepted, made):
             accepted.transport.write(b"last")
             accepted.transport.close()
-            await asyncio.wait_for(made.lost, LONG)
+            await within(made.lost)
             await settle()
             expect(made.told, ["made", b"last", "eof", ("lost", None)], "what one end was told")
             expect(accepted.told[-1], ("lost", None), "what the other end was told last")
@@ -141,19 +139,18 @@ def plain_connections_can_change_to_tls(loop: Loop) -> None:
         server, client = contexts()
         ends = [asyncio.get_running_loop().create_connection(Recorder, sock=sock) for sock in tcp_pair()]
         (near, answering), (far, asking) = await asyncio.gather(*ends)
-        upgraded: tuple[Any, Any] = await asyncio.wait_for(
+        upgraded: tuple[Any, Any] = await within(
             asyncio.gather(
                 loop.start_tls(near, answering, server, server_side=True),
                 loop.start_tls(far, asking, client, server_hostname=NAME),
-            ),
-            LONG,
+            )
         )
         upgraded[1].write(b"question")
-        await asyncio.wait_for(answering.receives(), LONG)
+        await within(answering.receives())
         expect(answering.told, ["made", b"question"], "what the server's end was told")
         for transport, protocol in zip(upgraded, (answering, asking), strict=True):
             transport.abort()
-            await asyncio.wait_for(protocol.lost, LONG)
+            await within(protocol.lost)
 
     run(loop, main())
 
@@ -167,7 +164,7 @@ def an_aborted_tls_connection_ends_at_once(loop: Loop) -> None:
             accepted.transport.pause_reading()
             made.transport.write(bytes(1 << 24))
             made.transport.abort()
-            await asyncio.wait_for(made.lost, LONG)
+            await within(made.lost)
             expect([told for told in made.told if told not in ("made", "pause")], [("lost", None)], "what it was told")
 
     run(loop, main())
@@ -203,14 +200,14 @@ async def connected() -> AsyncIterator[tuple[Recorder, Recorder]]:
     serving = await loop.create_server(Accepted, "127.0.0.1", 0, ssl=server)
     address = serving.sockets[0].getsockname()
     connecting = loop.create_connection(Recorder, *address, ssl=client, server_hostname=NAME)
-    _, made = await asyncio.wait_for(connecting, LONG)
-    accepted = await asyncio.wait_for(arrived, LONG)
+    _, made = await within(connecting)
+    accepted = await within(arrived)
     try:
         yield accepted, made
     finally:
         for protocol in (accepted, made):
             protocol.transport.abort()
-            await asyncio.wait_for(protocol.lost, LONG)
+            await within(protocol.lost)
         serving.close()
 
 
