@@ -80,6 +80,22 @@ class Row:
             return list(BESIDE)
         return [FLOOR] if self.is_datagrams else list(FLOORS)
 
+    def server(self, loop: str) -> list[str]:
+        """The command that serves on a loop, and prints its port."""
+        command = process.python("-m", "benchmarks.servers", "--loop", loop, "--kind", self.kind)
+        return command + ["--busy"] * self.busy
+
+    def request(self, port: int) -> list[str]:
+        """What the load generator is told."""
+        scheme = "udp:" if self.is_datagrams else ""
+        address = f"{scheme}127.0.0.1:{port}"
+        if self.is_download:
+            arguments = ["download", address, "--megabytes", str(self.size // 1_000_000)]
+        else:
+            arguments = ["echo", address, "--size", str(self.size)]
+        arguments += ["--connections", str(self.connections)]
+        return arguments + ["--tls"] * self.is_tls + ["--reconnect"] * self.reconnect
+
     def figure(self, load: process.Load) -> float:
         """What counts of a load; less is better."""
         return load.p99_us if self.busy else load.server_cpu_us_per_request
@@ -170,18 +186,9 @@ def measure(row: Row, loop: str, duration: float) -> process.Load:
         name, *arguments = BESIDE[loop]
         command = [str(process.binary(name)), *arguments, *(["udp"] if row.is_datagrams else [])]
     else:
-        command = process.python("-m", "benchmarks.servers", "--loop", loop, "--kind", row.kind)
-        command += ["--busy"] * row.busy
+        command = row.server(loop)
     with process.server(command) as (pid, port):
-        scheme = "udp:" if row.is_datagrams else ""
-        address = f"{scheme}127.0.0.1:{port}"
-        if row.is_download:
-            arguments = ["download", address, "--megabytes", str(row.size // 1_000_000)]
-        else:
-            arguments = ["echo", address, "--size", str(row.size)]
-        arguments += ["--connections", str(row.connections)]
-        arguments += ["--tls"] * row.is_tls + ["--reconnect"] * row.reconnect
-        return process.load(arguments, pid=pid, duration=duration)
+        return process.load(row.request(port), pid=pid, duration=duration)
 
 
 def to_markdown(rounds: Rounds[process.Load]) -> str:

@@ -112,7 +112,7 @@ def request_of(row: str) -> Request:
 def command_of(row: str, loop: str, port: int) -> list[str]:
     """The server of a row; those of programs serve on `port`, the others tell theirs."""
     if row in network.ROWS:
-        return process.python("-m", "benchmarks.servers", "--loop", loop, "--kind", network.ROWS[row].kind)
+        return network.ROWS[row].server(loop)
     return programs.PROGRAMS[row].server(loop, port)
 
 
@@ -180,10 +180,7 @@ def kernel_part(row: str, loop: str, duration: float = 2.0) -> float:
     """The part of a server's processor time that it spends in the kernel, under the load generator."""
     port = process.free_port() if row in programs.PROGRAMS else None
     with process.server(command_of(row, loop, port or 0), port) as (pid, found):
-        if row in programs.PROGRAMS:
-            asked = programs.PROGRAMS[row].request(found)
-        else:
-            asked = ["echo", f"127.0.0.1:{found}", "--size", str(network.ROWS[row].size)]
+        asked = network.ROWS[row].request(found) if row in network.ROWS else programs.PROGRAMS[row].request(found)
         before = process.times(pid)
         process.load(asked, pid=pid, duration=duration)
         user, kernel = (after - start for after, start in zip(process.times(pid), before, strict=True))
