@@ -1194,6 +1194,43 @@ def test_lengths_that_come_behind_long_ones(loop):
     run(loop, read_all(2**20))
 
 
+@pytest.mark.parametrize("kind", ["protocol", "reader"])
+def test_what_is_there_comes_in_pieces_of_stock_asyncios_size(loop, kind):
+    # What a program sees behind them, be it an end or an error, it sees in the same turn.
+    def scenario(loop, trace):
+        near, far = unix_pair()
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
+        far.setblocking(False)
+        if kind == "protocol":
+            protocol = Recorder(trace)
+        else:
+            reader = asyncio.StreamReader(limit=2**20, loop=loop)
+            protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+
+        async def receive():
+            transport, _ = await loop.create_connection(lambda: protocol, sock=near)
+            total = 0
+            for length in (50_000, 150_000, 150_000, 100, 150_000):
+                assert far.send(bytes(length)) == length
+                total += length
+                if kind == "protocol":
+                    await protocol.wait_received(total)
+                    continue
+                held = len(reader._buffer)
+                while held < total:
+                    await asyncio.sleep(0)
+                    if len(reader._buffer) != held:
+                        trace.append(f"{len(reader._buffer) - held} more")
+                        held = len(reader._buffer)
+            transport.close()
+
+        loop.run_until_complete(receive())
+        turns(loop, 2)
+        far.close()
+
+    same_trace_as_stock(loop, scenario)
+
+
 def test_a_view_of_a_readers_buffer_ends_the_connection(loop):
     # Also where the read before was a long one, and the next one would go right into that buffer.
     def scenario(loop, trace):

@@ -6,10 +6,6 @@ use std::sync::Once;
 /// From so many bytes in one piece on, received data is long: it takes several pages, which the kernel clears one by one.
 pub(crate) const LONG: usize = 32 * 1024;
 
-/// Room for a long read, in bytes: below the 128 KiB from which on glibc has a mapping of its own for a block, where it was
-/// told to.
-pub(crate) const ROOM: usize = 120 * 1024;
-
 /// The block that is freed, in bytes. glibc keeps twice as much: dozens of connections with 100 KiB in hand.
 const FREED: usize = 4 << 20;
 

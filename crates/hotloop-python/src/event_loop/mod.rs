@@ -33,11 +33,7 @@ use crate::handles::{self, Scheduled};
 use crate::host::{Engine, Inbox};
 use crate::modules::{BASE_EVENTS, FUTURES, TASKS};
 use crate::tls::{self, Tls};
-use crate::transports::Transport;
-
-/// Reads go through a buffer of this size, in bytes: asyncio's own limit for one read (`max_size`), so a protocol sees
-/// pieces of the sizes it is used to. Only the pages that reads have touched cost memory.
-const SCRATCH: usize = 256 * 1024;
+use crate::transports::{MAX_SIZE, Transport};
 
 /// So many handles are kept for later callbacks: those of a busy turn.
 const EMPTIED: usize = 256;
@@ -54,7 +50,8 @@ pub(crate) struct Loop {
     door: Door,
     /// The way into the engine for other threads; gone with it.
     inbox: RefCell<Option<Arc<Inbox>>>,
-    /// Reads land here first. Empty while one is under way.
+    /// Reads land here first, with room for [`MAX_SIZE`]. Only the pages that they have touched cost memory. Empty while
+    /// one is under way.
     scratch: RefCell<Vec<MaybeUninit<u8>>>,
     /// Whether the last `sock_recv` received much. Written by each.
     received_long: Cell<bool>,
@@ -329,8 +326,8 @@ impl Loop {
     #[inline]
     pub(crate) fn take_scratch(&self) -> Vec<MaybeUninit<u8>> {
         let mut scratch = self.scratch.take();
-        if scratch.len() < SCRATCH {
-            scratch.resize(SCRATCH, MaybeUninit::uninit());
+        if scratch.len() < MAX_SIZE {
+            scratch.resize(MAX_SIZE, MaybeUninit::uninit());
         }
         scratch
     }
@@ -338,7 +335,7 @@ impl Loop {
     /// Whether a `sock_recv` of so many bytes goes to where they are to stay, not through the scratch buffer.
     #[inline]
     pub(crate) fn receives_long(&self, limit: usize) -> bool {
-        self.received_long.get() && (allocator::LONG..=SCRATCH).contains(&limit)
+        self.received_long.get() && (allocator::LONG..=MAX_SIZE).contains(&limit)
     }
 
     /// A `sock_recv` has received so many bytes.

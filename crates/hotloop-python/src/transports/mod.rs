@@ -20,6 +20,9 @@ pub(crate) use self::stream::{SocketKind, SocketTransport, accepted, as_tuple, c
 use crate::event_loop::Loop;
 use crate::ffi::{Instance, Object, This};
 
+/// The most that one read takes, in bytes: asyncio's `max_size`, so a protocol sees pieces of the sizes it is used to.
+pub(crate) const MAX_SIZE: usize = 256 * 1024;
+
 /// After so many writes to a lost connection each further one is logged (asyncio's
 /// `LOG_THRESHOLD_FOR_CONNLOST_WRITES`).
 const LOG_THRESHOLD: u32 = 5;

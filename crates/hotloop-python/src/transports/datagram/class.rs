@@ -12,7 +12,7 @@ use super::send::Target;
 use super::{CLASS, DatagramTransport, It};
 use crate::answers::{argument, bool_object, none, object_or_none};
 use crate::ffi::{Call, ClassBuilder, Object, ReadBuffer};
-use crate::transports::methods;
+use crate::transports::{MAX_SIZE, methods};
 
 /// What a queued datagram counts besides its bytes, in the running Python; nothing before it counted any and sent
 /// empty datagrams, which both came with 3.13.
@@ -180,7 +180,7 @@ pub(in crate::transports) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()
             &["_extra", "_loop", "_protocol_paused", "_high_water", "_low_water"],
             true,
         )?;
-    class.setattr("max_size", 256 * 1024)?;
+    class.setattr("max_size", MAX_SIZE)?;
     module.add("DatagramTransport", &class)?;
     CLASS.get_or_init(|| class.into_any().into());
     Ok(())

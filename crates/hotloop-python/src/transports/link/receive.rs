@@ -10,6 +10,7 @@ use crate::allocator;
 use crate::errors::{is_transient, os_error};
 use crate::event_loop::Loop;
 use crate::ffi::{self, Instance, This};
+use crate::transports::MAX_SIZE;
 use crate::transports::protocol::Protocol;
 
 /// What became of one read.
@@ -119,7 +120,7 @@ impl<'py, T: Linked<Key = StreamKey>> This<'_, 'py, T> {
         let py = self.py();
         let receive = |room: &mut [_]| Ok(event_loop.engine()?.receive(key, room));
         let Some(feeding) = protocol.feeding(py)? else {
-            let data = match ffi::receive_bytes(py, allocator::ROOM, receive)? {
+            let data = match ffi::receive_bytes(py, MAX_SIZE, receive)? {
                 Ok(data) => data.into_any(),
                 Err(error) => return Ok(Err(error)),
             };
@@ -127,7 +128,7 @@ impl<'py, T: Linked<Key = StreamKey>> This<'_, 'py, T> {
             let data = (count > 0).then_some(data);
             return Ok(Ok(Told { count, data }));
         };
-        let count = ffi::receive_append(&feeding.buffer, allocator::ROOM, receive)?;
+        let count = ffi::receive_append(&feeding.buffer, MAX_SIZE, receive)?;
         if matches!(count, Ok(1..)) {
             feeding.fed()?;
         }

@@ -13,7 +13,7 @@ use crate::errors::os_error;
 use crate::event_loop::Loop;
 use crate::ffi::{Call, Class, ClassBuilder, Finalize, Instance, Layout, Object, This, Visit};
 use crate::transports::link::{Link, Linked, Received};
-use crate::transports::{Transport, methods};
+use crate::transports::{MAX_SIZE, Transport, methods};
 
 /// A transport over what a pipe, a terminal or a socket gives.
 pub(crate) struct ReadPipeTransport {
@@ -172,7 +172,7 @@ pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
             bool_object(this.py(), this.paused.get())
         })
         .build(&base, &["_extra"], true)?;
-    class.setattr("max_size", 256 * 1024)?;
+    class.setattr("max_size", MAX_SIZE)?;
     module.add("ReadPipeTransport", &class)?;
     CLASS.get_or_init(|| class.into_any().into());
     Ok(())

@@ -13,7 +13,7 @@ use crate::answers::{argument, bool_object, none, object_or_none};
 use crate::errors::os_error;
 use crate::ffi::{Bytes, Call, ClassBuilder, Object, ReadBuffer};
 use crate::listeners;
-use crate::transports::methods;
+use crate::transports::{MAX_SIZE, methods};
 
 /// Makes the class and adds it to the module.
 ///
@@ -183,7 +183,7 @@ pub(in crate::transports) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()
             &["_extra", "_loop", "_protocol_paused", "_high_water", "_low_water"],
             true,
         )?;
-    class.setattr("max_size", 256 * 1024)?;
+    class.setattr("max_size", MAX_SIZE)?;
     class.setattr("_start_tls_compatible", true)?;
     let mode = module
         .py()
