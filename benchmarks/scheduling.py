@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import statistics
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -153,6 +154,21 @@ def queue(loop: Loop, count: int = 30_000) -> int:
     return run_coroutine(loop, play(), count)
 
 
+def async_context(loop: Loop, count: int = 30_000) -> int:
+    """An asynchronous context manager that is written as a generator, entered and left."""
+
+    @contextlib.asynccontextmanager
+    async def context() -> AsyncIterator[None]:
+        yield
+
+    async def enter() -> None:
+        for _ in range(count):
+            async with context():
+                pass
+
+    return run_coroutine(loop, enter(), count)
+
+
 def run_in_executor(loop: Loop, count: int = 5_000) -> int:
     """Calls in another thread, one after the other."""
 
@@ -188,6 +204,7 @@ ROWS: dict[str, Row] = {
         gather,
         future,
         queue,
+        async_context,
         run_in_executor,
         getaddrinfo_literal,
         lines.stream_lines,

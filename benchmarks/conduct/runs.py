@@ -99,7 +99,7 @@ def debug_mode_refuses_other_threads(loop: Loop) -> None:
     expect(refused, ["call_soon", "call_later"], "what is refused")
 
 
-@check()
+@check("async_context")
 def generators_are_ended(loop: Loop) -> None:
     """`shutdown_asyncgens` ends asynchronous generators that were begun."""
     ended: list[str] = []
