@@ -32,8 +32,11 @@ OTHER = "#000000"
 WIDTH = 9.0
 
 
-def draw(run: Run, directory: Path) -> list[Path]:
-    """Draws what the run has figures for. Answers the files in `directory`. Raises ImportError without matplotlib."""
+def draw(run: Run, directory: Path, *, replace: bool = False) -> list[Path]:
+    """Draws what the run has figures for. Answers the files in `directory`; with `replace` there are then no others.
+
+    Raises ImportError without matplotlib, before anything is removed.
+    """
     matplotlib = importlib.import_module("matplotlib")
     matplotlib.use("Agg")
     # So that equal runs make equal files.
@@ -41,6 +44,9 @@ def draw(run: Run, directory: Path) -> list[Path]:
     matplotlib.rcParams.update({"axes.spines.right": False, "figure.constrained_layout.use": True})
     pyplot = importlib.import_module("matplotlib.pyplot")
     directory.mkdir(parents=True, exist_ok=True)
+    if replace:
+        for old in directory.glob("*.*"):
+            old.unlink()
     files = []
     for name in report.PLOTTED:
         figure = DRAWN[name](pyplot, run)

@@ -306,11 +306,8 @@ def main() -> int:
     if options.plots or options.readme:
         from benchmarks import plots
 
-        if options.readme:
-            # Of an earlier run, which may have had rows that this one has not.
-            for old in PLOTS.glob("*.*"):
-                old.unlink()
-        plots.draw(first, options.plots or PLOTS)
+        # An earlier run may have had rows that this one has not.
+        plots.draw(first, options.plots or PLOTS, replace=options.readme)
     if not options.readme:
         print(page(first))
         return 0
