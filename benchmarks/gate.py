@@ -54,6 +54,7 @@ ROWS: dict[Row, int] = {
     scheduling.gather: 500,
     scheduling.future: 1_000,
     scheduling.queue: 300,
+    scheduling.async_context: 500,
     exchanges.echo_protocol: 400,
     exchanges.echo_buffered: 400,
     exchanges.echo_streams: 400,

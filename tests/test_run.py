@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import sys
 import threading
+import warnings
+from pathlib import Path
 
 import pytest
 
@@ -181,6 +185,85 @@ def test_an_asynchronous_generator_that_is_dropped_is_closed(loop):
         loop.run_until_complete(main())
 
     same_trace_as_stock(loop, scenario)
+
+
+def test_asynchronous_generators_are_known_as_long_as_they_are_at_work(loop):
+    def scenario(loop, trace):
+        async def numbers():
+            yield 1
+            yield 2
+
+        async def begun():
+            generator = numbers()
+            await anext(generator)
+            return generator
+
+        def known():
+            trace.append(f"{type(loop._asyncgens).__name__} of {len(loop._asyncgens)}")
+
+        async def main():
+            known()
+            generators = [await begun() for _ in range(3)]
+            known()
+            trace.append(str(generators[0] in loop._asyncgens))
+            await generators.pop().aclose()
+            gc.collect()
+            known()
+            # Who iterates over them may see others come and go.
+            iterator = iter(loop._asyncgens)
+            first = next(iterator)
+            generators.sort(key=lambda generator: generator is not first)
+            await generators.pop().aclose()
+            gc.collect()
+            trace.append(f"{len(list(iterator))} more")
+            del iterator
+            known()
+            generators.append(await begun())
+            known()
+            return generators
+
+        kept = loop.run_until_complete(main())
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        known()
+        trace.append(str(loop._asyncgens_shutdown_called))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            kept.append(loop.run_until_complete(begun()))
+        known()
+        trace.extend(f"{warning.category.__name__} in {Path(warning.filename).name}" for warning in caught)
+        for generator in kept:
+            loop.run_until_complete(generator.aclose())
+
+    same_trace_as_stock(loop, scenario)
+
+
+@pytest.mark.parametrize("arguments", [(), (1, 2), (None,), ("text",)], ids=str)
+def test_a_bad_asynchronous_generator_is_refused(loop, arguments):
+    same_as_stock(loop, lambda loop: type(loop._asyncgen_firstiter_hook(*arguments)))
+
+
+def test_a_loop_that_notes_asynchronous_generators_in_its_own_way_is_asked(loop):
+    noted = []
+
+    class Noting(type(loop)):
+        def _asyncgen_firstiter_hook(self, agen):
+            noted.append(agen.__name__)
+            super()._asyncgen_firstiter_hook(agen)
+
+    async def numbers():
+        yield 1
+
+    async def main(loop):
+        async for _ in numbers():
+            noted.append(len(loop._asyncgens))
+
+    with contextlib.closing(Noting()) as noting:
+        noting.run_until_complete(main(noting))
+        # As simulated loops do: their order is not to depend on addresses.
+        noting._asyncgens = known = set()
+        noting.run_until_complete(main(noting))
+        assert len(known) == 1
+    assert noted == ["numbers", 1, "numbers", 1]
 
 
 def test_hooks_of_asynchronous_generators_are_put_back(loop):

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import sys
 from asyncio import transports
-from collections.abc import Callable, Coroutine, Generator, Iterable, MutableMapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, MutableMapping
 from contextvars import Context
 from typing import Any, ClassVar, Final, Literal, TypeVar, TypeVarTuple, final
 
@@ -58,6 +58,8 @@ class Loop:
     _debug: bool
     _thread_id: int | None
     _task_factory: Any
+    _asyncgens: Any
+    _asyncgens_shutdown_called: bool
     _clock_resolution: float
     _current_handle: asyncio.Handle | None
     @property
@@ -87,6 +89,7 @@ class Loop:
     def create_task(
         self, coro: Coroutine[Any, Any, _T] | Generator[Any, None, _T], **kwargs: Any
     ) -> asyncio.Task[_T]: ...
+    def _asyncgen_firstiter_hook(self, agen: AsyncGenerator[Any, Any], /) -> None: ...
     def time(self) -> float: ...
     def stop(self) -> None: ...
     def is_closed(self) -> bool: ...

@@ -7,8 +7,8 @@ use pyo3::types::{PyFloat, PyString, PyType};
 
 use super::{
     CLASS, Loop, assigned, begin_running, by_hand, construct, create_future, create_task, delegated,
-    end_running, get_debug, is_closed, is_running, registry, release, run_once, scheduling, stop, watching,
-    write_to_self,
+    end_running, generators, get_debug, is_closed, is_running, registry, release, run_once, scheduling, stop,
+    watching, write_to_self,
 };
 use crate::answers::{bool_object, object_or_none};
 use crate::ffi::{ClassBuilder, Object, This};
@@ -80,6 +80,7 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(c"_connect_unix", c"_connect_unix($self, path, /)\n--\n\nBegin to connect to a Unix socket, as _connect().", connecting::connect_unix)
         .bare_no_args(c"create_future", c"create_future($self, /)\n--\n\nA future of this loop.", create_future)
         .method(c"create_task", c"create_task($self, /, coro, **kwargs)\n--\n\nSchedule a coroutine, as a task.", create_task)
+        .method(c"_asyncgen_firstiter_hook", c"_asyncgen_firstiter_hook($self, agen, /)\n--\n\nNote an asynchronous generator that begins.", generators::note_generator)
         .no_args(c"_release", c"_release($self, /)\n--\n\nLet go of the kernel and of everything scheduled, for good.", release)
         .method(c"_transport", c"_transport($self, fd, /)\n--\n\nThe native transport of a descriptor, or None.", registry::transport)
         .no_args(c"_live_transports", c"_live_transports($self, /)\n--\n\nThe native transports and their descriptors, as a list of pairs.", registry::live_transports)
@@ -94,6 +95,8 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .property(c"_debug", c"Whether the loop is in debug mode.", |this: This<'_, '_, Loop>| bool_object(this.py(), this.debug.get()), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_bool(&this.debug, value))
         .property(c"_thread_id", c"The thread that runs the loop, or None.", |this| Ok(optional(this.py(), &this.thread)), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_optional(&this.thread, value))
         .property(c"_task_factory", c"What makes tasks, or None.", |this| Ok(optional(this.py(), &this.task_factory)), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_optional(&this.task_factory, value))
+        .property(c"_asyncgens", c"The asynchronous generators that have begun and not ended.", |this| Ok(optional(this.py(), &this.generators)), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_optional(&this.generators, value))
+        .property(c"_asyncgens_shutdown_called", c"Whether shutdown_asyncgens() was called.", |this: This<'_, '_, Loop>| bool_object(this.py(), this.generators_ended.get()), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_bool(&this.generators_ended, value))
         .property(c"_foreign_transports", c"Transports that are not native, by descriptor, or None.", |this| Ok(optional(this.py(), &this.foreign)), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_optional(&this.foreign, value))
         .property(c"_clock_resolution", c"In seconds: a timer due within it is due now.", |this| Ok(PyFloat::new(this.py(), this.resolution.get()).into_any()), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| {
             this.resolution.set(value.extract()?);

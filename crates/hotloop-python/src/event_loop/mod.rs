@@ -3,6 +3,7 @@
 mod by_hand;
 mod class;
 pub(crate) mod delegated;
+mod generators;
 mod guard;
 mod registry;
 mod scheduling;
@@ -92,6 +93,10 @@ pub(crate) struct Loop {
     foreign: RefCell<Option<Object>>,
     /// `_task_factory`: what makes tasks, where that is not asyncio's class.
     task_factory: RefCell<Option<Object>>,
+    /// `_asyncgens`: the asynchronous generators that have begun and not ended.
+    generators: RefCell<Option<Object>>,
+    /// `_asyncgens_shutdown_called`.
+    generators_ended: Cell<bool>,
     /// `_current_handle`: what runs now, in debug mode.
     current: RefCell<Option<Object>>,
     /// TLS connections that have gathered bytes in this turn, for its end to encrypt.
@@ -131,8 +136,9 @@ impl Class for Loop {
         if let Ok(foreign) = self.foreign.try_borrow() {
             visit.objects(&*foreign);
         }
-        if let Ok(factory) = self.task_factory.try_borrow() {
-            visit.objects(&*factory);
+        if let (Ok(factory), Ok(generators)) = (self.task_factory.try_borrow(), self.generators.try_borrow())
+        {
+            visit.objects(factory.iter().chain(generators.iter()));
         }
         if let (Ok(time), Ok(current)) = (self.own_time.try_borrow(), self.current.try_borrow()) {
             visit.objects(time.iter().chain(current.iter()));
@@ -148,6 +154,7 @@ impl Class for Loop {
         self.current.take();
         self.foreign.take();
         self.task_factory.take();
+        self.generators.take();
         self.gathered.take();
     }
 }
@@ -507,6 +514,8 @@ fn construct(class: &Bound<'_, PyType>) -> PyResult<Loop> {
         transports: Registry::default(),
         foreign: RefCell::default(),
         task_factory: RefCell::default(),
+        generators: RefCell::default(),
+        generators_ended: Cell::new(false),
         current: RefCell::default(),
         gathered: RefCell::default(),
     })
@@ -545,16 +554,24 @@ fn create_task<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> PyResult<
         || call.len() != 1
         || !(call.has_only(&["name", "context"]) || may_start_eagerly(py, &call)?)
     {
-        let method = asyncios_create_task(py)?;
-        return call.forward(&method.call_method1(pyo3::intern!(py, "__get__"), (this.object(),))?);
+        return call.forward(&asyncios_method(this, pyo3::intern!(py, "create_task"))?);
     }
     let class = TASKS.get(py, pyo3::intern!(py, "Task"))?;
     call.forward_with(&class, &LOOP, this.object())
 }
 
-fn asyncios_create_task(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+/// A method of asyncio's loop, for this one: what a native method stands in the way of.
+fn asyncios_method<'py>(
+    this: This<'_, 'py, Loop>,
+    name: &Bound<'py, PyString>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let function = asyncios_function(this.py(), name)?;
+    function.call_method1(pyo3::intern!(this.py(), "__get__"), (this.object(),))
+}
+
+fn asyncios_function<'py>(py: Python<'py>, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
     let class = BASE_EVENTS.get(py, pyo3::intern!(py, "BaseEventLoop"))?;
-    class.getattr(pyo3::intern!(py, "create_task"))
+    class.getattr(name)
 }
 
 /// Whether the call has only keywords that asyncio's method hands on to `Task`, where it hands on any: earlier ones
@@ -565,7 +582,7 @@ fn may_start_eagerly(py: Python<'_>, call: &Call<'_, '_>) -> PyResult<bool> {
         return Ok(false);
     }
     let hands_on = HANDS_ON.get_or_try_init(py, || {
-        let flags = asyncios_create_task(py)?
+        let flags = asyncios_function(py, pyo3::intern!(py, "create_task"))?
             .getattr("__code__")?
             .getattr("co_flags")?;
         Ok::<_, PyErr>(flags.extract::<i32>()? & pyo3::ffi::CO_VARKEYWORDS != 0)
