@@ -282,6 +282,25 @@ def test_a_socket_of_a_class_with_its_own_accept_is_asked(loop, no_leaks):
         end(loop, server, [protocol.transport for protocol in made])
 
 
+def test_a_replaced_accept_of_sockets_is_called(loop, no_leaks, monkeypatch):
+    accepted, made = [], []
+    original = socket.socket.accept
+
+    def accept(listener):
+        pair = original(listener)
+        accepted.append(pair[1])
+        return pair
+
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    server, address = served(loop, lambda: made.append(Recorder()) or made[-1])
+    with clients(address, 2) as connected:
+        while len(made) < 2:
+            turns(loop)
+        assert accepted == [client.getsockname() for client in connected]
+        turns(loop, 3)
+        end(loop, server, [protocol.transport for protocol in made])
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_what_is_known_of_an_accepted_connection(loop, host):
     def scenario(loop, trace):

@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import gc
 import os
+import re
 import socket
 import sys
 
@@ -276,6 +277,35 @@ def test_a_replaced_socket_class_is_used(loop, no_leaks, monkeypatch):
         monkeypatch.undo()
         close(loop, transport)
     assert made
+
+
+@pytest.mark.parametrize("family", ["tcp", "unix"])
+def test_a_replaced_connect_of_sockets_is_called(loop, no_leaks, monkeypatch, tmp_path, family):
+    """pytest-socket's `allow_hosts` puts a function there that refuses what is not allowed."""
+    if family == "tcp":
+        listener = socket.create_server(("127.0.0.1", 0))
+        address = listener.getsockname()
+    else:
+        listener = socket.socket(socket.AF_UNIX)
+        address = str(tmp_path / "socket")
+        listener.bind(address)
+        listener.listen()
+
+    def refuse(sock, asked):
+        raise ZeroDivisionError(f"{type(sock).__name__} to {asked}")
+
+    def connect():
+        if family == "tcp":
+            return loop.create_connection(Recorder, *address)
+        return loop.create_unix_connection(Recorder, address)
+
+    with listener:
+        monkeypatch.setattr(socket.socket, "connect", refuse)
+        with pytest.raises(ZeroDivisionError, match=f"socket to {re.escape(str(address))}"):
+            run(loop, connect())
+        monkeypatch.undo()
+        transport, _ = run(loop, connect())
+        close(loop, transport)
 
 
 def test_local_addr_is_resolved_by_the_loop(loop, no_leaks, monkeypatch):

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+from _socket import socket as CSocket
 from asyncio import base_events, constants
 from collections.abc import Callable, Iterator
 from contextvars import Context
@@ -43,6 +44,7 @@ _getaddrinfo = own(socket, "getaddrinfo")
 
 # And what native sockets do.
 _socket = own(socket, "socket")
+_connect = CSocket.connect
 
 
 class EventLoop(SocketMethods, ConnectionMethods):
@@ -405,8 +407,12 @@ class EventLoop(SocketMethods, ConnectionMethods):
         return connection._app_transport  # type: ignore[no-any-return]
 
     def _is_unaltered(self, names: frozenset[str]) -> bool:
-        """Whether nobody has put something of his own in the place of these methods, or of the socket class."""
+        """Whether nobody has put something of his own in the place of these methods, or of the socket class and what it
+        connects with.
+        """
         if self._debug or base_events.socket.socket is not _socket or not vars(self).keys().isdisjoint(names):  # type: ignore[attr-defined]
+            return False
+        if _socket.connect is not _connect:
             return False
         kind = type(self)
         return kind in (SelectorEventLoop, ProactorEventLoop) or all(

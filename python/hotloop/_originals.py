@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from types import ModuleType
 from typing import Any
 
 
-def own(module: ModuleType, name: str) -> Any:
-    """A function or a class as its module defines it; ``None`` where somebody has replaced it already."""
-    found = getattr(module, name)
+def own(owner: ModuleType | type, name: str) -> Any:
+    """A function or a class of a module, or a method of a class, as the module defines it; ``None`` where somebody has
+    replaced it already.
+    """
+    found = getattr(owner, name)
     function = vars(found).get("__init__") if isinstance(found, type) else found
+    module = sys.modules[owner.__module__] if isinstance(owner, type) else owner
     return found if getattr(function, "__globals__", None) is vars(module) else None

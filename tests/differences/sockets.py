@@ -198,10 +198,13 @@ CONNECTING = Section(
     Entry(
         """
         Connections to addresses and to Unix paths without further options are made without a Python socket, so
-        `sys.addaudithook` hears nothing of them. A patched `socket.socket` is used as on asyncio.
+        `sys.addaudithook` hears nothing of them. A patched `socket.socket` is used as on asyncio, and so are its
+        `connect` and its `accept`, where these are.
         """,
         audited,
         "test_connect.py::test_a_replaced_socket_class_is_used",
+        "test_connect.py::test_a_replaced_connect_of_sockets_is_called",
+        "test_accept.py::test_a_replaced_accept_of_sockets_is_called",
     ),
     Entry(
         """
