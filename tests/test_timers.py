@@ -59,6 +59,46 @@ def test_time_is_the_monotonic_clock(loop):
     assert before <= now <= time.monotonic()
 
 
+@pytest.mark.parametrize("when", ["before the run", "within the run"])
+def test_a_replaced_clock_is_the_loops(loop, monkeypatch, when):
+    """freezegun and others put a function of their own in the place of `time.monotonic`."""
+
+    def scenario(loop, trace):
+        start = time.monotonic()
+        passed = 0.0
+
+        def replace():
+            monkeypatch.setattr(time, "monotonic", lambda: start + passed)
+
+        async def main():
+            nonlocal passed
+            replace()
+            loop.call_later(5, trace.append, "fired")
+            trace.append(f"after {loop.time() - start:.3f} s")
+            for seconds in (0.0, 4.5, 5.5):
+                passed = seconds
+                for _ in range(3):
+                    await asyncio.sleep(0)
+                trace.append(f"after {loop.time() - start:.3f} s")
+            monkeypatch.undo()
+            trace.append(str(loop.time() - start < 4))
+
+        if when == "before the run":
+            replace()
+        loop.run_until_complete(main())
+
+    same_trace_as_stock(loop, scenario)
+
+
+def test_a_replaced_clock_may_raise(loop, monkeypatch):
+    def fail():
+        raise ZeroDivisionError("no time")
+
+    monkeypatch.setattr(time, "monotonic", fail)
+    assert same_as_stock(loop, lambda loop: loop.time()) == ("ZeroDivisionError", "no time")
+    assert same_as_stock(loop, lambda loop: loop.call_later(1, int)) == ("ZeroDivisionError", "no time")
+
+
 def test_time_goes_on_inside_a_callback(loop):
     """uvloop#29: no time cached per turn."""
     times = []

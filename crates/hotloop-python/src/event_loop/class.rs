@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyString, PyType};
 
 use super::{
-    CLASS, Loop, assigned, begin_running, by_hand, construct, create_future, create_task, delegated,
+    CLASS, Loop, assigned, begin_running, by_hand, clock, construct, create_future, create_task, delegated,
     end_running, generators, get_debug, is_closed, is_running, registry, release, run_once, scheduling, stop,
     watching, write_to_self,
 };
@@ -19,6 +19,7 @@ use crate::{addresses, connecting, listeners, sockets, transports};
 /// # Errors
 /// What CPython raises if the class cannot be.
 pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    clock::watch(module.py())?;
     let base = module
         .py()
         .import("builtins")?
@@ -30,7 +31,7 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .bare_method(c"call_soon_threadsafe", c"call_soon_threadsafe($self, /, callback, *args, context=None)\n--\n\nLike call_soon(), from any thread.", scheduling::call_soon_threadsafe)
         .bare_method(c"call_later", c"call_later($self, /, delay, callback, *args, context=None)\n--\n\nArrange for a callback to be called after a delay in seconds.", scheduling::call_later)
         .bare_method(c"call_at", c"call_at($self, /, when, callback, *args, context=None)\n--\n\nArrange for a callback to be called at a time of the loop's clock.", scheduling::call_at)
-        .bare_no_args(c"time", c"time($self, /)\n--\n\nThe loop's time in seconds: a float, the same as time.monotonic().", scheduling::time)
+        .bare_no_args(c"time", c"time($self, /)\n--\n\nThe loop's time in seconds: a float, the same as time.monotonic().", clock::time)
         .bare_no_args(c"stop", c"stop($self, /)\n--\n\nEnd run_forever() after this turn.", stop)
         .bare_no_args(c"is_closed", c"is_closed($self, /)\n--\n\nWhether the loop was closed.", is_closed)
         .bare_no_args(c"is_running", c"is_running($self, /)\n--\n\nWhether the loop runs now.", is_running)

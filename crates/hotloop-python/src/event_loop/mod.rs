@@ -2,6 +2,7 @@
 
 mod by_hand;
 mod class;
+mod clock;
 pub(crate) mod delegated;
 mod generators;
 mod guard;
@@ -15,7 +16,6 @@ use std::mem::MaybeUninit;
 use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
 
-use hotloop::clock::{Clock, Monotonic};
 use hotloop::driver::{AnyDriver, Batch};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -70,11 +70,17 @@ pub(crate) struct Loop {
     running: Cell<bool>,
     /// `time`, where a subclass or an instance has replaced it.
     own_time: RefCell<Option<Object>>,
+    /// `time.monotonic`, where somebody has replaced that.
+    own_clock: RefCell<Option<Object>>,
+    /// Whether there is any of these two.
+    has_own_time: Cell<bool>,
     /// Whether a subclass or an instance has replaced what `cancel` of a handle asks the loop.
     own_cancelling: Cell<bool>,
-    /// The version of the loop's class when these two were looked up; 0 where that has to be done again. Reset when one
+    /// The version of the loop's class when these were looked up; 0 where that has to be done again. Reset when one
     /// of [`REPLACEABLE`] is set on the loop.
     own_version: Cell<u32>,
+    /// [`ffi::changes`] of the names of `time` then.
+    own_changes: Cell<u64>,
     /// `_clock_resolution`, in seconds: a timer due within it is due now.
     resolution: Cell<f64>,
     /// What the callbacks scheduled in this turn without a context of their own take a copy of. Renewed when the
@@ -143,6 +149,9 @@ impl Class for Loop {
         if let (Ok(time), Ok(current)) = (self.own_time.try_borrow(), self.current.try_borrow()) {
             visit.objects(time.iter().chain(current.iter()));
         }
+        if let Ok(clock) = self.own_clock.try_borrow() {
+            visit.objects(&*clock);
+        }
         if let Ok(gathered) = self.gathered.try_borrow() {
             visit.objects(gathered.iter().map(Instance::object));
         }
@@ -151,6 +160,7 @@ impl Class for Loop {
     fn clear(&self) {
         self.release();
         self.own_time.take();
+        self.own_clock.take();
         self.current.take();
         self.foreign.take();
         self.task_factory.take();
@@ -401,23 +411,6 @@ impl This<'_, '_, Loop> {
         }
     }
 
-    /// The loop's time, in seconds: a subclass's or the instance's own `time()` where there is one.
-    ///
-    /// # Errors
-    /// What that raises.
-    #[inline]
-    pub(crate) fn now(self) -> PyResult<f64> {
-        self.find_own()?;
-        if self.own_time.borrow().is_none() {
-            return Ok(Monotonic.now());
-        }
-        let own_time = self.own_time.borrow().clone();
-        match own_time {
-            None => Ok(Monotonic.now()),
-            Some(own_time) => ffi::call_no_args(&own_time.bind(self.py()))?.extract(),
-        }
-    }
-
     /// Whether `cancel` of a handle finds what it asks the loop where asyncio has it, so that native code may do it.
     ///
     /// # Errors
@@ -432,7 +425,7 @@ impl This<'_, '_, Loop> {
     #[inline]
     fn find_own(self) -> PyResult<()> {
         let version = ffi::version_of_class(self.object()).map_or(0, NonZeroU32::get);
-        if version == 0 || version != self.own_version.get() {
+        if version == 0 || version != self.own_version.get() || ffi::changes() != self.own_changes.get() {
             self.find_own_now()?;
         }
         Ok(())
@@ -441,12 +434,16 @@ impl This<'_, '_, Loop> {
     #[cold]
     fn find_own_now(self) -> PyResult<()> {
         let [time, cancelled, debug] = REPLACEABLE;
+        let changes = ffi::changes();
         let own_time = self.own_method(time)?;
+        let own_clock = clock::patched(self.py())?;
         let own_cancelling = self.own_method(cancelled)?.is_some() || self.own_method(debug)?.is_some();
-        let old = self.own_time.replace(own_time);
+        self.has_own_time.set(own_time.is_some() || own_clock.is_some());
+        let old = (self.own_time.replace(own_time), self.own_clock.replace(own_clock));
         self.own_cancelling.set(own_cancelling);
         let version = ffi::version_of_class(self.object()).map_or(0, NonZeroU32::get);
         self.own_version.set(version);
+        self.own_changes.set(changes);
         drop(old);
         Ok(())
     }
@@ -504,8 +501,11 @@ fn construct(class: &Bound<'_, PyType>) -> PyResult<Loop> {
         debug: Cell::new(false),
         running: Cell::new(false),
         own_time: RefCell::default(),
+        own_clock: RefCell::default(),
+        has_own_time: Cell::new(false),
         own_cancelling: Cell::new(false),
         own_version: Cell::new(0),
+        own_changes: Cell::new(0),
         resolution: Cell::new(1e-9),
         snapshot: RefCell::default(),
         spare: RefCell::default(),

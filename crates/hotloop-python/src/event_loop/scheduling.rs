@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use hotloop::clock::{Clock, Monotonic};
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyList};
@@ -280,10 +279,6 @@ pub(super) fn call_at<'py>(this: This<'_, 'py, Loop>, call: Call<'_, 'py>) -> Py
         return Err(PyTypeError::new_err("when cannot be None"));
     }
     this.schedule_at(&when, &callback, call.rest(2), context)
-}
-
-pub(super) fn time<'py>(this: This<'_, 'py, Loop>) -> PyResult<Bound<'py, PyAny>> {
-    Ok(PyFloat::new(this.py(), Monotonic.now()).into_any())
 }
 
 pub(super) fn timer_handle_cancelled<'py>(

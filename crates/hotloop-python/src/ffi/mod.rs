@@ -15,6 +15,7 @@ mod context;
 mod object;
 mod registry;
 mod slots;
+mod watch;
 mod window;
 
 pub(crate) use buffer::{
@@ -34,4 +35,5 @@ pub(crate) use context::{
 pub(crate) use object::Object;
 pub(crate) use registry::{Entry, Registry};
 pub(crate) use slots::{Slot, same_type};
+pub(crate) use watch::{changes, watch, watched};
 pub(crate) use window::Window;
