@@ -15,15 +15,11 @@ from typing import Any
 
 from . import _hotloop
 from ._base import LoopBase
-from ._originals import own
+from ._originals import ACCEPT
 from ._registry import ServerClients
 from ._tls import TlsProtocol
 
 __all__ = ["ConnectionMethods"]
-
-# What native accepting stands in for.
-_socket = own(socket, "socket")
-_accept = _socket and own(_socket, "accept")
 
 # What asyncio calls for each connection that it makes, and for each that it accepts.
 _CONNECTING = frozenset(
@@ -240,6 +236,6 @@ def _more_than_backlog() -> int:
 
 def _is_accepted_natively(sock: Any) -> bool:
     """Whether a listening socket has no ``accept`` of its own, and peers whose names are known natively."""
-    if type(sock) is not socket.socket or socket.socket.accept is not _accept:
+    if type(sock) is not socket.socket or socket.socket.accept is not ACCEPT:
         return False
     return sock.family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)

@@ -9,14 +9,13 @@ import signal
 import socket
 import sys
 import threading
-from _socket import socket as CSocket
 from asyncio import base_events, constants
 from collections.abc import Callable, Iterator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from ._connections import ConnectionMethods
-from ._originals import own
+from ._originals import CONNECT, SOCKET, own
 from ._processes import Children, has_own_watcher, is_by_descriptor, spawn
 from ._queues import ReadyView, ScheduledView
 from ._registry import TransportsView
@@ -41,10 +40,6 @@ _Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 
 # What the native answer for literals stands in for.
 _getaddrinfo = own(socket, "getaddrinfo")
-
-# And what native sockets do.
-_socket = own(socket, "socket")
-_connect = CSocket.connect
 
 
 class EventLoop(SocketMethods, ConnectionMethods):
@@ -410,9 +405,9 @@ class EventLoop(SocketMethods, ConnectionMethods):
         """Whether nobody has put something of his own in the place of these methods, or of the socket class and what it
         connects with.
         """
-        if self._debug or base_events.socket.socket is not _socket or not vars(self).keys().isdisjoint(names):  # type: ignore[attr-defined]
+        if self._debug or base_events.socket.socket is not SOCKET or not vars(self).keys().isdisjoint(names):  # type: ignore[attr-defined]
             return False
-        if _socket.connect is not _connect:
+        if SOCKET.connect is not CONNECT:
             return False
         kind = type(self)
         return kind in (SelectorEventLoop, ProactorEventLoop) or all(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _socket
+import socket
 import sys
 from types import ModuleType
 from typing import Any
@@ -15,3 +17,9 @@ def own(owner: ModuleType | type, name: str) -> Any:
     function = vars(found).get("__init__") if isinstance(found, type) else found
     module = sys.modules[owner.__module__] if isinstance(owner, type) else owner
     return found if getattr(function, "__globals__", None) is vars(module) else None
+
+
+#: What native sockets stand in for, and what asyncio calls of it for each connection. The class inherits ``connect``.
+SOCKET = own(socket, "socket")
+CONNECT = _socket.socket.connect
+ACCEPT = SOCKET and own(SOCKET, "accept")
