@@ -29,7 +29,7 @@ use crate::allocator;
 use crate::answers::{bool_object, none};
 use crate::dispatch;
 use crate::errors::os_error;
-use crate::ffi::{self, Call, Class, Instance, Layout, Name, Object, Registry, This, Visit};
+use crate::ffi::{self, Call, Class, Instance, Layout, Name, Object, Registry, Spare, This, Visit};
 use crate::handles::{self, Scheduled};
 use crate::host::{Engine, Inbox};
 use crate::modules::{BASE_EVENTS, FUTURES, TASKS};
@@ -54,6 +54,8 @@ pub(crate) struct Loop {
     /// Reads land here first, with room for [`MAX_SIZE`]. Only the pages that they have touched cost memory. Empty while
     /// one is under way.
     scratch: RefCell<Vec<MaybeUninit<u8>>>,
+    /// What makes the `bytes` objects that protocols are given.
+    messages: Spare,
     /// Whether the last `sock_recv` received much. Written by each.
     received_long: Cell<bool>,
     /// Datagrams land here first. `None` before the first ones come in, and while they are told.
@@ -349,6 +351,12 @@ impl Loop {
         scratch
     }
 
+    /// What makes the `bytes` objects that protocols are given. They are given back to it afterwards.
+    #[inline]
+    pub(crate) fn messages(&self) -> &Spare {
+        &self.messages
+    }
+
     /// Whether a `sock_recv` of so many bytes goes to where they are to stay, not through the scratch buffer.
     #[inline]
     pub(crate) fn receives_long(&self, limit: usize) -> bool {
@@ -493,6 +501,7 @@ fn construct(class: &Bound<'_, PyType>) -> PyResult<Loop> {
         inbox: RefCell::new(Some(engine.inbox())),
         engine: RefCell::new(Some(engine)),
         scratch: RefCell::default(),
+        messages: Spare::default(),
         received_long: Cell::new(false),
         batch: RefCell::default(),
         thread: RefCell::default(),

@@ -15,6 +15,7 @@ mod context;
 mod object;
 mod registry;
 mod slots;
+mod spare;
 mod watch;
 mod window;
 
@@ -35,5 +36,6 @@ pub(crate) use context::{
 pub(crate) use object::Object;
 pub(crate) use registry::{Entry, Registry};
 pub(crate) use slots::{Slot, same_type};
+pub(crate) use spare::Spare;
 pub(crate) use watch::{changes, watch, watched};
 pub(crate) use window::Window;

@@ -4,10 +4,12 @@ use std::mem::MaybeUninit;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 use super::session::{Read, Session};
 use super::state::State;
 use super::{It, Lower, Tls};
+use crate::event_loop::Loop;
 use crate::ffi::{self, This, WriteBuffer};
 use crate::transports::{Kind, Protocol};
 
@@ -126,14 +128,15 @@ impl<'py> It<'_, 'py> {
     /// Reads all there is and hands it over. Answers whether the peer has ended its stream.
     fn read_bytes(self, session: &Session, protocol: &Protocol) -> PyResult<bool> {
         let event_loop = self.event_loop();
+        let event_loop = event_loop.as_ref().map(|event_loop| event_loop.get(self.py()));
         loop {
-            let mut scratch = match &event_loop {
-                Some(event_loop) => event_loop.get(self.py()).take_scratch(),
+            let mut scratch = match event_loop {
+                Some(event_loop) => event_loop.take_scratch(),
                 None => vec![MaybeUninit::uninit(); RECORD],
             };
-            let outcome = self.read_piece(session, protocol, &mut scratch);
-            if let Some(event_loop) = &event_loop {
-                event_loop.get(self.py()).return_scratch(scratch);
+            let outcome = self.read_piece(session, protocol, event_loop, &mut scratch);
+            if let Some(event_loop) = event_loop {
+                event_loop.return_scratch(scratch);
             }
             let (told, more) = outcome?;
             match told {
@@ -141,6 +144,9 @@ impl<'py> It<'_, 'py> {
                 Told::Call(bytes) => {
                     let name = pyo3::intern!(self.py(), "data_received");
                     ffi::call_method(&protocol.object.bind(self.py()), name, [&bytes])?;
+                    if let Some(event_loop) = event_loop {
+                        event_loop.messages().keep(bytes);
+                    }
                 }
                 Told::Advance(inner) => inner.with(self.py(), advance)?,
             }
@@ -164,6 +170,7 @@ impl<'py> It<'_, 'py> {
         self,
         session: &Session,
         protocol: &Protocol,
+        event_loop: Option<&Loop>,
         scratch: &mut [MaybeUninit<u8>],
     ) -> PyResult<(Told<'py>, More)> {
         let py = self.py();
@@ -198,7 +205,13 @@ impl<'py> It<'_, 'py> {
                 }
                 None => Told::Done,
             },
-            _ => Told::Call(ffi::bytes_from(py, filled)),
+            _ => {
+                let filled = ffi::filled(filled);
+                Told::Call(match event_loop {
+                    Some(event_loop) => event_loop.messages().bytes(py, filled),
+                    None => PyBytes::new(py, filled).into_any(),
+                })
+            }
         };
         Ok((told, more))
     }

@@ -3,7 +3,7 @@
 use hotloop::driver::Batch;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList};
+use pyo3::types::PyList;
 
 use super::{DatagramTransport, It};
 use crate::errors::{is_transient, os_error};
@@ -28,7 +28,7 @@ impl<'py> It<'_, 'py> {
             };
         }
         let told = if self.batched.get() {
-            self.tell_all(&batch)
+            self.tell_all(event_loop, &batch)
         } else {
             self.tell(event_loop, &batch)
         };
@@ -44,9 +44,10 @@ impl<'py> It<'_, 'py> {
             let Some(protocol) = self.protocol() else {
                 return Ok(());
             };
-            let (data, from) = self.read(batch, index)?;
+            let (data, from) = self.read(event_loop, batch, index)?;
             let name = pyo3::intern!(py, "datagram_received");
             let told = ffi::call_method(&protocol.object.bind(py), name, [&data, &from]).map(drop);
+            event_loop.messages().keep(data);
             let rest = index + 1;
             if rest < batch.len() && (told.is_err() || !self.may_go_on(event_loop)?) {
                 if let Some(key) = self.link.key.get()
@@ -63,13 +64,13 @@ impl<'py> It<'_, 'py> {
     }
 
     /// Tells a protocol that wants them so of all datagrams of a batch at once.
-    fn tell_all(self, batch: &Batch) -> PyResult<()> {
+    fn tell_all(self, event_loop: This<'_, 'py, Loop>, batch: &Batch) -> PyResult<()> {
         let py = self.py();
         let Some(protocol) = self.protocol() else {
             return Ok(());
         };
         let datagrams = (0..batch.len())
-            .map(|index| self.read(batch, index))
+            .map(|index| self.read(event_loop, batch, index))
             .collect::<PyResult<Vec<_>>>()?;
         let list = PyList::new(py, datagrams)?.into_any();
         let name = pyo3::intern!(py, "datagrams_received");
@@ -78,13 +79,18 @@ impl<'py> It<'_, 'py> {
 
     /// A datagram and who sent it, as Python objects.
     #[inline]
-    fn read(self, batch: &Batch, index: usize) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    fn read(
+        self,
+        event_loop: This<'_, 'py, Loop>,
+        batch: &Batch,
+        index: usize,
+    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
         let py = self.py();
         let (bytes, from) = batch
             .get(index)
             .ok_or_else(|| PyRuntimeError::new_err("a batch has less datagrams than it says"))?;
         let from = self.peers.borrow_mut().heard(py, from)?;
-        Ok((PyBytes::new(py, bytes).into_any(), from))
+        Ok((event_loop.messages().bytes(py, bytes), from))
     }
 
     /// Whether a turn for the next datagram would have nothing else to do.

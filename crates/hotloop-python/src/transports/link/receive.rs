@@ -84,6 +84,7 @@ impl<'py, T: Linked<Key = StreamKey>> This<'_, 'py, T> {
             Some(data) => {
                 let name = pyo3::intern!(self.py(), "data_received");
                 ffi::call_method(&protocol.object.bind(self.py()), name, [&data])?;
+                event_loop.messages().keep(data);
             }
         }
         Ok(Received::Done)
@@ -103,7 +104,7 @@ impl<'py, T: Linked<Key = StreamKey>> This<'_, 'py, T> {
             let bytes = &scratch[..count];
             let fed = count > 0 && protocol.feed(py, bytes)?;
             // Nothing foreign has run unless it was fed, so the scratch buffer is still this read's.
-            let data = (count > 0 && !fed).then(|| ffi::bytes_from(py, bytes));
+            let data = (count > 0 && !fed).then(|| event_loop.messages().bytes(py, ffi::filled(bytes)));
             Ok(Told { count, data })
         });
         event_loop.return_scratch(scratch);
