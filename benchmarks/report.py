@@ -73,10 +73,16 @@ class Comparison:
     keeping: str | None = None
     against_keeping: Ratio | None = None
 
-    def against(self, loop: str) -> Ratio | None:
-        """The cost of a loop as a multiple of hotloop's, where it has one."""
+    def against(self, loop: str, ours: str = loops.OURS) -> Ratio | None:
+        """The cost of a loop as a multiple of hotloop's, where both have one."""
         figures = self.row.figures
-        return Ratio.of(figures[loop], figures[loops.OURS]) if loop in figures else None
+        return Ratio.of(figures[loop], figures[ours]) if loop in figures and ours in figures else None
+
+    @property
+    def against_better(self) -> Ratio:
+        """The best other loop's cost as a multiple of that of the better one of hotloop's two loops."""
+        ratios = [ratio for ours in (loops.OURS, loops.PROACTOR) if (ratio := self.against(self.best, ours))]
+        return max(ratios, key=lambda ratio: ratio.median)
 
 
 def comparisons(run: Run) -> list[Comparison]:
@@ -95,7 +101,8 @@ def comparisons(run: Run) -> list[Comparison]:
 
 def page(run: Run) -> str:
     """Everything that a run says, as Markdown."""
-    parts = ["# Benchmarks", conditions(run), summary(run), "## hotloop and the best other loop", against_best(run)]
+    parts = ["# Benchmarks", conditions(run), summary(run), means(run)]
+    parts += ["## hotloop and the best other loop", against_best(run)]
     if run.conduct:
         parts.append(tables.LEGEND)
     for group, title in GROUPS.items():
@@ -140,11 +147,28 @@ def summary(run: Run) -> str:
     kept = {each.name: each.against_keeping for each in found if each.against_keeping}
     if kept:
         lines += standing(" that keeps asyncio's semantics there", kept)
-    for other in ("uvloop", loops.CONTROL):
-        ratios = [ratio for each in found if (ratio := each.against(other))]
-        if ratios:
-            lines.append(f"- geometric mean, {other}: {mean(iter(ratios))}")
+    if any(loops.PROACTOR in each.row.figures for each in found):
+        better = {each.name: each.against_better for each in found}
+        lines += standing(", for whoever takes the better one of hotloop's two loops", better)
     return "\n".join(lines)
+
+
+def means(run: Run) -> str:
+    """Geometric means, of each group of rows and of all."""
+    found = comparisons(run)
+    groups = {title: [each for each in found if each.row.group == group] for group, title in GROUPS.items()}
+    lines = []
+    for title, rows in {**groups, "All": found}.items():
+        if rows:
+            columns = [[each.against_best for each in rows]]
+            columns += [[each.against_keeping for each in rows]] if run.conduct else []
+            columns += [[each.against(other) for each in rows] for other in ("uvloop", loops.CONTROL)]
+            ratios = [[ratio for ratio in column if ratio] for column in columns]
+            lines.append([title, str(len(rows)), *[mean(iter(column)) if column else "" for column in ratios]])
+    header = ["geometric mean of", "rows", "best other", "best that keeps", "uvloop", loops.CONTROL]
+    if not run.conduct:
+        header.remove("best that keeps")
+    return table(header, lines, texts=1) if lines else ""
 
 
 def standing(which: str, found: dict[str, Ratio]) -> list[str]:
@@ -157,7 +181,7 @@ def standing(which: str, found: dict[str, Ratio]) -> list[str]:
         lines.append(f"- level with the best other loop{which}, as rounds disagree, on {len(ties)}: {names}")
     if behind:
         lines.append(f"- behind the best other loop{which} on {len(behind)}: {', '.join(behind)}")
-    return [*lines, f"- geometric mean, best other loop of each row{which}: {mean(iter(found.values()))}"]
+    return lines
 
 
 def mean(ratios: Iterator[Ratio]) -> str:

@@ -66,6 +66,26 @@ def test_hotloop_is_compared_with_the_best_other_loop_of_each_round() -> None:
     assert "- ahead of every other loop on 3 of 5 rows" in summary
     assert "on 1: gather" in summary
     assert "- behind the best other loop on 1: spawn" in summary
+    better = report.summary(some_run()).split("better one of hotloop's two loops on ")[1]
+    assert better.startswith("3 of 5 rows")
+
+
+def test_the_better_one_of_two_loops_is_compared_too() -> None:
+    found = {each.name: each for each in report.comparisons(some_run())}
+    assert str(found["echo_protocol_1k"].against_best) == "4.00 (4.00-4.00)"
+    assert str(found["echo_protocol_1k"].against_better) == "4.80 (4.80-4.80)"
+    assert found["gather"].against_better == found["gather"].against_best, "the proactor has no figure there"
+
+
+def test_each_group_of_rows_has_a_mean() -> None:
+    lines = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in report.means(some_run()).splitlines()]
+    assert lines[0] == ["geometric mean of", "rows", "best other", "uvloop", "asyncio"]
+    # The square root of 4 by 4, of two rows; of the three others of 1.30, 0.875 and 0.5, and uvloop's of two of them.
+    assert lines[2:] == [
+        ["Within the process", "3", "0.83", "1.07", "1.38"],
+        ["Echo servers", "2", "4.00", "", "4.00"],
+        ["All", "5", "1.56", "1.07", "2.11"],
+    ]
 
 
 def test_the_page_has_every_row_and_why_a_loop_has_no_figure() -> None:
