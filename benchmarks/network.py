@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
-from benchmarks import loops, process
+from benchmarks import loops, process, servers
 from benchmarks.ratios import Ratio, table
 from benchmarks.rounds import Rounds
 
@@ -81,9 +81,19 @@ class Row:
         return [FLOOR] if self.is_datagrams else list(FLOORS)
 
     def server(self, loop: str) -> list[str]:
-        """The command that serves on a loop, and prints its port."""
+        """The command that serves on a loop or beside them, and prints its port."""
+        if loop in BESIDE:
+            name, *arguments = BESIDE[loop]
+            return [str(process.binary(name)), *arguments, *(self.told if loop == FLOOR else [])]
         command = process.python("-m", "benchmarks.servers", "--loop", loop, "--kind", self.kind)
         return command + ["--busy"] * self.busy
+
+    @property
+    def told(self) -> list[str]:
+        """What the floor is told: what kind it is, or how much to ask for where that is the program's choice."""
+        if self.is_datagrams:
+            return ["udp"]
+        return [str(servers.READ_SIZE)] if self.kind in servers.ASKING else []
 
     def request(self, port: int) -> list[str]:
         """What the load generator is told."""
@@ -182,12 +192,7 @@ ROWS = {
 
 def measure(row: Row, loop: str, duration: float) -> process.Load:
     """One round of one loop, on a fresh server. Raises process.Failure when that fails."""
-    if loop in BESIDE:
-        name, *arguments = BESIDE[loop]
-        command = [str(process.binary(name)), *arguments, *(["udp"] if row.is_datagrams else [])]
-    else:
-        command = row.server(loop)
-    with process.server(command) as (pid, port):
+    with process.server(row.server(loop)) as (pid, port):
         return process.load(row.request(port), pid=pid, duration=duration)
 
 

@@ -160,7 +160,7 @@ def means(run: Run) -> str:
     lines = []
     for title, rows in {**groups, "All": found}.items():
         if rows:
-            columns = [[each.against_best for each in rows]]
+            columns: list[list[Ratio | None]] = [[each.against_best for each in rows]]
             columns += [[each.against_keeping for each in rows]] if run.conduct else []
             columns += [[each.against(other) for each in rows] for other in ("uvloop", loops.CONTROL)]
             ratios = [[ratio for ratio in column if ratio] for column in columns]

@@ -17,8 +17,9 @@ from typing import Any
 
 from benchmarks import loops
 
-# Bytes asked for at once by the kinds that ask.
+# Bytes asked for at once by the kinds that ask, which are these.
 READ_SIZE = 64 * 1024
+ASKING = ("buffered", "streams", "sock")
 # Connections that may wait to be accepted: those of the load generator connect one right behind the other.
 BACKLOG = 4096
 

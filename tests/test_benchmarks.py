@@ -193,6 +193,14 @@ def test_results_compare_with_the_control() -> None:
     ]
 
 
+def test_the_floor_asks_for_as_much_as_the_program_it_stands_beside() -> None:
+    told = {name: row.server("floor")[1:] for name, row in network.ROWS.items() if "floor" in row.floors}
+    assert {name for name, arguments in told.items() if arguments == ["udp"]} == {"udp_pingpong", "udp_flood"}
+    asking = {name for name, arguments in told.items() if arguments == [str(64 * 1024)]}
+    assert asking == {name for name in told if name.startswith(("echo_buffered", "echo_streams", "echo_sock"))}
+    assert all(arguments == [] for name, arguments in told.items() if name.startswith("echo_protocol"))
+
+
 def test_the_crate_stands_beside_the_floors_in_the_row_of_fifty_connections() -> None:
     row = network.ROWS["echo_protocol_1k"]
     assert (row.size, row.connections) == (1024, 50)

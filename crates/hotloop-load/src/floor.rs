@@ -2,8 +2,8 @@
 //!
 //! One thread, one level-triggered epoll instance, one buffer. For each ready connection one `recv` and one `send`, the
 //! system calls that no loop on readiness can do without. Prints its port on one line and serves on 127.0.0.1 until it
-//! is killed, as the servers of the benchmarks do. With `udp` on its command line it is one socket that gives each
-//! datagram back.
+//! is killed, as the servers of the benchmarks do. A number on its command line is how many bytes it asks for at once:
+//! a message that takes more pieces takes more of everything. With `udp` it is one socket that gives each datagram back.
 
 #![forbid(unsafe_code)]
 
@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
-/// Bytes asked for at once: what the loops under comparison ask for, so that a message of 100 KiB is as many pieces.
+/// Bytes asked for at once unless the command line says: what the loops under comparison ask for.
 const READ_SIZE: usize = 256 * 1024;
 
 /// Events taken at once.
@@ -24,7 +24,11 @@ const EVENTS: usize = 512;
 fn main() -> ExitCode {
     let served = match std::env::args().nth(1).as_deref() {
         Some("udp") => serve_datagrams(),
-        _ => serve(),
+        Some(size) => size
+            .parse()
+            .map_err(|_| io::Error::other(format!("{size} is neither a number of bytes nor udp")))
+            .and_then(serve),
+        None => serve(READ_SIZE),
     };
     match served {
         Ok(()) => ExitCode::SUCCESS,
@@ -35,7 +39,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve() -> io::Result<()> {
+fn serve(size: usize) -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
     println!("{}", listener.local_addr()?.port());
@@ -43,7 +47,7 @@ fn serve() -> io::Result<()> {
     let name = |fd: RawFd| EventData::new_u64(u64::from(fd.unsigned_abs()));
     epoll::add(&set, &listener, name(listener.as_raw_fd()), EventFlags::IN)?;
     let mut connections = HashMap::new();
-    let mut buffer = vec![0; READ_SIZE];
+    let mut buffer = vec![0; size];
     let mut events: Vec<Event> = Vec::with_capacity(EVENTS);
     loop {
         events.clear();
