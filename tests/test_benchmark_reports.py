@@ -85,6 +85,8 @@ def test_each_group_of_rows_has_a_mean() -> None:
         ["Within the process", "3", "0.83", "1.07", "1.38"],
         ["Echo servers", "2", "4.00", "", "4.00"],
         ["All", "5", "1.56", "1.07", "2.11"],
+        # The floor has half of hotloop's cost, in one of five rows: the fifth root of 2 more.
+        ["All, were hotloop at the floor where it is above", "5", "1.79", "1.07", "2.42"],
     ]
 
 
