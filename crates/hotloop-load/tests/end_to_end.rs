@@ -142,7 +142,9 @@ fn no_server_is_no_run() {
 #[test]
 fn each_server_of_the_benchmarks_echoes_what_is_larger_than_its_buffers() {
     for command in [
-        [env!("CARGO_BIN_EXE_hotloop-floor"), ""],
+        // All at once, and in pieces.
+        [env!("CARGO_BIN_EXE_hotloop-floor"), "262144"],
+        [env!("CARGO_BIN_EXE_hotloop-floor"), "65536"],
         [env!("CARGO_BIN_EXE_hotloop-crate-echo"), "selector"],
         [env!("CARGO_BIN_EXE_hotloop-crate-echo"), "proactor"],
     ] {
@@ -164,6 +166,20 @@ fn a_server_on_a_loop_that_there_is_not_ends_with_a_message() {
         .expect("it was built");
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no loop called another"));
+}
+
+#[test]
+fn a_floor_that_is_told_what_it_does_not_know_ends_with_a_message() {
+    let output = Command::new(env!("CARGO_BIN_EXE_hotloop-floor"))
+        .arg("another")
+        .output()
+        .expect("it was built");
+    assert_eq!(output.status.code(), Some(2));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        told.contains("another is neither a number of bytes nor udp"),
+        "{told}"
+    );
 }
 
 /// A child that is killed when the test ends.
