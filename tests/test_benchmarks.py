@@ -194,7 +194,7 @@ def test_results_compare_with_the_control() -> None:
 
 
 def test_the_floor_asks_for_as_much_as_the_program_it_stands_beside() -> None:
-    told = {name: row.server("floor")[1:] for name, row in network.ROWS.items() if "floor" in row.floors}
+    told = {name: row.told for name, row in network.ROWS.items() if "floor" in row.floors}
     assert {name for name, arguments in told.items() if arguments == ["udp"]} == {"udp_pingpong", "udp_flood"}
     asking = {name for name, arguments in told.items() if arguments == [str(64 * 1024)]}
     assert asking == {name for name in told if name.startswith(("echo_buffered", "echo_streams", "echo_sock"))}
