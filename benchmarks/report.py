@@ -66,12 +66,20 @@ class Comparison:
 
     name: str
     row: Measured
-    # The loop that is no other of hotloop's and has the least cost, and that cost as a multiple.
+    # The loop that is no other of hotloop's and has the least cost.
     best: str
-    against_best: Ratio
     # The same of those loops that are known to keep what asyncio does and matters to this row, where there are such.
     keeping: str | None = None
-    against_keeping: Ratio | None = None
+
+    @property
+    def against_best(self) -> Ratio:
+        """The best other loop's cost as a multiple of hotloop's."""
+        return Ratio.of(self.row.figures[self.best], self.row.figures[loops.OURS])
+
+    @property
+    def against_keeping(self) -> Ratio | None:
+        """The same of the best other loop that keeps asyncio's semantics, where there is one."""
+        return self.against(self.keeping) if self.keeping else None
 
     def against(self, loop: str, ours: str = loops.OURS) -> Ratio | None:
         """The cost of a loop as a multiple of hotloop's, where both have one."""
@@ -93,9 +101,7 @@ def comparisons(run: Run) -> list[Comparison]:
         if loops.OURS in row.figures and others:
             best = min(others, key=row.median)
             keeping = min(tables.keeping(run.conduct, others, name), key=row.median, default=None)
-            control = row.figures[loops.OURS]
-            against_keeping = Ratio.of(row.figures[keeping], control) if keeping else None
-            found.append(Comparison(name, row, best, Ratio.of(row.figures[best], control), keeping, against_keeping))
+            found.append(Comparison(name, row, best, keeping))
     return found
 
 
@@ -105,9 +111,7 @@ def at_the_floor(each: Comparison) -> Comparison:
     floor = figures.get(network.FLOOR)
     if floor is None or each.row.median(network.FLOOR) >= each.row.median(loops.OURS):
         return each
-    row = replace(each.row, figures={**figures, loops.OURS: floor})
-    keeping = Ratio.of(figures[each.keeping], floor) if each.keeping else None
-    return Comparison(each.name, row, each.best, Ratio.of(figures[each.best], floor), each.keeping, keeping)
+    return replace(each, row=replace(each.row, figures={**figures, loops.OURS: floor}))
 
 
 def page(run: Run) -> str:
