@@ -6,6 +6,10 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
+from harness import PATIENCE
+
 
 def run_script(script):
     """Run a script in a fresh interpreter; its output, of a run without a complaint."""
@@ -58,6 +62,23 @@ def test_importing_changes_nothing():
         """
     )
     assert output == "[]\n"
+
+
+@pytest.mark.parametrize("use", ["", "hotloop.install(); hotloop.uninstall()"], ids=["imported", "installed"])
+def test_the_filters_of_warnings_hold_to_the_end(use):
+    """At its end CPython goes by the filters that the last warning met, not by those of its module `warnings`."""
+    ended = subprocess.run(
+        [
+            *(sys.executable, "-W", "default", "-c"),
+            f"import asyncio, hotloop, warnings; {use}\n"
+            "warnings.simplefilter('ignore', ResourceWarning)\n"
+            "loop = asyncio.SelectorEventLoop()\n",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_asyncio_run_stays_stock_after_the_import():

@@ -103,19 +103,14 @@ def run(
         return runner.run(main)
 
 
-if TYPE_CHECKING:
-    if sys.version_info >= (3, 14):
-        from asyncio.events import _AbstractEventLoopPolicy as AbstractEventLoopPolicy
-        from asyncio.unix_events import _DefaultEventLoopPolicy as _Base
-    else:
-        from asyncio import AbstractEventLoopPolicy
-        from asyncio import DefaultEventLoopPolicy as _Base
+# Since 3.14 their public names are deprecated. Whoever uses these hears of it from asyncio when he gives it a policy.
+# That warning is not made and filtered out: CPython would keep the filters of this moment, and go by them at its end.
+if sys.version_info >= (3, 14):
+    from asyncio.events import _AbstractEventLoopPolicy as AbstractEventLoopPolicy
+    from asyncio.unix_events import _DefaultEventLoopPolicy as _Base
 else:
-    with warnings.catch_warnings():
-        # Since 3.14 their names are deprecated. Whoever uses these hears of it from asyncio when he gives it a policy.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        AbstractEventLoopPolicy = asyncio.AbstractEventLoopPolicy
-        _Base = asyncio.DefaultEventLoopPolicy
+    from asyncio import AbstractEventLoopPolicy
+    from asyncio import DefaultEventLoopPolicy as _Base
 
 # Where the warning of a loop that was made unasked does not point to.
 _NOT_THE_CALLER = (os.path.dirname(__file__), os.path.dirname(asyncio.__file__))
@@ -214,7 +209,5 @@ def uninstall() -> None:
 def _set_policy(policy: Any) -> None:
     if sys.version_info < (3, 14):
         asyncio.set_event_loop_policy(policy)
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        asyncio.set_event_loop_policy(policy)
+    else:  # the same without its warning
+        asyncio.events._set_event_loop_policy(policy)
