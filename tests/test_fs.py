@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import os
 import select
 import threading
@@ -754,7 +755,7 @@ def test_functions_of_os(loop, tmp_path):
 
 def test_functions_of_os_are_those_of_the_standard_library():
     for name in fs.os.__all__:
-        assert asyncio.iscoroutinefunction(getattr(fs.os, name)), name
+        assert inspect.iscoroutinefunction(getattr(fs.os, name)), name
         assert callable(getattr(os, name)), name
 
 
@@ -867,10 +868,10 @@ def test_the_shape_is_that_of_aiofiles(loop, tmp_path):
     async def main() -> None:
         async with fs.open(tmp_path / "file", "w+") as text, fs.open(tmp_path / "file", "r+b") as data:
             for name in awaited:
-                assert asyncio.iscoroutinefunction(getattr(text, name)), name
-                assert asyncio.iscoroutinefunction(getattr(data, name)), name
+                assert inspect.iscoroutinefunction(getattr(text, name)), name
+                assert inspect.iscoroutinefunction(getattr(data, name)), name
             for name in ("readable", "fileno"):
-                assert not asyncio.iscoroutinefunction(getattr(text, name)), name
+                assert not inspect.iscoroutinefunction(getattr(text, name)), name
             assert isinstance(text.buffer, type(data))
 
     run(loop, main())
