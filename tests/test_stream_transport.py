@@ -450,25 +450,101 @@ def test_write_after_write_eof_raises(loop, data, closing):
     assert same_as_stock(loop, write) == ("RuntimeError", "Cannot call write() after write_eof()")
 
 
-@pytest.mark.parametrize("lines", [[], [b"x"], [b"x", "text"], None, "text", b"bytes", [None]], ids=repr)
-@pytest.mark.parametrize("state", ["open", "eof", "closing"])
+# The first releases of 3.12 and 3.13 end a `writelines` to a lost connection, and one of an iterator of nothing, in
+# errors of their own code.
+WRITELINES_IS_WHOLE = (
+    sys.version_info < (3, 12)
+    or "_conn_lost" in asyncio.selector_events._SelectorSocketTransport.writelines.__code__.co_names
+)
+
+LINES = {
+    "nothing": lambda: [],
+    "bytes": lambda: [b"x", b"", b"yz"],
+    "a tuple": lambda: (b"x", b"yz"),
+    "other kinds": lambda: [bytearray(b"x"), memoryview(b"yz"), memoryview(b"a-b-")[::2].tobytes()],
+    "a generator": lambda: (line for line in [b"x", b"", b"yz"]),
+    "a generator that ends badly": lambda: (1 // divisor for divisor in [0]),
+    "an iterator of nothing": lambda: iter([]),
+    "a string among bytes": lambda: [b"x", "text"],
+    "an empty string among bytes": lambda: [b"x", ""],
+    "None among bytes": lambda: [b"x", None],
+    "a number": lambda: [1],
+    "None": lambda: None,
+    "zero": lambda: 0,
+    "no iterable": lambda: 1,
+    "a string": lambda: "text",
+    "an empty string": lambda: "",
+    "only bytes": lambda: b"bytes",
+}
+
+
+@pytest.mark.parametrize("lines", LINES)
+@pytest.mark.parametrize("state", ["open", "eof", "closing", "aborted"])
 def test_writelines_ends_as_on_stock_asyncio(loop, lines, state):
     """zuvloop#67"""
+    if not WRITELINES_IS_WHOLE and (state in ("closing", "aborted") or lines == "an iterator of nothing"):
+        pytest.skip("this Python's own writelines fails there")
+    received = []
 
     def write(loop):
         near, far = unix_pair()
-        transport, _ = attach(loop, near)
+        transport, protocol = attach(loop, near)
         try:
             if state == "eof":
                 transport.write_eof()
             elif state == "closing":
                 transport.close()
-            transport.writelines(lines)
+            elif state == "aborted":
+                transport.abort()
+            transport.writelines(LINES[lines]())
         finally:
             close(loop, transport)
+            received.append(receive_all(far))
             far.close()
 
     same_as_stock(loop, write)
+    on_stock, on_this = received
+    assert on_this == on_stock
+
+
+@pytest.mark.parametrize("write", ["write", "writelines"])
+@pytest.mark.parametrize("state", ["open", "lost"])
+def test_memory_with_gaps_ends_the_connection_as_on_stock_asyncio(loop, write, state):
+    """It is the socket that refuses it, so that the connection is broken; a lost one is past that."""
+    if not WRITELINES_IS_WHOLE and (write, state) == ("writelines", "lost"):
+        pytest.skip("this Python's own writelines fails there")
+    gaps = memoryview(b"a-b-c-")[::2]
+
+    def scenario(loop, trace):
+        near, far = unix_pair()
+        transport, protocol = attach(loop, near)
+        if state == "lost":
+            transport.abort()
+        try:
+            getattr(transport, write)(gaps if write == "write" else [gaps])
+        except Exception as error:
+            trace.append(type(error).__name__)
+        error = run(loop, protocol.lost) if transport.is_closing() else None
+        trace += [type(error).__name__, *protocol.trace]
+        close(loop, transport)
+        far.close()
+
+    same_trace_as_stock(loop, scenario)
+
+
+@pytest.mark.parametrize("lines", [[b"x"], [bytearray(b"x")]], ids=["bytes", "bytearray"])
+def test_writelines_to_a_lost_connection_is_warned_of(loop, loop_name, caplog, lines):
+    """Like write: from the fifth on."""
+    if not WRITELINES_IS_WHOLE and loop_name == "asyncio":
+        pytest.skip("this Python's own writelines fails there")
+    near, far = unix_pair()
+    transport, _ = attach(loop, near)
+    transport.abort()
+    for _ in range(7):
+        transport.writelines(lines)
+    close(loop, transport)
+    far.close()
+    assert [record.message for record in caplog.records] == ["socket.send() raised exception."] * 3
 
 
 def test_write_after_close_is_dropped(loop, connection):

@@ -188,20 +188,6 @@ def transport_repr(
     return f"<{' '.join(info)}>"
 
 
-class _SelectorDatagramTransport:
-    def sendto(self, data: Any, addr: Any = None) -> tuple[Any, Any]:
-        return data, addr
-
-
-# The arguments of a `sendto` that is not called plainly; a wrong call is a TypeError in asyncio's words.
-read_sendto = _SelectorDatagramTransport().sendto
-
-
-def is_bytes_like(data: object) -> bool:
-    """Whether ``Transport.write`` takes an object."""
-    return isinstance(data, (bytes, bytearray, memoryview))
-
-
 def write_buffer_limits(high: int | None = None, low: int | None = None) -> tuple[int, int]:
     """The marks of flow control in bytes, high then low, out of what a program gives."""
     if high is None:

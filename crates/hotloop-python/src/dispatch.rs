@@ -11,6 +11,7 @@ use crate::event_loop::{Loop, delegated};
 use crate::ffi::{self, Object, This};
 use crate::handles::{self, Scheduled};
 use crate::host::PythonHost;
+use crate::modules::REPORTS;
 use crate::transports::Transport;
 use crate::{listeners, sockets};
 
@@ -284,7 +285,8 @@ fn timed(
     let start = this.now()?;
     run()?;
     let arguments = (this.object(), transport.object().bind(py), this.now()? - start);
-    py.import("hotloop._reports")?
+    REPORTS
+        .module(py)?
         .call_method1("transport_ran", arguments)
         .map(drop)
 }
@@ -302,7 +304,7 @@ fn run_in_python(this: This<'_, '_, Loop>, handle: &Object) -> PyResult<()> {
         Ok(this.now()? - start)
     });
     let outcome = outcome.and_then(|seconds| {
-        let reports = py.import("hotloop._reports")?;
+        let reports = REPORTS.module(py)?;
         reports
             .call_method1("handle_ran", (this.object(), handle.bind(py), seconds))
             .map(drop)

@@ -21,6 +21,7 @@ mod peers;
 mod sockets;
 mod tls;
 mod transports;
+mod writing;
 
 use pyo3::prelude::*;
 

@@ -17,6 +17,7 @@ use crate::errors::{is_transient, os_error};
 use crate::event_loop::Loop;
 use crate::ffi::{self, Call, Class, ClassBuilder, Instance, Layout, Object, This, Visit};
 use crate::handles::{self, Context, Scheduled};
+use crate::modules::REPORTS;
 use crate::transports::{self, SocketKind, SocketTransport};
 
 /// What watches a listening socket. It stands where a watcher's handle does.
@@ -244,7 +245,7 @@ pub(crate) fn serve<'py>(
         if is_fatal(py, &error) {
             return Err(error);
         }
-        py.import("hotloop._reports")?.call_method1(
+        REPORTS.module(py)?.call_method1(
             "accept_failed",
             (
                 event_loop.object().bind(py),

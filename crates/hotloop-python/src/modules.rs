@@ -23,6 +23,24 @@ pub(crate) static SSLPROTO: Module = Module::new("asyncio.sslproto");
 /// `socket`.
 pub(crate) static SOCKET: Module = Module::new("socket");
 
+/// `hotloop._reports`.
+pub(crate) static REPORTS: Module = Module::new("hotloop._reports");
+/// `hotloop._transports`.
+pub(crate) static TRANSPORTS: Module = Module::new("hotloop._transports");
+/// `hotloop._writing`.
+pub(crate) static WRITING: Module = Module::new("hotloop._writing");
+
+/// Imports what finalizers may need at the end of the interpreter, when nothing can be imported any more.
+///
+/// # Errors
+/// What the imports raise.
+pub(crate) fn import_own(py: Python<'_>) -> PyResult<()> {
+    for module in [&REPORTS, &TRANSPORTS, &WRITING] {
+        module.module(py)?;
+    }
+    Ok(())
+}
+
 /// A module that is imported once: the import machinery costs more than a future does, or a connection's class check.
 pub(crate) struct Module {
     name: &'static str,
@@ -36,6 +54,16 @@ impl Module {
         Self { name, module }
     }
 
+    /// The module.
+    ///
+    /// # Errors
+    /// What its first import raises.
+    #[inline]
+    pub(crate) fn module<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyModule>> {
+        let import = || Ok::<_, PyErr>(py.import(self.name)?.unbind());
+        Ok(self.module.get_or_try_init(py, import)?.bind(py))
+    }
+
     /// What the module calls `name` now: looked up anew each time, as in Python, where a test may have put another
     /// thing in its place.
     ///
@@ -47,10 +75,7 @@ impl Module {
         py: Python<'py>,
         name: &Bound<'py, PyString>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let module = self
-            .module
-            .get_or_try_init(py, || Ok::<_, PyErr>(py.import(self.name)?.unbind()))?
-            .bind(py);
+        let module = self.module(py)?;
         // Where nearly all names are, without the look at the class that comes before in a getattr.
         match module.dict().get_item(name)? {
             Some(found) => Ok(found),

@@ -32,7 +32,7 @@ use crate::errors::os_error;
 use crate::ffi::{self, Call, Class, Instance, Layout, Name, Object, Registry, Spare, This, Visit};
 use crate::handles::{self, Scheduled};
 use crate::host::{Engine, Inbox};
-use crate::modules::{BASE_EVENTS, FUTURES, TASKS};
+use crate::modules::{self, BASE_EVENTS, FUTURES, TASKS};
 use crate::tls::{self, Tls};
 use crate::transports::{MAX_SIZE, Transport};
 
@@ -485,6 +485,7 @@ fn assigned(this: This<'_, '_, Loop>, name: &Bound<'_, PyAny>) -> PyResult<()> {
 }
 
 fn construct(class: &Bound<'_, PyType>) -> PyResult<Loop> {
+    modules::import_own(class.py())?;
     let by_completion = class
         .getattr_opt(pyo3::intern!(class.py(), "_by_completion"))?
         .is_some_and(|flag| flag.is_truthy().unwrap_or(false));

@@ -5,6 +5,7 @@ use pyo3::types::PyDict;
 
 use super::{Bare, Context, Handles, handles, kind};
 use crate::ffi::{self, Object};
+use crate::modules::REPORTS;
 
 /// A callback and how to run it.
 pub(crate) struct Callback {
@@ -183,11 +184,9 @@ pub(crate) fn report(
 ) -> PyResult<()> {
     let arguments = PyDict::new(py);
     arguments.set_item("exception", error.into_value(py))?;
-    py.import("hotloop._reports")?.call_method(
-        "callback_failed",
-        (event_loop, handle.bind(py)),
-        Some(&arguments),
-    )?;
+    REPORTS
+        .module(py)?
+        .call_method("callback_failed", (event_loop, handle.bind(py)), Some(&arguments))?;
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use super::state::State;
 use super::{It, Lower, Tls};
 use crate::dispatch::is_fatal;
 use crate::ffi::{self, Bytes, Instance, This};
+use crate::modules::REPORTS;
 use crate::transports::SocketTransport;
 
 /// The most that one TLS record holds, in bytes: what is gathered beyond it would make a second record anyway.
@@ -325,7 +326,8 @@ impl<'py> It<'_, 'py> {
         if is_fatal(py, &error) {
             return Err(error);
         }
-        py.import("hotloop._reports")?
+        REPORTS
+            .module(py)?
             .call_method1(
                 "tls_flow_control_failed",
                 (self.object(), error.into_value(py), name),
@@ -337,9 +339,7 @@ impl<'py> It<'_, 'py> {
     fn write_to_lost(self) -> PyResult<()> {
         let lost = self.lost.get();
         if lost >= LOG_THRESHOLD {
-            self.py()
-                .import("hotloop._reports")?
-                .call_method0("write_to_lost_tls")?;
+            REPORTS.module(self.py())?.call_method0("write_to_lost_tls")?;
         }
         self.lost.set(lost + 1);
         Ok(())

@@ -3,7 +3,6 @@
 
 use std::cell::{Cell, RefCell};
 
-use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyType};
 
@@ -11,6 +10,7 @@ use super::class::write_object;
 use super::{Lower, Tls};
 use crate::answers::{bool_object, none, object_or_none};
 use crate::ffi::{self, Bytes, Call, Class, ClassBuilder, Instance, Layout, This, Visit};
+use crate::writing;
 
 /// The application's end of a TLS connection.
 pub(crate) struct TlsTransport {
@@ -146,13 +146,7 @@ fn write<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyA
         }
         return none(py);
     }
-    let reports = py.import("hotloop._reports")?;
-    if !reports.call_method1("is_bytes_like", (&*data,))?.is_truthy()? {
-        return Err(PyTypeError::new_err(format!(
-            "data: expecting a bytes-like instance, got {}",
-            data.get_type().name()?
-        )));
-    }
+    writing::check(&data, "tls")?;
     if let Some(connection) = connection
         && data.is_truthy()?
     {
@@ -165,8 +159,10 @@ fn writelines<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py
     let py = this.py();
     let list = call.only("_SSLProtocolTransport.writelines", "list_of_data")?;
     if let Some(connection) = this.connection() {
-        let joined = PyBytes::new(py, b"").call_method1(pyo3::intern!(py, "join"), (&*list,))?;
-        connection.with(py, |connection| write_object(connection, &joined))?;
+        let joined = writing::join(&list)?;
+        connection.with(py, |connection| {
+            connection.write(joined.as_bytes(), || Bytes::new(&joined))
+        })?;
     }
     none(py)
 }

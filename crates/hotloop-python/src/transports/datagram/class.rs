@@ -4,15 +4,17 @@ use std::cell::RefCell;
 use std::sync::OnceLock;
 
 use hotloop::driver::{Address, MAX_SENT};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyMemoryView, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyDict, PyTuple, PyType};
 
 use super::send::Target;
 use super::{CLASS, DatagramTransport, It};
 use crate::answers::{argument, bool_object, none, object_or_none};
 use crate::ffi::{Call, ClassBuilder, Object, ReadBuffer};
+use crate::modules::{REPORTS, WRITING};
 use crate::transports::{MAX_SIZE, methods};
+use crate::writing;
 
 /// What a queued datagram counts besides its bytes, in the running Python; nothing before it counted any and sent
 /// empty datagrams, which both came with 3.13.
@@ -196,7 +198,7 @@ fn repr<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let (reading, size) = this
         .state(|endpoint| (endpoint.life().is_reading(), endpoint.size()))?
         .unwrap_or_default();
-    let reports = py.import("hotloop._reports")?;
+    let reports = REPORTS.module(py)?;
     let closed = this.socket.borrow().is_none();
     reports.call_method1(
         "transport_repr",
@@ -211,7 +213,7 @@ fn sendto<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, Py
             (data.to_owned(), to.map(|to| to.to_owned()))
         }
         _ => {
-            let read = py.import("hotloop._reports")?.getattr("read_sendto")?;
+            let read = WRITING.module(py)?.getattr("read_sendto")?;
             let (data, to): (Bound<'py, PyAny>, Bound<'py, PyAny>) = call.forward(&read)?.extract()?;
             (data, Some(to))
         }
@@ -273,14 +275,14 @@ impl<'py> It<'_, 'py> {
         let py = self.py();
         let plain = data.cast_exact::<PyBytes>().ok();
         if plain.is_none() {
-            check_data(data)?;
+            writing::check(data, "datagram")?;
         }
         if overhead().is_none() && data.len()? == 0 {
             return Ok(());
         }
         let to = self.check_destination(to)?;
         if self.address.is_some() && self.link.lost.get() > 0 {
-            return self.count_lost();
+            return self.count_lost_write();
         }
         if let Some(bytes) = plain {
             return self.send(bytes.as_bytes(), || bytes.clone(), to.as_ref());
@@ -308,19 +310,6 @@ impl<'py> It<'_, 'py> {
         }
         Ok(Some(address.to_owned()))
     }
-}
-
-fn check_data(data: &Bound<'_, PyAny>) -> PyResult<()> {
-    if data.is_instance_of::<PyBytes>()
-        || data.is_instance_of::<PyByteArray>()
-        || data.is_instance_of::<PyMemoryView>()
-    {
-        return Ok(());
-    }
-    Err(PyTypeError::new_err(format!(
-        "data argument must be a bytes-like object, not {}",
-        data.get_type().name()?.repr()?
-    )))
 }
 
 fn is_reading<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {

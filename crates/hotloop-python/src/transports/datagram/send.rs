@@ -13,7 +13,6 @@ use super::{DatagramTransport, It, Peer};
 use crate::errors::{is_transient, os_error, would_block};
 use crate::event_loop::Loop;
 use crate::ffi::{self, Bytes, Instance, This};
-use crate::transports::LOG_THRESHOLD;
 use crate::transports::link::Linked;
 
 /// What ends a transport that fails to send in a way that is no error of the socket.
@@ -143,18 +142,6 @@ impl<'py> It<'_, 'py> {
             drop(self.link.write_context.take());
         }
         if lost { self.lose(None) } else { Ok(()) }
-    }
-
-    /// Warns of a program that goes on sending to a lost connection.
-    pub(super) fn count_lost(self) -> PyResult<()> {
-        let lost = self.link.lost.get();
-        if lost >= LOG_THRESHOLD {
-            self.py()
-                .import("hotloop._reports")?
-                .call_method0("write_to_lost")?;
-        }
-        self.link.lost.set(lost + 1);
-        Ok(())
     }
 
     /// The address that an object plainly is.

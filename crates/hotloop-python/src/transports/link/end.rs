@@ -8,6 +8,7 @@ use super::{Key, Linked, tuple};
 use crate::dispatch::is_fatal;
 use crate::event_loop::Loop;
 use crate::ffi::{self, This};
+use crate::modules::REPORTS;
 
 impl<'py, T: Linked> This<'_, 'py, T> {
     /// Ends the connection in order: behind what is queued.
@@ -58,8 +59,8 @@ impl<'py, T: Linked> This<'_, 'py, T> {
 
     /// Reports an exception by a function of `hotloop._reports`.
     pub(crate) fn report_by(self, report: &str, error: &Bound<'py, PyAny>, message: &str) -> PyResult<()> {
-        self.py()
-            .import("hotloop._reports")?
+        REPORTS
+            .module(self.py())?
             .call_method1(report, (self.object(), error, message))
             .map(drop)
     }
@@ -114,8 +115,8 @@ impl<'py, T: Linked> This<'_, 'py, T> {
     /// Warns of a transport that goes without having been closed, and closes its descriptor.
     pub(crate) fn warn_unclosed(self) {
         let py = self.py();
-        let reported = py
-            .import("hotloop._reports")
+        let reported = REPORTS
+            .module(py)
             .and_then(|reports| reports.call_method1("transport_unclosed", (self.object(),)))
             .and_then(|_| T::close_descriptor(self));
         // At the interpreter's exit there may be nothing left to warn with.

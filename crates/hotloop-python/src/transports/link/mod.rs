@@ -20,7 +20,7 @@ use crate::dispatch::{in_context, is_fatal};
 use crate::event_loop::Loop;
 use crate::ffi::{self, Class, Entry, Instance, Object, This, Visit};
 use crate::host::Engine;
-use crate::modules::FUTURES;
+use crate::modules::{FUTURES, REPORTS};
 
 /// The ties of a transport: upwards to its protocol, downwards to the engine and to the kernel.
 pub(crate) struct Link<K = StreamKey> {
@@ -161,7 +161,8 @@ pub(super) fn on_event<T: Linked>(
             error.into_value(py),
             receiving,
         );
-        py.import("hotloop._reports")?
+        REPORTS
+            .module(py)?
             .call_method1("transport_event_failed", arguments)
             .map(drop)
     })

@@ -10,6 +10,8 @@ use pyo3::prelude::*;
 use super::{Key, Linked};
 use crate::dispatch::is_fatal;
 use crate::ffi::{Bytes, Call, Instance, This};
+use crate::modules::REPORTS;
+use crate::transports::LOG_THRESHOLD;
 
 impl<'py, T: Linked<Key = StreamKey>> This<'_, 'py, T> {
     /// Sends or queues bytes, and pauses the protocol where that is due. `own` makes an owned copy. Answers why the
@@ -34,6 +36,18 @@ impl<'py, T: Linked<Key = StreamKey>> This<'_, 'py, T> {
 }
 
 impl<'py, T: Linked> This<'_, 'py, T> {
+    /// Counts a write to a lost connection, and warns of a program that goes on with it.
+    #[cold]
+    pub(crate) fn count_lost_write(self) -> PyResult<()> {
+        let lost = self.link().lost.get();
+        if lost >= LOG_THRESHOLD {
+            let reports = REPORTS.module(self.py())?;
+            reports.call_method0("write_to_lost")?;
+        }
+        self.link().lost.set(lost + 1);
+        Ok(())
+    }
+
     /// Notes what a write has led to, and pauses the protocol where that is due.
     #[inline]
     pub(crate) fn note_written(self, written: Written) -> PyResult<()> {
@@ -77,7 +91,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
         if is_fatal(py, &error) {
             return Err(error);
         }
-        let reports = py.import("hotloop._reports")?;
+        let reports = REPORTS.module(py)?;
         reports
             .call_method1("flow_control_failed", (self.object(), error.into_value(py), name))
             .map(drop)
@@ -103,10 +117,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
 
     /// Sets the marks of flow control, by asyncio's own rules and words, and pauses the protocol if that is due.
     pub(crate) fn set_limits(self, call: &Call<'_, 'py>) -> PyResult<()> {
-        let checks = self
-            .py()
-            .import("hotloop._reports")?
-            .getattr("write_buffer_limits")?;
+        let checks = REPORTS.module(self.py())?.getattr("write_buffer_limits")?;
         let (high, low): (usize, usize) = call.forward(&checks)?.extract()?;
         self.flow(|flow, _| flow.set_limits(Some(high), Some(low)))?
             .transpose()

@@ -20,6 +20,7 @@ use super::link::{Link, Linked};
 use crate::answers::{argument, object_or_none};
 use crate::event_loop::Loop;
 use crate::ffi::{Call, Instance, Object, This};
+use crate::modules::REPORTS;
 
 /// Makes the classes and adds them to the module.
 ///
@@ -101,9 +102,7 @@ impl<'py, T: Piped> This<'_, 'py, T> {
     fn log(self, event: &str) -> PyResult<()> {
         let debug = self.with_loop(|event_loop| Ok(event_loop.is_debug()))?;
         if debug == Some(true) {
-            self.py()
-                .import("hotloop._reports")?
-                .call_method1(event, (self.object(),))?;
+            REPORTS.module(self.py())?.call_method1(event, (self.object(),))?;
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use crate::answers::{argument, bool_object, none};
 use crate::errors::os_error;
 use crate::event_loop::Loop;
 use crate::ffi::{Call, Class, ClassBuilder, Finalize, Instance, Layout, Object, This, Visit};
+use crate::modules::REPORTS;
 use crate::transports::link::{Link, Linked, Received};
 use crate::transports::{MAX_SIZE, Transport, methods};
 
@@ -233,7 +234,7 @@ impl<'py> It<'_, 'py> {
 fn repr<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     let reading = this.state(|stream| stream.is_reading())?.unwrap_or(false);
-    let reports = py.import("hotloop._reports")?;
+    let reports = REPORTS.module(py)?;
     reports.call_method1(
         "pipe_repr",
         (this.object(), ReadPipeTransport::ASYNCIO_NAME, reading),

@@ -15,8 +15,10 @@ use crate::event_loop::Loop;
 use crate::ffi::{
     Bytes, Call, Class, ClassBuilder, Finalize, Instance, Layout, Object, ReadBuffer, This, Visit,
 };
+use crate::modules::REPORTS;
 use crate::transports::link::{Link, Linked};
 use crate::transports::{LOG_THRESHOLD, Transport, methods};
+use crate::writing;
 
 /// A transport over what a pipe, a terminal or a socket takes.
 pub(crate) struct WritePipeTransport {
@@ -224,9 +226,7 @@ impl<'py> It<'_, 'py> {
         }
         if self.is_closing() {
             if self.refused.get() >= LOG_THRESHOLD {
-                self.py()
-                    .import("hotloop._reports")?
-                    .call_method0("write_to_lost_pipe")?;
+                REPORTS.module(self.py())?.call_method0("write_to_lost_pipe")?;
             }
             self.count_refused();
             return Ok(());
@@ -275,7 +275,7 @@ impl<'py> It<'_, 'py> {
 fn repr<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     let queued = this.state(|stream| stream.queue.len())?.unwrap_or(0);
-    let reports = py.import("hotloop._reports")?;
+    let reports = REPORTS.module(py)?;
     let arguments = (
         this.object(),
         WritePipeTransport::ASYNCIO_NAME,
@@ -292,8 +292,7 @@ fn write<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyA
         this.send(bytes.as_bytes(), || Bytes::new(&bytes))?;
         return none(py);
     }
-    let reports = py.import("hotloop._reports")?;
-    if !reports.call_method1("is_bytes_like", (&*data,))?.is_truthy()? {
+    if !writing::is_bytes_like(&data) {
         // asyncio has an assertion here.
         return Err(PyAssertionError::new_err(data.repr()?.unbind()));
     }

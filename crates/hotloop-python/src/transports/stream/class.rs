@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyType};
 
@@ -13,7 +13,9 @@ use crate::answers::{argument, bool_object, none, object_or_none};
 use crate::errors::os_error;
 use crate::ffi::{Bytes, Call, ClassBuilder, Object, ReadBuffer};
 use crate::listeners;
+use crate::modules::REPORTS;
 use crate::transports::{MAX_SIZE, methods};
+use crate::writing;
 
 /// Makes the class and adds it to the module.
 ///
@@ -199,7 +201,7 @@ fn repr<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     let writing = this.state(|stream| stream.queue.len())?.unwrap_or(0);
     let reading = this.state(|stream| stream.is_reading())?.unwrap_or(false);
-    let reports = py.import("hotloop._reports")?;
+    let reports = REPORTS.module(py)?;
     let closed = matches!(&*this.owner.borrow(), Owner::Closed(_));
     reports.call_method1("transport_repr", (this.object(), closed, reading, writing))
 }
@@ -215,34 +217,48 @@ fn write<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyA
         SocketTransport::write_bytes(this, &bytes)?;
         return none(py);
     }
-    let reports = py.import("hotloop._reports")?;
-    if !reports.call_method1("is_bytes_like", (&*data,))?.is_truthy()? {
-        let name = data.get_type().name()?;
-        return Err(PyTypeError::new_err(format!(
-            "data argument must be a bytes-like object, not {}",
-            name.repr()?
-        )));
-    }
+    writing::check(&data, "stream")?;
     this.check_write("write")?;
-    let view = ReadBuffer::new(&data)?;
-    // What is kept is a copy: the caller may change its buffer as soon as this returns.
-    this.send(view.as_slice(), || Bytes::new(&PyBytes::new(py, view.as_slice())))?;
+    match ReadBuffer::new(&data) {
+        // What is kept is a copy: the caller may change its buffer as soon as this returns.
+        Ok(view) => this.send(view.as_slice(), || Bytes::new(&PyBytes::new(py, view.as_slice())))?,
+        Err(error) => refuse_memory(this, error)?,
+    }
     none(py)
+}
+
+/// Memory with gaps: asyncio leaves it to the socket to refuse it, so the connection is broken.
+fn refuse_memory(this: It<'_, '_>, error: PyErr) -> PyResult<()> {
+    if this.link.lost.get() > 0 {
+        return this.count_lost_write();
+    }
+    this.fail(error, "Fatal write error on socket transport")
 }
 
 fn writelines<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     let list = call.only("_SelectorSocketTransport.writelines", "list_of_data")?;
-    let join = || {
-        let joined = PyBytes::new(py, b"").call_method1(pyo3::intern!(py, "join"), (&*list,))?;
-        Ok::<_, PyErr>(joined.cast_into::<PyBytes>()?)
-    };
-    // Up to Python 3.11 this is a join and a write, in that order and by that name.
     let joined = if cfg!(Py_3_12) {
         this.check_write("writelines")?;
-        join()?
+        match writing::join_plain(&list)? {
+            Some(joined) => joined,
+            None => {
+                let Some(lines) = writing::gather(&list, this.link.lost.get() > 0)? else {
+                    this.count_lost_write()?;
+                    return none(py);
+                };
+                match writing::copy_all(py, &lines) {
+                    Ok(joined) => joined,
+                    Err(error) => {
+                        refuse_memory(this, error)?;
+                        return none(py);
+                    }
+                }
+            }
+        }
     } else {
-        let joined = join()?;
+        // Up to Python 3.11 this is a join and a write, in that order and by that name.
+        let joined = writing::join(&list)?;
         this.check_write("write")?;
         joined
     };

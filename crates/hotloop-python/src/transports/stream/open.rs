@@ -13,6 +13,7 @@ use super::{CLASS, It, SocketTransport};
 use crate::answers::{argument, none};
 use crate::event_loop::Loop;
 use crate::ffi::{self, Call, Instance, Object, This};
+use crate::modules::TRANSPORTS;
 use crate::transports::link::Link;
 
 /// `Loop._open_stream(sock, protocol, waiter, extra, server, context=None)`: a transport over a connected socket.
@@ -36,8 +37,8 @@ pub(crate) fn open_stream<'py>(
         if extra.is_none() && is_plain(&ends.0) && is_plain(&ends.1) {
             transport.ends.replace(ends);
         } else {
-            let extra = py
-                .import("hotloop._transports")?
+            let extra = TRANSPORTS
+                .module(py)?
                 .call_method1("extra", (&*socket, &*extra))?;
             transport.extra.replace(Some((&extra).into()));
         }

@@ -8,7 +8,6 @@ use pyo3::prelude::*;
 use super::It;
 use crate::errors::os_error;
 use crate::ffi::Bytes;
-use crate::transports::LOG_THRESHOLD;
 
 impl<'py> It<'_, 'py> {
     /// Sends or queues bytes. `own` makes an owned copy.
@@ -17,15 +16,8 @@ impl<'py> It<'_, 'py> {
         if bytes.is_empty() {
             return Ok(());
         }
-        let lost = self.link.lost.get();
-        if lost > 0 {
-            if lost >= LOG_THRESHOLD {
-                self.py()
-                    .import("hotloop._reports")?
-                    .call_method0("write_to_lost")?;
-            }
-            self.link.lost.set(lost + 1);
-            return Ok(());
+        if self.link.lost.get() > 0 {
+            return self.count_lost_write();
         }
         match self.send_or_queue(bytes, own)? {
             None => Ok(()),

@@ -10,6 +10,7 @@ use super::It;
 use crate::addresses;
 use crate::answers::none;
 use crate::ffi::{Call, Object};
+use crate::modules::TRANSPORTS;
 
 /// Who owns the descriptor of a transport.
 #[derive(Debug)]
@@ -128,9 +129,8 @@ impl<'py> It<'_, 'py> {
             socktype,
             proto,
         } = self.kind;
-        let made = self
-            .py()
-            .import("hotloop._transports")?
+        let made = TRANSPORTS
+            .module(self.py())?
             .call_method1(maker, (fd, family, socktype, proto))?;
         Ok(made.into())
     }
