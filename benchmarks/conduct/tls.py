@@ -7,18 +7,18 @@ import contextlib
 import functools
 import socket
 import ssl
+import tempfile
 from collections.abc import AsyncIterator
 from typing import Any
 
-from benchmarks.conduct.check import Loop, check, expect, run, settle
+from benchmarks.conduct.check import Loop, check, demand, expect, run, settle
 from benchmarks.conduct.ends import LONG, Recorder, within
 
 TLS = ("echo_tls_*", "connect_tls_*", "tls_*")
 NAME = "localhost"
 
 
-@functools.cache
-def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+def new_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """The context of a server and that of a client that trusts it."""
     # Not at the top: only these checks need it.
     import trustme
@@ -31,6 +31,10 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     for context in (server, client):
         context.set_alpn_protocols(["first", "second"])
     return server, client
+
+
+# Those that no check changes.
+contexts = functools.cache(new_contexts)
 
 
 @check(same=True)
@@ -88,6 +92,29 @@ def handshakes_fail_as_asyncios(loop: Loop) -> object:
         return found
 
     return loop.run_until_complete(main())
+
+
+@check(*TLS)
+def contexts_keep_their_callbacks(loop: Loop) -> None:
+    """A context's `sni_callback` is called with the connection's `SSLObject`, and keys go to its `keylog_filename`."""
+
+    async def main() -> None:
+        server, client = new_contexts()
+        asked: list[tuple[bool, str | None]] = []
+
+        def named(session: object, name: str | None, _: ssl.SSLContext) -> None:
+            asked.append((isinstance(session, ssl.SSLObject), name))
+
+        server.sni_callback = named
+        with tempfile.NamedTemporaryFile() as keys:
+            client.keylog_filename = keys.name
+            async with connected(server, client) as (accepted, made):
+                made.transport.write(b"question")
+                await within(accepted.receives())
+            demand(keys.read(), "it logs no keys")
+        expect(asked, [(True, NAME)], "whether it is asked with an SSLObject, and for which name")
+
+    run(loop, main())
 
 
 @check(*TLS)
@@ -186,10 +213,13 @@ def tcp_pair() -> list[socket.socket]:
 
 
 @contextlib.asynccontextmanager
-async def connected() -> AsyncIterator[tuple[Recorder, Recorder]]:
-    """A connection of TLS: the protocol that was accepted, and the one that was made."""
+async def connected(
+    server: ssl.SSLContext | None = None, client: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[Recorder, Recorder]]:
+    """A connection of TLS, by contexts of these checks or by others: who was accepted, and who was made."""
     loop = asyncio.get_running_loop()
-    server, client = contexts()
+    server = server or contexts()[0]
+    client = client or contexts()[1]
     arrived: asyncio.Future[Recorder] = loop.create_future()
 
     class Accepted(Recorder):
@@ -214,6 +244,7 @@ async def connected() -> AsyncIterator[tuple[Recorder, Recorder]]:
 CHECKS = [
     both_ends_of_tls_are_known,
     handshakes_fail_as_asyncios,
+    contexts_keep_their_callbacks,
     the_end_of_tls_is_told,
     a_full_tls_connection_pauses_its_writer,
     plain_connections_can_change_to_tls,
