@@ -40,14 +40,16 @@ conformance-3.%:
 	scripts/interpreters.sh
 	scripts/in-interpreter --build 3.$* python tests/conformance --loop $(LOOP) --json target/conformance-3.$*.json
 
-# The tests that are not of other libraries, in an interpreter of its own.
+# The tests of Python, in an interpreter of its own.
 test-3.%: packages-3.%
 	scripts/in-interpreter --build --venv tests 3.$* \
-		python -m pytest --ignore tests/ecosystem --numprocesses auto --maxprocesses 4 --dist worksteal
+		python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 packages-3.%:
 	scripts/interpreters.sh
-	scripts/in-interpreter --venv tests 3.$* pip install --quiet -r requirements/dev.txt -r requirements/demo.txt
+	scripts/in-interpreter 3.$* scripts/services.sh
+	scripts/in-interpreter --venv tests 3.$* \
+		pip install --quiet -r requirements/dev.txt -r requirements/demo.txt -r requirements/ecosystem.txt
 
 # The libraries' own test suites, on LOOPS and on stock asyncio: LIBRARIES of them, or all, in an hour or more.
 LIBRARIES ?=

@@ -100,6 +100,8 @@ export_proxy() {
 # Gives the inside this machine's names, trust and pip settings: whatever reaches a package index outside does so inside.
 configure() {
     cp --dereference /etc/resolv.conf "$chroot/etc/resolv.conf"
+    # What serves one moment of this release for long is still what is wanted.
+    echo 'Acquire::Check-Valid-Until "false";' >"$chroot/etc/apt/apt.conf.d/99-any-moment"
     local file
     if compgen -G '/usr/local/share/ca-certificates/*.crt' >/dev/null; then
         cp /usr/local/share/ca-certificates/*.crt "$chroot/usr/local/share/ca-certificates/"
