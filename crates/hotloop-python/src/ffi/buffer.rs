@@ -39,11 +39,11 @@ pub(crate) fn filled(scratch: &[MaybeUninit<u8>]) -> &[u8] {
     unsafe { std::slice::from_raw_parts(scratch.as_ptr().cast::<u8>(), scratch.len()) }
 }
 
-/// A `bytes` object of initialised parts of a scratch buffer.
+/// A new `bytes` object with these contents, which were received.
 #[inline]
-pub(crate) fn bytes_from<'py>(py: Python<'py>, scratch: &[MaybeUninit<u8>]) -> Bound<'py, PyAny> {
-    allocator::expect(scratch.len());
-    PyBytes::new(py, filled(scratch)).into_any()
+pub(crate) fn received_bytes<'py>(py: Python<'py>, contents: &[u8]) -> Bound<'py, PyAny> {
+    allocator::expect(contents.len());
+    PyBytes::new(py, contents).into_any()
 }
 
 /// Appends initialised parts of a scratch buffer to a `bytearray`.

@@ -20,7 +20,7 @@ mod watch;
 mod window;
 
 pub(crate) use buffer::{
-    Bytes, ReadBuffer, WriteBuffer, append, bytes_from, filled, receive_append, receive_bytes,
+    Bytes, ReadBuffer, WriteBuffer, append, filled, receive_append, receive_bytes, received_bytes,
 };
 pub(crate) use call::{
     Call, Name, call_method, call_no_args, call_one, call_tuple, call_two, call_with_keyword, is_method_of,

@@ -6,7 +6,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::{Object, is_unshared};
+use super::{Object, is_unshared, received_bytes};
 use crate::allocator;
 
 /// Up to so many bytes a `bytes` object comes from CPython's own allocator, which has one at hand at any time: 512 bytes
@@ -38,8 +38,7 @@ impl Spare {
                 return spare.into_bound(py);
             }
         }
-        allocator::expect(contents.len());
-        PyBytes::new(py, contents).into_any()
+        received_bytes(py, contents)
     }
 
     /// Keeps a `bytes` object for what comes next, if the caller was the last to have it.

@@ -50,7 +50,8 @@ impl Transfer {
                     .engine()?
                     .driver_mut()
                     .receive_from(fd, &mut scratch[..*limit]);
-                let received = received.map(|(count, from)| (ffi::bytes_from(py, &scratch[..count]), from));
+                let received = received
+                    .map(|(count, from)| (ffi::received_bytes(py, ffi::filled(&scratch[..count])), from));
                 event_loop.return_scratch(scratch);
                 answer(py, received)
             }

@@ -383,7 +383,7 @@ impl Action {
                     .receive(fd, &mut scratch[..*limit]);
                 let data = received.map(|count| {
                     event_loop.note_received(count);
-                    ffi::bytes_from(py, &scratch[..count])
+                    ffi::received_bytes(py, ffi::filled(&scratch[..count]))
                 });
                 event_loop.return_scratch(scratch);
                 data

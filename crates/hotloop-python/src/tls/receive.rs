@@ -4,7 +4,6 @@ use std::mem::MaybeUninit;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
 
 use super::session::{Read, Session};
 use super::state::State;
@@ -209,7 +208,7 @@ impl<'py> It<'_, 'py> {
                 let filled = ffi::filled(filled);
                 Told::Call(match event_loop {
                     Some(event_loop) => event_loop.messages().bytes(py, filled),
-                    None => PyBytes::new(py, filled).into_any(),
+                    None => ffi::received_bytes(py, filled),
                 })
             }
         };
