@@ -74,7 +74,7 @@ class Row:
     @property
     def floors(self) -> list[str]:
         """What is measured beside the loops: the floors that can do it too, and the crate where one asks for it."""
-        if self.is_tls or self.busy:
+        if self.is_tls or self.is_download or self.busy:
             return []
         if self == of_count(50):
             return list(BESIDE)
@@ -118,6 +118,7 @@ KINDS = {
     "sock": "sock_recv, sock_sendall",
     "tls_protocol": "protocol over TLS",
     "tls_streams": "streams over TLS",
+    "lines_download": "download by writelines",
     "tls_download": "download over TLS",
     "udp": "UDP",
 }
@@ -174,6 +175,7 @@ ROWS = {
         Row("tls_protocol", MEBIBYTE, connections=4),
         Row("tls_streams", MEBIBYTE, connections=4),
         # Bulk one way: 100 MB from the server, again and again. A request of the table is a megabyte here.
+        Row("lines_download", 100_000_000, connections=1, title="writelines_100mb"),
         Row("tls_download", 100_000_000, connections=1, title="tls_100mb"),
         # Next to nothing but connections: what accepting and closing one costs.
         Row("protocol", 64, reconnect=True, title="accept_rate"),

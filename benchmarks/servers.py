@@ -141,6 +141,21 @@ class DownloadProtocol(asyncio.Protocol):
             self.transport.write(piece)
 
 
+class LinesDownloadProtocol(DownloadProtocol):
+    """Writes each piece as a server writes a header and a body: a short line and a long one, in one call."""
+
+    def send(self) -> None:
+        while self.left and not self.paused:
+            lines = [self.PIECE[: min(251, self.left)], self.PIECE[: max(self.left - 251, 0)]]
+            self.left -= len(lines[0]) + len(lines[1])
+            self.transport.writelines(lines)
+
+
+async def serve_lines_download() -> None:
+    server = await asyncio.get_running_loop().create_server(LinesDownloadProtocol, "127.0.0.1", 0)
+    await announce_and_serve(server)
+
+
 async def serve_tls_download() -> None:
     server = await asyncio.get_running_loop().create_server(DownloadProtocol, "127.0.0.1", 0, ssl=tls_context())
     await announce_and_serve(server)
@@ -182,6 +197,7 @@ KINDS = {
     "sock": serve_sock,
     "tls_protocol": serve_tls_protocol,
     "tls_streams": serve_tls_streams,
+    "lines_download": serve_lines_download,
     "tls_download": serve_tls_download,
     "udp": serve_udp,
 }

@@ -19,7 +19,11 @@ TASKS = ("gather", "sleep_0", "future", "queue")
 READERS = ("echo_streams_*", "stream_lines")
 PROGRAMS = ("uvicorn", "fastapi", "aiohttp", "websockets")
 # Whatever writes to a stream transport of a socket.
-TRANSPORTS = ("echo_protocol_*", "echo_buffered_*", "echo_streams_*", "accept_rate", "unix_stream", *PROGRAMS)
+TRANSPORTS = (
+    *("echo_protocol_*", "echo_buffered_*", "echo_streams_*"),
+    *("writelines_*", "accept_rate", "unix_stream"),
+    *PROGRAMS,
+)
 # Of these the ones whose protocol is not a `BufferedProtocol`, which is told of bytes differently.
 RECEIVING = tuple(pattern for pattern in TRANSPORTS if "buffered" not in pattern)
 # The rows that make connections by the thousand.
