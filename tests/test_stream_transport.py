@@ -507,6 +507,45 @@ def test_writelines_ends_as_on_stock_asyncio(loop, lines, state):
     assert on_this == on_stock
 
 
+@pytest.mark.parametrize(
+    "sizes",
+    [[200, 1_000_000], [40_000] * 100, [5_000] * 20, [0, 300_000, 0, 5], [100_000, 7, 100_000]],
+    ids=["header and body", "many", "short", "with empty ones", "a short one between"],
+)
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_long_lines_arrive_in_their_places_and_are_let_go_of(loop, connection, kind, sizes):
+    """They are not copied: what the kernel does not take at once is kept as it is until it does."""
+    transport, protocol, far = connection
+    source = random.Random(1)
+    lines = [source.randbytes(size) for size in sizes]
+    counts = [sys.getrefcount(line) for line in lines]
+    with received_in_thread(far) as received:
+        transport.write(b"before")
+        transport.writelines(kind(lines))
+        transport.write(b"between")
+        transport.writelines(kind(lines))
+        assert transport.get_write_buffer_size() <= 2 * sum(sizes) + len(b"between")
+        transport.close()
+        assert run(loop, protocol.lost) is None
+    joined = b"".join(lines)
+    assert received == [b"before" + joined + b"between" + joined]
+    assert [sys.getrefcount(line) for line in lines] == counts
+
+
+def test_long_lines_pause_who_writes_them(loop, loop_name, connection):
+    writelines = asyncio.selector_events._SelectorSocketTransport.writelines
+    if loop_name == "asyncio" and sys.version_info >= (3, 12):
+        if "_maybe_pause_protocol" not in writelines.__code__.co_names:
+            pytest.skip("this Python's own writelines pauses nobody")
+    transport, protocol, far = connection
+    transport.writelines([bytes(100), bytes(1 << 24)])
+    assert protocol.trace[-1] == "pause_writing"
+    assert transport.get_write_buffer_size() > 1 << 20
+    with received_in_thread(far):
+        transport.close()
+        run(loop, protocol.lost)
+
+
 @pytest.mark.parametrize("write", ["write", "writelines"])
 @pytest.mark.parametrize("state", ["open", "lost"])
 def test_memory_with_gaps_ends_the_connection_as_on_stock_asyncio(loop, write, state):

@@ -3,7 +3,8 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyList, PyMemoryView, PyTuple};
 
-use crate::ffi::ReadBuffer;
+use crate::allocator;
+use crate::ffi::{Bytes, ReadBuffer};
 use crate::modules::WRITING;
 
 /// Whether `Transport.write` takes an object.
@@ -25,17 +26,53 @@ pub(crate) fn check(data: &Bound<'_, PyAny>, kind: &str) -> PyResult<()> {
     refuse.call1((kind, data)).map(drop)
 }
 
-/// All lines in one, where they plainly are a list or a tuple of `bytes`.
-pub(crate) fn join_plain<'py>(lines: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
-    let is_bytes = |line: &Bound<'py, PyAny>| line.is_exact_instance_of::<PyBytes>();
-    let plain = if let Ok(list) = lines.cast_exact::<PyList>() {
-        list.iter().all(|line| is_bytes(&line))
-    } else if let Ok(tuple) = lines.cast_exact::<PyTuple>() {
-        tuple.iter_borrowed().all(|line| is_bytes(&line))
-    } else {
-        false
+/// Lines of which a write keeps each as it is have so many bytes on average, or more: what is shorter is copied in less
+/// time than the kernel takes to find it.
+const LONG_LINE: usize = 4 * 1024;
+
+/// What `writelines` is given.
+pub(crate) enum Plain<'py> {
+    /// All lines in one.
+    Joined(Bound<'py, PyBytes>),
+    /// Long ones, as they are.
+    Lines(Vec<Bytes>),
+}
+
+/// The lines, where they plainly are a list or a tuple of `bytes`.
+///
+/// # Errors
+/// Out of memory.
+pub(crate) fn plain<'py>(lines: &Bound<'py, PyAny>) -> PyResult<Option<Plain<'py>>> {
+    let Some((count, total)) = measure(lines) else {
+        return Ok(None);
     };
-    if plain { join(lines).map(Some) } else { Ok(None) }
+    if count < 2 || total < allocator::LONG || total / count < LONG_LINE {
+        return join(lines).map(Plain::Joined).map(Some);
+    }
+    let mut kept = Vec::with_capacity(count);
+    for line in lines.try_iter()? {
+        kept.push(Bytes::new(&line?.cast_into()?));
+    }
+    Ok(Some(Plain::Lines(kept)))
+}
+
+/// How many lines there are, and how many bytes in them, where they plainly are a list or a tuple of `bytes`.
+fn measure(lines: &Bound<'_, PyAny>) -> Option<(usize, usize)> {
+    let mut total = 0;
+    let mut add = |line: &Bound<'_, PyAny>| {
+        let bytes = line.cast_exact::<PyBytes>().ok()?;
+        total += bytes.as_bytes().len();
+        Some(())
+    };
+    let count = if let Ok(list) = lines.cast_exact::<PyList>() {
+        list.iter().try_for_each(|line| add(&line))?;
+        list.len()
+    } else {
+        let tuple = lines.cast_exact::<PyTuple>().ok()?;
+        tuple.iter_borrowed().try_for_each(|line| add(&line))?;
+        tuple.len()
+    };
+    Some((count, total))
 }
 
 /// All lines in one.

@@ -310,14 +310,7 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         if self.post(key, bytes, host) {
             return Ok(Written::default());
         }
-        if self.settle(key) {
-            // What broke the stream is told here, and not once more.
-            let broken = self.broken.iter().position(|(broken, _, _)| *broken == key);
-            if let Some((_, host, error)) = broken.and_then(|index| self.broken.remove(index)) {
-                self.discarded.push(host);
-                return Err(error);
-            }
-        }
+        self.settle_first(key)?;
         let entry = self.streams.get_mut(key.0).ok_or(io::ErrorKind::NotFound)?;
         let state = &mut entry.state;
         let at_once = entry.medium == Medium::Pipe || state.written_in != turn || turn == 0;
@@ -351,21 +344,77 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
                 state.write_again();
             }
             state.queue.push(Queued::Written(own()), 0);
-            if entry.sending.is_none() {
-                let queued = state.queue.len();
-                if turn == 0 || queued >= GATHER_LIMIT || state.flow.is_above(queued) {
-                    self.flush(key, host)?;
-                } else {
-                    self.gather(key, host);
-                }
+            self.flush_or_gather(key, host)?;
+        }
+        Ok(self.written(key))
+    }
+
+    /// Writes several buffers as one, without putting them into one: see [`write`](Self::write). For long ones, which it costs
+    /// less to keep than to copy.
+    ///
+    /// # Errors
+    /// The connection's: it is broken then. `NotFound` if the stream is gone.
+    pub fn write_lines(
+        &mut self,
+        key: StreamKey,
+        lines: impl IntoIterator<Item = H::Bytes>,
+        host: &H::Stream,
+    ) -> io::Result<Written> {
+        let turn = self.turn;
+        self.settle_first(key)?;
+        let entry = self.streams.get_mut(key.0).ok_or(io::ErrorKind::NotFound)?;
+        let state = &mut entry.state;
+        let at_once = entry.medium == Medium::Pipe || state.written_in != turn || turn == 0;
+        let is_first = at_once && state.queue.is_empty();
+        if is_first {
+            state.begin_writing(turn);
+        } else if !at_once {
+            state.write_again();
+        }
+        for line in lines {
+            state.queue.push(Queued::Written(line), 0);
+        }
+        if is_first {
+            self.flush(key, host)?;
+        } else {
+            self.flush_or_gather(key, host)?;
+        }
+        Ok(self.written(key))
+    }
+
+    /// Sends what was posted before a write. What broke the stream is told by that write, and not once more.
+    fn settle_first(&mut self, key: StreamKey) -> io::Result<()> {
+        if self.settle(key) {
+            let broken = self.broken.iter().position(|(broken, _, _)| *broken == key);
+            if let Some((_, host, error)) = broken.and_then(|index| self.broken.remove(index)) {
+                self.discarded.push(host);
+                return Err(error);
             }
         }
+        Ok(())
+    }
+
+    /// Sees to what a write has queued: now where it is much or outside a turn, or else at the end of the turn.
+    fn flush_or_gather(&mut self, key: StreamKey, host: &H::Stream) -> io::Result<()> {
+        let entry = &self.streams[key.0];
+        if entry.sending.is_none() {
+            let queued = entry.state.queue.len();
+            if self.turn == 0 || queued >= GATHER_LIMIT || entry.state.flow.is_above(queued) {
+                return self.flush(key, host);
+            }
+            self.gather(key, host);
+        }
+        Ok(())
+    }
+
+    /// What a write has led to.
+    fn written(&mut self, key: StreamKey) -> Written {
         let state = &mut self.streams[key.0].state;
         let queued = state.queue.len();
-        Ok(Written {
+        Written {
             queued: queued > 0,
             pause: state.flow.pause_at(queued),
-        })
+        }
     }
 
     /// Sends what is queued, as far as the kernel takes it; the rest follows when it has room.

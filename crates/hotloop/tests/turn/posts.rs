@@ -81,6 +81,21 @@ fn a_large_write_goes_behind_the_small_ones_before_it() -> io::Result<()> {
 }
 
 #[test]
+fn lines_go_behind_the_small_writes_before_them() -> io::Result<()> {
+    for room in [PLENTY, 9, 2] {
+        let (mut program, key) = in_a_turn(room);
+        program.write(key, b"small ")?;
+        program.write_lines(key, &["one ", "two "])?;
+        program.write(key, b"again")?;
+        program.network.make_room(FD, PLENTY);
+        next_turn(&mut program)?;
+        next_turn(&mut program)?;
+        assert_eq!(program.sent(FD).0, "small one two again");
+    }
+    Ok(())
+}
+
+#[test]
 fn no_more_is_posted_than_may_wait_without_a_pause() -> io::Result<()> {
     let (mut program, key) = in_a_turn(0);
     if let Some(state) = program.event_loop.stream(key) {

@@ -20,6 +20,14 @@ impl Program {
         Ok(written.pause)
     }
 
+    /// Writes lines, and answers whether `pause_writing` is due.
+    pub(crate) fn write_lines(&mut self, key: StreamKey, lines: &[impl AsRef<[u8]>]) -> io::Result<bool> {
+        let lines = lines.iter().map(|line| line.as_ref().to_vec());
+        let written = self.event_loop.write_lines(key, lines, &self.labels[&key])?;
+        assert_eq!(written.queued, self.queued(key) > 0);
+        Ok(written.pause)
+    }
+
     /// How many bytes wait to be sent.
     pub(crate) fn queued(&mut self, key: StreamKey) -> usize {
         self.event_loop.stream(key).map_or(0, |state| state.queue.len())
@@ -251,6 +259,79 @@ fn more_buffers_than_one_call_takes_arrive_in_order() -> io::Result<()> {
     let (sent, calls) = program.network.take_sent(5);
     assert_eq!(sent, pieces.concat());
     assert_eq!(calls, 1 + 999usize.div_ceil(MAX_SLICES));
+    Ok(())
+}
+
+#[test]
+fn lines_go_as_one_write_does() -> io::Result<()> {
+    let mut program = Program::new();
+    let key = program.stream(5, PLENTY);
+    program.in_a_turn(|program| {
+        assert_eq!(program.write_lines(key, &["one ", "", "two "]).ok(), Some(false));
+        assert_eq!(
+            program.sent(5),
+            text("one two ", 1),
+            "the first of a turn at once"
+        );
+        assert_eq!(program.write_lines(key, &["three ", "four "]).ok(), Some(false));
+        assert_eq!(program.write(key, b"five").ok(), Some(false));
+        assert_eq!(program.queued(key), 15);
+    })?;
+    assert_eq!(program.sent(5), text("three four five", 1));
+    program.write_lines(key, &["outside ", "a turn"])?;
+    assert_eq!(program.sent(5), text("outside a turn", 1));
+    Ok(())
+}
+
+#[test]
+fn lines_are_a_write_that_follows_the_first_one() -> io::Result<()> {
+    let mut program = Program::new();
+    let key = program.stream(5, PLENTY);
+    program.event_loop.note_tcp(key);
+    for _ in 0..2 {
+        program.in_a_turn(|program| {
+            assert!(program.write(key, b"header").is_ok());
+            assert!(program.write_lines(key, &["bo", "dy"]).is_ok());
+        })?;
+    }
+    assert_eq!(program.sent(5).0, "headerbodyheaderbody");
+    program.in_a_turn(|program| {
+        assert!(program.write(key, b"header").is_ok());
+        assert_eq!(program.sent(5), text("", 1), "it waits for the body");
+        assert!(program.write_lines(key, &["bo", "dy"]).is_ok());
+    })?;
+    assert_eq!(program.sent(5).0, "headerbody");
+    Ok(())
+}
+
+#[test]
+fn lines_without_room_wait_in_their_places() -> io::Result<()> {
+    let mut program = Program::new();
+    let key = program.stream(5, 6);
+    if let Some(state) = program.event_loop.stream(key) {
+        assert!(state.flow.set_limits(Some(8), Some(2)).is_ok());
+    }
+    assert!(!program.write_lines(key, &["1234", "5678"])?);
+    assert_eq!(program.sent(5), text("123456", 1));
+    assert!(program.write_lines(key, &["abcd", "efgh"])?, "the pause is due");
+    assert_eq!(program.sent(5), text("", 0), "nothing overtakes what waits");
+    program.network.make_room(5, PLENTY);
+    assert_eq!(program.turn()?, [Seen::Sent(5)]);
+    assert_eq!(program.sent(5), text("78abcdefgh", 1));
+    Ok(())
+}
+
+#[test]
+fn lines_that_fail_are_an_error_of_their_write() -> io::Result<()> {
+    let mut program = Program::new();
+    let key = program.stream(5, PLENTY);
+    program.network.break_sends(5, io::ErrorKind::BrokenPipe);
+    let written = program
+        .write_lines(key, &["a", "b"])
+        .map_err(|error| error.kind());
+    assert_eq!(written, Err(io::ErrorKind::BrokenPipe));
+    assert!(program.event_loop.abort(key));
+    assert_eq!(program.in_a_turn(|_| {})?, [], "told once");
     Ok(())
 }
 

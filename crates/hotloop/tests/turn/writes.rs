@@ -9,6 +9,8 @@ use crate::program::{Program, Seen};
 #[derive(Clone, Debug)]
 enum Step {
     Write(usize),
+    /// So many bytes, cut into lines of the other number.
+    Lines(usize, usize),
     /// The peer takes so many bytes.
     Room(usize),
     /// The turn ends and another one begins, with a wait in between.
@@ -28,6 +30,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => (0usize..600).prop_map(Step::Write),
         1 => (60_000..LARGEST).prop_map(Step::Write),
+        3 => (0usize..600, 1usize..300).prop_map(|(size, line)| Step::Lines(size, line)),
+        1 => (60_000..LARGEST, 500usize..40_000).prop_map(|(size, line)| Step::Lines(size, line)),
         3 => (1usize..2000).prop_map(Step::Room),
         1 => (5000usize..100_000).prop_map(Step::Room),
         3 => Just(Step::Turn),
@@ -59,13 +63,16 @@ proptest! {
         let (mut written, mut received, mut paused) = (Vec::new(), Vec::new(), false);
         for step in steps {
             // What was posted or corked is on its way until the turn ends.
-            let under_way = (posts || tcp) && matches!(step, Step::Write(_) | Step::Room(_));
+            let under_way = (posts || tcp) && matches!(step, Step::Write(_) | Step::Lines(..) | Step::Room(_));
             match step {
-                Step::Write(size) => {
+                Step::Write(size) | Step::Lines(size, _) => {
                     let start = written.len() % PERIOD;
                     let bytes = &pattern[start..start + size];
                     written.extend_from_slice(bytes);
-                    let pause = program.write(key, bytes);
+                    let pause = match step {
+                        Step::Lines(_, line) => program.write_lines(key, &bytes.chunks(line).collect::<Vec<_>>()),
+                        _ => program.write(key, bytes),
+                    };
                     prop_assert!(pause.is_ok());
                     let pause = pause.unwrap_or_default();
                     prop_assert!(!(pause && paused), "paused twice");

@@ -10,8 +10,9 @@ use pyo3::prelude::*;
 use super::{Key, Linked};
 use crate::dispatch::is_fatal;
 use crate::ffi::{Bytes, Call, Instance, This};
+use crate::host::Engine;
 use crate::modules::REPORTS;
-use crate::transports::LOG_THRESHOLD;
+use crate::transports::{LOG_THRESHOLD, Transport};
 
 impl<'py, T: Linked<Key = StreamKey>> This<'_, 'py, T> {
     /// Sends or queues bytes, and pauses the protocol where that is due. `own` makes an owned copy. Answers why the
@@ -22,11 +23,24 @@ impl<'py, T: Linked<Key = StreamKey>> This<'_, 'py, T> {
         bytes: &[u8],
         own: impl FnOnce() -> Bytes,
     ) -> PyResult<Option<io::Error>> {
+        self.write_by(|engine, key, this| engine.write(key, bytes, own, this))
+    }
+
+    /// The same of several buffers, which are kept and not copied.
+    pub(crate) fn send_or_queue_lines(self, lines: Vec<Bytes>) -> PyResult<Option<io::Error>> {
+        self.write_by(|engine, key, this| engine.write_lines(key, lines, this))
+    }
+
+    #[inline]
+    fn write_by(
+        self,
+        write: impl FnOnce(&mut Engine, StreamKey, &Transport) -> io::Result<Written>,
+    ) -> PyResult<Option<io::Error>> {
         let Some(key) = self.link().key.get() else {
             return Ok(None);
         };
         let this = T::hosted(Instance::of(self));
-        let written = self.with_loop(|event_loop| Ok(event_loop.engine()?.write(key, bytes, own, &this)))?;
+        let written = self.with_loop(|event_loop| Ok(write(&mut *event_loop.engine()?, key, &this)))?;
         match written {
             Some(Ok(written)) => self.note_written(written).map(|()| None),
             None => Ok(None),

@@ -15,7 +15,7 @@ use crate::ffi::{Bytes, Call, ClassBuilder, Object, ReadBuffer};
 use crate::listeners;
 use crate::modules::REPORTS;
 use crate::transports::{MAX_SIZE, methods};
-use crate::writing;
+use crate::writing::{self, Plain};
 
 /// Makes the class and adds it to the module.
 ///
@@ -238,17 +238,17 @@ fn refuse_memory(this: It<'_, '_>, error: PyErr) -> PyResult<()> {
 fn writelines<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     let list = call.only("_SelectorSocketTransport.writelines", "list_of_data")?;
-    let joined = if cfg!(Py_3_12) {
+    let lines = if cfg!(Py_3_12) {
         this.check_write("writelines")?;
-        match writing::join_plain(&list)? {
-            Some(joined) => joined,
+        match writing::plain(&list)? {
+            Some(lines) => lines,
             None => {
                 let Some(lines) = writing::gather(&list, this.link.lost.get() > 0)? else {
                     this.count_lost_write()?;
                     return none(py);
                 };
                 match writing::copy_all(py, &lines) {
-                    Ok(joined) => joined,
+                    Ok(joined) => Plain::Joined(joined),
                     Err(error) => {
                         refuse_memory(this, error)?;
                         return none(py);
@@ -258,11 +258,14 @@ fn writelines<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py
         }
     } else {
         // Up to Python 3.11 this is a join and a write, in that order and by that name.
-        let joined = writing::join(&list)?;
+        let lines = match writing::plain(&list)? {
+            Some(lines) => lines,
+            None => Plain::Joined(writing::join(&list)?),
+        };
         this.check_write("write")?;
-        joined
+        lines
     };
-    this.send(joined.as_bytes(), || Bytes::new(&joined))?;
+    this.send_lines(lines)?;
     none(py)
 }
 

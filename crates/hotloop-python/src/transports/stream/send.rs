@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use super::It;
 use crate::errors::os_error;
 use crate::ffi::Bytes;
+use crate::writing::Plain;
 
 impl<'py> It<'_, 'py> {
     /// Sends or queues bytes. `own` makes an owned copy.
@@ -19,7 +20,25 @@ impl<'py> It<'_, 'py> {
         if self.link.lost.get() > 0 {
             return self.count_lost_write();
         }
-        match self.send_or_queue(bytes, own)? {
+        let broken = self.send_or_queue(bytes, own)?;
+        self.fail_to_send(broken)
+    }
+
+    /// Sends or queues what `writelines` is given.
+    pub(super) fn send_lines(self, lines: Plain<'py>) -> PyResult<()> {
+        match lines {
+            Plain::Joined(joined) => self.send(joined.as_bytes(), || Bytes::new(&joined)),
+            Plain::Lines(_) if self.link.lost.get() > 0 => self.count_lost_write(),
+            Plain::Lines(lines) => {
+                let broken = self.send_or_queue_lines(lines)?;
+                self.fail_to_send(broken)
+            }
+        }
+    }
+
+    #[inline]
+    fn fail_to_send(self, broken: Option<io::Error>) -> PyResult<()> {
+        match broken {
             None => Ok(()),
             Some(error) => self.fail(os_error(error), "Fatal write error on socket transport"),
         }
