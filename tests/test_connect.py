@@ -84,7 +84,9 @@ def test_each_step_of_connecting_is_in_the_turn_of_stock_asyncio(loop, listening
         close(loop, transport)
 
     trace = same_trace_as_stock(loop, scenario)
-    assert "data_received 5 factory" in trace
+    # Since Python 3.15 a connection has a copy of the context from before its factory.
+    seen = "task" if sys.version_info >= (3, 15) else "factory"
+    assert f"data_received 5 {seen}" in trace
 
 
 def test_what_is_known_of_a_connection_that_was_made(loop, listening):

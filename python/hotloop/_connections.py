@@ -10,7 +10,7 @@ import socket
 import sys
 from asyncio import constants, selector_events, trsock
 from asyncio.log import logger
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import Any
 
 from . import _hotloop
@@ -71,9 +71,11 @@ class ConnectionMethods(LoopBase):
         try:
             if connected is not None:
                 await connected
+            # What the factory changes in its own is not what the protocol sees, since Python 3.15.
+            context = copy_context() if sys.version_info >= (3, 15) else None
             protocol = protocol_factory()
             begun = self.create_future()
-            transport._begin_connected(protocol, begun)
+            transport._begin_connected(protocol, begun, context)
         except BaseException:
             transport._abandon()
             raise

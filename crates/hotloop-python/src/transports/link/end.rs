@@ -76,7 +76,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
             .object()
             .getattr(pyo3::intern!(py, "_call_connection_lost"))?;
         let arguments = tuple((error,).into_pyobject(py)?);
-        event_loop.schedule(&function, arguments, self.link().context.clone())?;
+        event_loop.schedule(&function, arguments, self.given_context())?;
         Ok(())
     }
 

@@ -5,7 +5,7 @@ mod key;
 mod receive;
 mod send;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::os::fd::RawFd;
 
 use hotloop::StreamKey;
@@ -47,8 +47,9 @@ pub(crate) struct Link<K = StreamKey> {
     pub(super) closing: Cell<bool>,
     /// Whether the last read was so long that the next one goes to where it is to stay. Written by each read.
     pub(super) received_long: Cell<bool>,
-    /// The context that everything runs in, where the creator gave one (Python 3.15).
-    pub(super) context: Option<Object>,
+    /// The context that everything runs in, where the creator gave one (Python 3.15). Written once, before
+    /// `connection_made` is scheduled.
+    pub(super) context: OnceCell<Object>,
 }
 
 impl<K: Key> Link<K> {
@@ -66,7 +67,7 @@ impl<K: Key> Link<K> {
             lost: Cell::new(0),
             closing: Cell::new(false),
             received_long: Cell::new(false),
-            context,
+            context: context.map(OnceCell::from).unwrap_or_default(),
         }
     }
 
@@ -74,7 +75,7 @@ impl<K: Key> Link<K> {
     pub(super) fn traverse(&self, visit: &mut Visit) {
         visit.objects(self.event_loop.borrow().iter().map(Instance::object));
         visit.objects(self.protocol.borrow().iter().map(|protocol| &protocol.object));
-        visit.objects(&self.context);
+        visit.objects(self.context.get());
         for held in [&self.read_context, &self.write_context] {
             visit.objects(held.borrow().iter());
         }
@@ -227,12 +228,16 @@ impl<'py, T: Linked> This<'_, 'py, T> {
         Ok(())
     }
 
+    /// The context that everything runs in, if there is one.
+    #[inline]
+    pub(super) fn given_context(self) -> Option<Object> {
+        self.link().context.get().cloned()
+    }
+
     /// What the events that are asked for now run in: the given context, else a copy of the current one, as the
     /// handle has that asyncio makes at this point.
     pub(super) fn current_context(self) -> PyResult<Object> {
-        self.link()
-            .context
-            .clone()
+        self.given_context()
             .map_or_else(|| ffi::copy_context(self.py()), Ok)
     }
 
@@ -244,15 +249,18 @@ impl<'py, T: Linked> This<'_, 'py, T> {
         let Some(protocol) = self.protocol() else {
             return Ok(());
         };
-        let context = &self.link().context;
         let made = protocol
             .object
             .bind(py)
             .getattr(pyo3::intern!(py, "connection_made"))?;
-        event_loop.schedule(&made, tuple((self.object(),).into_pyobject(py)?), context.clone())?;
+        event_loop.schedule(
+            &made,
+            tuple((self.object(),).into_pyobject(py)?),
+            self.given_context(),
+        )?;
         if reading {
             let begin = self.object().getattr(pyo3::intern!(py, "_begin_reading"))?;
-            event_loop.schedule(&begin, ffi::no_arguments(py), context.clone())?;
+            event_loop.schedule(&begin, ffi::no_arguments(py), self.given_context())?;
         }
         Ok(())
     }
@@ -265,7 +273,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
         }
         let wake = FUTURES.get(py, pyo3::intern!(py, "_set_result_unless_cancelled"))?;
         let arguments = tuple((waiter, py.None()).into_pyobject(py)?);
-        event_loop.schedule(&wake, arguments, self.link().context.clone())?;
+        event_loop.schedule(&wake, arguments, self.given_context())?;
         Ok(())
     }
 }

@@ -29,7 +29,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
         let Some(key) = self.link().key.get() else {
             return Ok(());
         };
-        let given = self.link().context.clone();
+        let given = self.given_context();
         self.link().shares_context.set(given.is_none());
         let context = match given {
             Some(given) => Some(given),

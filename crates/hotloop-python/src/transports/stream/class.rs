@@ -104,7 +104,7 @@ pub(in crate::transports) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()
         )
         .method(
             c"_begin_connected",
-            c"_begin_connected($self, protocol, waiter, /)\n--\n\nBegin with a connection that was made.",
+            c"_begin_connected($self, protocol, waiter, context, /)\n--\n\nBegin with a connection that was made.",
             begin_connected,
         )
         .no_args(

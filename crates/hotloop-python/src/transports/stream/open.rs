@@ -90,15 +90,19 @@ pub(crate) fn connecting(
     Ok(transport)
 }
 
-/// `SocketTransport._begin_connected(protocol, waiter)`: begins with a connection that was made. The waiter is resolved
-/// once reading has begun.
+/// `SocketTransport._begin_connected(protocol, waiter, context)`: begins with a connection that was made, in a context of
+/// its own unless that is `None`. The waiter is resolved once reading has begun.
 ///
 /// # Errors
 /// That the descriptor is in use by another transport.
 pub(super) fn begin_connected<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     let at = |index| argument(&call, index, "_begin_connected");
-    let (protocol, waiter) = (at(0)?, at(1)?);
+    let (protocol, waiter, context) = (at(0)?, at(1)?, at(2)?);
+    if !context.is_none() {
+        // A transport begins once.
+        let _ = this.link.context.set((&*context).into());
+    }
     if let Some(event_loop) = this.event_loop() {
         let mut ends = this.ends.borrow_mut();
         if ends.1.is_none() {
