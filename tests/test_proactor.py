@@ -18,10 +18,7 @@ import pytest
 import hotloop
 from harness import PATIENCE, Recorder, attach, close, descriptors, made_in_thread, python, refusal, run, turns
 
-pytestmark = [
-    pytest.mark.skipif(refusal() is not None, reason=f"{refusal()}"),
-    pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning"),
-]
+pytestmark = pytest.mark.skipif(refusal() is not None, reason=f"{refusal()}")
 
 
 def threads() -> dict[str, str]:
