@@ -310,7 +310,9 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         if self.post(key, bytes, host) {
             return Ok(Written::default());
         }
-        self.settle_first(key)?;
+        if self.settle(key) {
+            self.take_broken(key)?;
+        }
         let entry = self.streams.get_mut(key.0).ok_or(io::ErrorKind::NotFound)?;
         let state = &mut entry.state;
         let at_once = entry.medium == Medium::Pipe || state.written_in != turn || turn == 0;
@@ -361,7 +363,9 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         host: &H::Stream,
     ) -> io::Result<Written> {
         let turn = self.turn;
-        self.settle_first(key)?;
+        if self.settle(key) {
+            self.take_broken(key)?;
+        }
         let entry = self.streams.get_mut(key.0).ok_or(io::ErrorKind::NotFound)?;
         let state = &mut entry.state;
         let at_once = entry.medium == Medium::Pipe || state.written_in != turn || turn == 0;
@@ -382,16 +386,17 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         Ok(self.written(key))
     }
 
-    /// Sends what was posted before a write. What broke the stream is told by that write, and not once more.
-    fn settle_first(&mut self, key: StreamKey) -> io::Result<()> {
-        if self.settle(key) {
-            let broken = self.broken.iter().position(|(broken, _, _)| *broken == key);
-            if let Some((_, host, error)) = broken.and_then(|index| self.broken.remove(index)) {
+    /// What has broken the stream by what was posted before a write: that write tells it, and the next turn does not.
+    #[cold]
+    fn take_broken(&mut self, key: StreamKey) -> io::Result<()> {
+        let broken = self.broken.iter().position(|(broken, _, _)| *broken == key);
+        match broken.and_then(|index| self.broken.remove(index)) {
+            None => Ok(()),
+            Some((_, host, error)) => {
                 self.discarded.push(host);
-                return Err(error);
+                Err(error)
             }
         }
-        Ok(())
     }
 
     /// Sees to what a write has queued: now where it is much or outside a turn, or else at the end of the turn.
