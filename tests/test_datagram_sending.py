@@ -5,11 +5,18 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import sys
 
 import pytest
 from datagram_harness import LOCAL, Endpoint, bound, clogged_at, opened, queueing
 
 from harness import close, outcome, run, same_as_stock, same_trace_as_stock, turns
+
+# 3.13.0 counts a header for a datagram that is queued, and forgets it for one that is sent.
+counts_right = pytest.mark.skipif(
+    sys.version_info >= (3, 13) and not hasattr(asyncio.selector_events._SelectorDatagramTransport, "_header_size"),
+    reason="this Python's own queue of datagrams grows for ever",
+)
 
 # Sending
 
@@ -269,6 +276,7 @@ def test_a_remote_address_needs_no_family(loop):
 # The queue
 
 
+@counts_right
 def test_what_finds_no_room_is_queued_and_sent_in_order(loop, clogged):
     path, drain = clogged
     transport, _ = queueing(loop, path)
@@ -288,6 +296,7 @@ def test_what_finds_no_room_is_queued_and_sent_in_order(loop, clogged):
     close(loop, transport)
 
 
+@counts_right
 def test_the_size_of_the_queue_is_that_of_stock_asyncio(loop, tmp_path):
     """Since Python 3.13 each datagram counts a header too."""
 
@@ -376,6 +385,7 @@ def test_an_abort_drops_what_is_queued(loop, clogged):
     assert protocol.trace == ["connection_made", "connection_lost NoneType"]
 
 
+@counts_right
 def test_an_error_of_a_queued_datagram_is_told_and_the_rest_follows(loop, tmp_path):
     """cpython#156698: a paused protocol must be resumed"""
 
@@ -429,6 +439,7 @@ def test_a_queued_datagram_may_be_for_an_address_that_only_the_socket_knows(loop
     same_trace_as_stock(loop, scenario)
 
 
+@counts_right
 def test_resume_writing_may_send_again(loop, tmp_path):
     """uvloop#498"""
 
@@ -452,6 +463,7 @@ def test_resume_writing_may_send_again(loop, tmp_path):
     same_trace_as_stock(loop, scenario)
 
 
+@counts_right
 def test_an_exception_of_pause_writing_is_reported(loop, tmp_path):
     class Failing(Endpoint):
         def pause_writing(self):

@@ -8,9 +8,11 @@ from __future__ import annotations
 from asyncio import selector_events, sslproto
 from typing import Any
 
+_Datagrams: Any = selector_events._SelectorDatagramTransport  # type: ignore[attr-defined]
+
 _WRITES: dict[str, Any] = {
     "stream": selector_events._SelectorSocketTransport.write,  # type: ignore[attr-defined]
-    "datagram": selector_events._SelectorDatagramTransport.sendto,  # type: ignore[attr-defined]
+    "datagram": _Datagrams.sendto,
     "tls": sslproto._SSLProtocolTransport.write,
 }
 
@@ -59,6 +61,31 @@ def gather(list_of_data: Any, lost: bool) -> list[memoryview] | None:
     gathered = _Gathered(lost)
     selector_events._SelectorSocketTransport.writelines(gathered, list_of_data)  # type: ignore[attr-defined]
     return None if gathered._conn_lost > lost else gathered.lines
+
+
+class _Queueing:
+    """As much of asyncio's datagram transport as its ``sendto`` looks at behind a datagram that waits."""
+
+    _address = None
+    _conn_lost = 0
+    _header_size = getattr(_Datagrams, "_header_size", None)
+
+    def __init__(self) -> None:
+        self._buffer = [(b"waits", None)]
+        self._buffer_size = 0
+
+    def _maybe_pause_protocol(self) -> None:
+        """Nobody is told."""
+
+
+def datagram_overhead() -> int | None:
+    """What a datagram that waits counts besides its bytes; None where an empty one is not sent.
+
+    Both changed with Python 3.13, and how asyncio writes it down with a later release of that.
+    """
+    asked = _Queueing()
+    _Datagrams.sendto(asked, b"", None)
+    return asked._buffer_size if len(asked._buffer) > 1 else None
 
 
 class _SelectorDatagramTransport:

@@ -42,13 +42,7 @@ pub(in crate::transports) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()
         .get_type::<PyType>()
         .call1(("_DatagramTransport", bases, attributes))?
         .cast_into::<PyType>()?;
-    let stock = py
-        .import("asyncio.selector_events")?
-        .getattr("_SelectorDatagramTransport")?;
-    let overhead = stock
-        .getattr_opt("_header_size")?
-        .map(|size| size.extract())
-        .transpose()?;
+    let overhead = WRITING.module(py)?.call_method0("datagram_overhead")?.extract()?;
     OVERHEAD.get_or_init(|| overhead);
     let class = ClassBuilder::<DatagramTransport>::new()
         .finalizer()
