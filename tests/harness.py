@@ -203,10 +203,13 @@ def same_trace_as_stock(loop: Loop, scenario: Scenario) -> list[str]:
     return expected
 
 
-def python(script: str, *, factory: str, send: signal.Signals | None = None) -> subprocess.CompletedProcess[str]:
+def python(
+    script: str, *, factory: str, send: signal.Signals | None = None, until_it_ends: bool = False
+) -> subprocess.CompletedProcess[str]:
     """Run a script in a process of its own, with `new_loop` of the loop named `factory` in reach.
 
-    With `send` the script prints "ready" once it wants the signal. Warnings are errors.
+    With `send` the script prints "ready" once it wants the signal; it gets it once, or every second `until_it_ends`.
+    Warnings are errors.
     """
     source = FACTORIES[factory] + textwrap.dedent(script)
     process = subprocess.Popen(
@@ -226,6 +229,12 @@ def python(script: str, *, factory: str, send: signal.Signals | None = None) -> 
                 process.kill()
                 raise AssertionError(f"the script did not start: {head}{process.communicate()[1]}")
             process.send_signal(send)
+        for _ in range(int(PATIENCE) if send is not None and until_it_ends else 0):
+            try:
+                process.wait(1)
+                break
+            except subprocess.TimeoutExpired:
+                process.send_signal(send)
         out, err = process.communicate(timeout=PATIENCE)
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)  # its children too: they hold the pipes
