@@ -488,7 +488,7 @@ def test_writelines_ends_as_on_stock_asyncio(loop, lines, state):
 
     def write(loop):
         near, far = unix_pair()
-        transport, protocol = attach(loop, near)
+        transport, _ = attach(loop, near)
         try:
             if state == "eof":
                 transport.write_eof()

@@ -1,4 +1,4 @@
-//! Python's modules that hot code looks things up in.
+//! Python modules that native code looks things up in or calls: imported once, and held to the end.
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
