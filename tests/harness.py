@@ -24,6 +24,13 @@ from typing import Any
 #: Upper bound in seconds of anything that a test waits for; nothing depends on how soon it comes.
 PATIENCE = 20.0
 
+#: Whether this Python's own `writelines` minds a lost connection, and an iterator of nothing. Those of the first releases of
+#: 3.12 and 3.13 end in errors of their own code there.
+WRITELINES_IS_WHOLE = (
+    sys.version_info < (3, 12)
+    or "_conn_lost" in asyncio.selector_events._SelectorSocketTransport.writelines.__code__.co_names
+)
+
 Loop = asyncio.AbstractEventLoop
 Scenario = Callable[[Loop, list[str]], None]
 

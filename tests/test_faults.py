@@ -27,7 +27,7 @@ from typing import Any
 import pytest
 from faulty import CLIENTS, DATAGRAMS, SIZE, digest, payload
 
-from harness import PATIENCE, receive_all
+from harness import PATIENCE, WRITELINES_IS_WHOLE, receive_all
 
 PROGRAM = Path(__file__).with_name("faulty.py")
 
@@ -86,7 +86,8 @@ def cases() -> Iterator[Case]:
             for error in ["EINTR", "EAGAIN"]:
                 yield Case(scenario, call, error)
             for error in ["ECONNRESET", "ENOBUFS"] + ["EPIPE"] * (call == "send"):
-                yield Case(scenario, call, error, fatal=True, once=True)
+                defect = UNWRITTEN if scenario in ("protocol", "buffered") else ""
+                yield Case(scenario, call, error, fatal=True, once=True, stock_defect=defect)
         yield Case(scenario, "wait", "EINTR")
         # What the kernel says when it is short of memory, and when completions are to be taken first.
         for error in ["EAGAIN", "EBUSY"]:
@@ -134,6 +135,8 @@ UNREAD = "a transport whose socket cannot be watched never hears of it, and wait
 
 #: From Python 3.14 on the children's descriptor is opened behind the spawning, and nobody waits for the child without it.
 UNSPAWNED = "a child of which there is no descriptor is waited for without end" if sys.version_info >= (3, 14) else ""
+
+UNWRITTEN = "" if WRITELINES_IS_WHOLE else "writelines to a connection that is lost ends in an AttributeError"
 
 #: What the kernel does for a stream without being called for it once more.
 DONE_BY_RING = {"receive", "send", "watch"}

@@ -20,6 +20,7 @@ import pytest
 
 from harness import (
     PATIENCE,
+    WRITELINES_IS_WHOLE,
     Recorder,
     attach,
     close,
@@ -450,13 +451,6 @@ def test_write_after_write_eof_raises(loop, data, closing):
     assert same_as_stock(loop, write) == ("RuntimeError", "Cannot call write() after write_eof()")
 
 
-# The first releases of 3.12 and 3.13 end a `writelines` to a lost connection, and one of an iterator of nothing, in
-# errors of their own code.
-WRITELINES_IS_WHOLE = (
-    sys.version_info < (3, 12)
-    or "_conn_lost" in asyncio.selector_events._SelectorSocketTransport.writelines.__code__.co_names
-)
-
 LINES = {
     "nothing": lambda: [],
     "bytes": lambda: [b"x", b"", b"yz"],
@@ -571,16 +565,27 @@ def test_memory_with_gaps_ends_the_connection_as_on_stock_asyncio(loop, write, s
     same_trace_as_stock(loop, scenario)
 
 
-@pytest.mark.parametrize("lines", [[b"x"], [bytearray(b"x")]], ids=["bytes", "bytearray"])
-def test_writelines_to_a_lost_connection_is_warned_of(loop, loop_name, caplog, lines):
-    """Like write: from the fifth on."""
-    if not WRITELINES_IS_WHOLE and loop_name == "asyncio":
+@pytest.mark.parametrize(
+    ("write", "data"),
+    [
+        ("writelines", [b"x"]),
+        ("writelines", [bytearray(b"x")]),
+        ("writelines", [bytes(1 << 20)] * 2),
+        ("write", b"x"),
+        ("write", bytearray(b"x")),
+        ("write", memoryview(b"a-b-")[::2]),
+    ],
+    ids=["bytes in lines", "bytearray in lines", "long lines", "bytes", "bytearray", "memory with gaps"],
+)
+def test_what_is_written_to_a_lost_connection_is_warned_of(loop, loop_name, caplog, write, data):
+    """From the fifth on."""
+    if not WRITELINES_IS_WHOLE and loop_name == "asyncio" and write == "writelines":
         pytest.skip("this Python's own writelines fails there")
     near, far = unix_pair()
     transport, _ = attach(loop, near)
     transport.abort()
     for _ in range(7):
-        transport.writelines(lines)
+        getattr(transport, write)(data)
     close(loop, transport)
     far.close()
     assert [record.message for record in caplog.records] == ["socket.send() raised exception."] * 3
