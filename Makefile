@@ -59,9 +59,14 @@ ecosystem: build
 	$(BIN)/python tests/suites $(LIBRARIES) $(addprefix --loop ,$(LOOPS))
 
 # The engine's tests under AddressSanitizer, which stable Rust has only behind this door.
+asan: export ASAN_OPTIONS := quarantine_size_mb=8
+asan: export LSAN_OPTIONS := suppressions=$(abspath scripts/lsan.txt)
+asan: export RUSTC_BOOTSTRAP := 1
+asan: export RUSTFLAGS := -Zsanitizer=address
+asan: TARGET = $(shell rustc -vV | sed -n 's/^host: //p')
 asan:
-	ASAN_OPTIONS=quarantine_size_mb=8 LSAN_OPTIONS=suppressions=$(abspath scripts/lsan.txt) HOTLOOP_SOAK=60 \
-		RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address cargo test -p hotloop --tests --target $(shell rustc -vV | sed -n 's/^host: //p')
+	cargo build -p hotloop --examples --target $(TARGET)
+	HOTLOOP_SOAK=60 cargo test -p hotloop --tests --target $(TARGET)
 
 # What a free-threaded interpreter would compile, without one: its types, not its behaviour.
 free-threaded:
