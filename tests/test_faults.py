@@ -136,6 +136,7 @@ UNREAD = "a transport whose socket cannot be watched never hears of it, and wait
 #: From Python 3.14 on the children's descriptor is opened behind the spawning, and nobody waits for the child without it.
 UNSPAWNED = "a child of which there is no descriptor is waited for without end" if sys.version_info >= (3, 14) else ""
 
+#: The programs with transports call it once more when their connection is lost.
 UNWRITTEN = "" if WRITELINES_IS_WHOLE else "writelines to a connection that is lost ends in an AttributeError"
 
 #: What the kernel does for a stream without being called for it once more.
