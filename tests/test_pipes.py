@@ -98,6 +98,66 @@ def test_what_is_written_is_read(loop, ends):
     turns(loop, 2)
 
 
+class Numbered:
+    """A file object that says which descriptor it has."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def fileno(self):
+        return self.number
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("connect", [connect_reader, connect_writer])
+def test_what_cannot_be_waited_for_is_refused_and_left_as_it_is(loop, connect, tmp_path, no_leaks):
+    (tmp_path / "file").write_bytes(b"content")
+
+    def scenario(loop, trace):
+        for path in (tmp_path / "file", tmp_path):
+            fd = os.open(path, os.O_RDONLY)
+            try:
+                with pytest.raises(ValueError, match="^Pipe transport is") as caught:
+                    connect(loop, Numbered(fd))
+                trace.extend((str(caught.value), f"blocking: {os.get_blocking(fd)}"))
+            finally:
+                os.close(fd)
+
+    same_trace_as_stock(loop, scenario)
+
+
+@pytest.mark.parametrize("connect", [connect_reader, connect_writer])
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(-1, OSError), (1 << 20, OSError), (1 << 31, OverflowError), ("text", TypeError), (None, TypeError)],
+)
+def test_what_is_no_descriptor_is_refused(new_hotloop, connect, number, error):
+    """As stock asyncio does, whose transports then raise once more, where nobody can catch it, when they go."""
+    loop = new_hotloop()
+    with pytest.raises(error):
+        connect(loop, Numbered(number))
+    loop.close()
+
+
+@pytest.mark.parametrize("connect", ["_make_read_pipe_transport", "_make_write_pipe_transport"])
+def test_what_a_transport_is_given_to_tell_has_the_pipe_too(loop, connect, pipe):
+    """By the names of asyncio's parameters, which libraries pass."""
+    file = pipe[connect == "_make_write_pipe_transport"]
+    extra = {"name": "value"}
+    waiter = loop.create_future()
+    protocol = Recorder()
+    transport = getattr(loop, connect)(file, protocol, waiter=waiter, extra=extra)
+    run(loop, waiter)
+    assert extra == {"name": "value", "pipe": file}
+    assert transport.get_extra_info("name") == "value"
+    assert transport.get_extra_info("pipe") is file
+    assert not os.get_blocking(file.fileno())
+    transport.close()
+    run(loop, protocol.lost)
+
+
 def test_much_is_written_and_read(loop, ends):
     reading, protocol = connect_reader(loop, ends[0])
     writing, _ = connect_writer(loop, ends[1])

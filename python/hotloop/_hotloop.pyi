@@ -28,6 +28,7 @@ __all__ = [
     "__version__",
     "open_cached",
     "read_cached",
+    "reap",
 ]
 if sys.version_info >= (3, 14):
     __all__ += ["_ThreadSafeHandle"]
@@ -174,7 +175,7 @@ class Loop:
         pipe: Any,
         protocol: asyncio.BaseProtocol,
         waiter: asyncio.Future[None] | None,
-        extra: dict[str, Any],
+        extra: dict[str, Any] | None,
         /,
     ) -> ReadPipeTransport: ...
     def _open_write_pipe(
@@ -182,8 +183,7 @@ class Loop:
         pipe: Any,
         protocol: asyncio.BaseProtocol,
         waiter: asyncio.Future[None] | None,
-        extra: dict[str, Any],
-        hangs_up: bool,
+        extra: dict[str, Any] | None,
         /,
     ) -> WritePipeTransport: ...
     def _listen(
@@ -444,6 +444,12 @@ def read_cached(fd: int, expected: int) -> bytes | None:
     """Read a regular file from its position to its end, where the kernel has that in memory and it is `expected` bytes.
 
     None where it is not, or fails; the position is where it was then.
+    """
+
+def reap(pidfd: int) -> int:
+    """Wait for the end of a child by its descriptor and take its exit status, as `subprocess` gives it.
+
+    Raises ChildProcessError if somebody else has taken it, OSError where the kernel does not wait for descriptors.
     """
 
 @final

@@ -25,9 +25,7 @@ from ._tls import TlsProtocol, move_buffered
 from ._transports import (
     DATAGRAM_FAMILIES,
     make_datagram_transport,
-    make_read_pipe_transport,
     make_socket_transport,
-    make_write_pipe_transport,
 )
 
 if TYPE_CHECKING:
@@ -311,7 +309,7 @@ class EventLoop(SocketMethods, ConnectionMethods):
         waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> asyncio.ReadTransport:
-        return make_read_pipe_transport(self, pipe, protocol, waiter, extra)
+        return self._open_read_pipe(pipe, protocol, waiter, extra)
 
     def _make_write_pipe_transport(
         self,
@@ -320,7 +318,7 @@ class EventLoop(SocketMethods, ConnectionMethods):
         waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> asyncio.WriteTransport:
-        return make_write_pipe_transport(self, pipe, protocol, waiter, extra)
+        return self._open_write_pipe(pipe, protocol, waiter, extra)
 
     if sys.version_info < (3, 14):
 

@@ -15,6 +15,8 @@ from asyncio.log import logger
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ._hotloop import reap
+
 if TYPE_CHECKING:
     from ._loop import EventLoop
 
@@ -126,7 +128,7 @@ def _reap(pidfd: int, pid: int) -> int | None:
     """Take the exit status of a child that has ended; ``None`` if somebody else has taken it."""
     try:
         # By descriptor: the number may be another child's by now.
-        ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        return reap(pidfd)
     except ChildProcessError:
         return None
     except OSError:
@@ -135,9 +137,6 @@ def _reap(pidfd: int, pid: int) -> int | None:
             return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         except ChildProcessError:
             return None
-    if ended is None:
-        return None
-    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
 
 def _known_status(args: tuple[Any, ...]) -> int | None:

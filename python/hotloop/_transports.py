@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-import stat
 from asyncio import trsock
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
@@ -60,47 +58,6 @@ def extra(sock: socket.socket, given: dict[str, Any] | None) -> dict[str, Any]:
         except OSError:
             info["peername"] = None
     return info
-
-
-def make_read_pipe_transport(
-    loop: EventLoop,
-    pipe: Any,
-    protocol: asyncio.BaseProtocol,
-    waiter: asyncio.Future[None] | None,
-    extra: dict[str, Any] | None,
-) -> asyncio.ReadTransport:
-    """Make a native transport over what a file object gives, which it owns and closes."""
-    if not _is_pipe(os.fstat(pipe.fileno()).st_mode):
-        raise ValueError("Pipe transport is for pipes/sockets only.")
-    os.set_blocking(pipe.fileno(), False)
-    return loop._open_read_pipe(pipe, protocol, waiter, _with_pipe(extra, pipe))
-
-
-def make_write_pipe_transport(
-    loop: EventLoop,
-    pipe: Any,
-    protocol: asyncio.BaseProtocol,
-    waiter: asyncio.Future[None] | None,
-    extra: dict[str, Any] | None,
-) -> asyncio.WriteTransport:
-    """Make a native transport over what a file object takes, which it owns and closes."""
-    mode = os.fstat(pipe.fileno()).st_mode
-    if not _is_pipe(mode):
-        raise ValueError("Pipe transport is only for pipes, sockets and character devices")
-    os.set_blocking(pipe.fileno(), False)
-    # A terminal is readable whenever somebody types.
-    hangs_up = not stat.S_ISCHR(mode)
-    return loop._open_write_pipe(pipe, protocol, waiter, _with_pipe(extra, pipe), hangs_up)
-
-
-def _is_pipe(mode: int) -> bool:
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)
-
-
-def _with_pipe(extra: dict[str, Any] | None, pipe: Any) -> dict[str, Any]:
-    extra = {} if extra is None else extra
-    extra["pipe"] = pipe
-    return extra
 
 
 def adopt(fd: int, family: int, kind: int, proto: int) -> socket.socket:

@@ -6,6 +6,7 @@
 mod addresses;
 mod allocator;
 mod answers;
+mod children;
 mod connecting;
 mod dispatch;
 
@@ -35,5 +36,6 @@ fn _hotloop(module: &Bound<'_, PyModule>) -> PyResult<()> {
     transports::add_to(module)?;
     listeners::add_to(module)?;
     files::add_to(module)?;
+    children::add_to(module)?;
     tls::add_to(module)
 }

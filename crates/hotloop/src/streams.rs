@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
 use crate::datagrams::EndpointKey;
-use crate::driver::{Direction, Driver, Op, OpKey, Unsent};
+use crate::driver::{Direction, Driver, Op, OpKey, PipeKind, Unsent};
 use crate::event_loop::{EventLoop, Operation};
 use crate::host::Host;
 use crate::sys;
@@ -172,21 +172,21 @@ impl<H: Host, D: Driver> EventLoop<H, D> {
         key
     }
 
-    /// Takes a non-blocking descriptor under the loop's wing that is read or written like a file: a pipe, a terminal
-    /// or another character device, a socket. As for [`open_stream`](Self::open_stream), but:
+    /// Takes a non-blocking descriptor under the loop's wing that is read or written like a file, of the `kind` that
+    /// [`prepare_pipe`](crate::driver::prepare_pipe) has found. As for [`open_stream`](Self::open_stream), but:
     ///
     /// - Each write goes to the kernel by itself unless bytes wait already, since a terminal or a pipe that several
     ///   processes write to shows the difference.
     /// - Two of them may have the same descriptor. If both wait on it in the same direction, the later one does.
     /// - A [`close`](Self::close) that still sends goes on receiving the news that it no longer can.
-    pub fn open_pipe(&mut self, fd: RawFd) -> StreamKey {
+    pub fn open_pipe(&mut self, fd: RawFd, kind: PipeKind) -> StreamKey {
         let key = self.open(fd, Medium::Pipe);
         match self.owners.set(fd, Owner::Stream(key)) {
             Some(Owner::Stream(old)) if self.is(old, Medium::Socket) => self.cut_off(old),
             Some(Owner::Endpoint(old)) => self.cut_endpoint_off(old),
             _ => {}
         }
-        if sys::is_pipe(fd) {
+        if kind == PipeKind::Pipe {
             self.set_continuity(key, Continuity::Observed(0));
         }
         key

@@ -90,7 +90,7 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
         .method(c"_open_stream", c"_open_stream($self, sock, protocol, waiter, extra, server, context=None, /)\n--\n\nA transport over a connected socket.", transports::open_stream)
         .method(c"_open_datagrams", c"_open_datagrams($self, sock, protocol, address, waiter, extra, /)\n--\n\nA transport over a datagram socket.", transports::open_datagrams)
         .method(c"_open_read_pipe", c"_open_read_pipe($self, pipe, protocol, waiter, extra, /)\n--\n\nA transport over what a pipe gives.", transports::open_read_pipe)
-        .method(c"_open_write_pipe", c"_open_write_pipe($self, pipe, protocol, waiter, extra, hangs_up, /)\n--\n\nA transport over what a pipe takes.", transports::open_write_pipe)
+        .method(c"_open_write_pipe", c"_open_write_pipe($self, pipe, protocol, waiter, extra, /)\n--\n\nA transport over what a pipe takes.", transports::open_write_pipe)
         .property(c"_stopping", c"Whether the loop ends after this turn.", |this: This<'_, '_, Loop>| bool_object(this.py(), this.stopping.get()), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_bool(&this.stopping, value))
         .property(c"_closed", c"Whether the loop was closed.", |this: This<'_, '_, Loop>| bool_object(this.py(), this.closed.get()), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_bool(&this.closed, value))
         .property(c"_debug", c"Whether the loop is in debug mode.", |this: This<'_, '_, Loop>| bool_object(this.py(), this.debug.get()), |this: This<'_, '_, Loop>, value: &Bound<'_, PyAny>| set_bool(&this.debug, value))

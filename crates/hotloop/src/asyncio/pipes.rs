@@ -1,16 +1,15 @@
 //! Pipes and what else is read or written like a file.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
-
-use rustix::fs::FileType;
 
 use super::error::Error;
 use super::event_loop::BaseEventLoop;
 use super::protocol::Protocol;
 use super::stream::{Medium, Stream};
 use super::transport::Transport;
+use crate::driver::{self, PipeKind};
 
 impl BaseEventLoop {
     /// Reads a pipe, a socket or a character device by a protocol. It becomes non-blocking and the transport's. Its end
@@ -44,7 +43,8 @@ impl BaseEventLoop {
         factory: impl FnOnce() -> Rc<P>,
         pipe: impl Into<OwnedFd>,
     ) -> Result<(Transport, Rc<P>), Error> {
-        let (pipe, medium) = reading(pipe.into())?;
+        let pipe = pipe.into();
+        let medium = Medium::ReadPipe(prepared(&pipe)?);
         self.begin(pipe, medium, factory).await
     }
 
@@ -77,7 +77,8 @@ impl BaseEventLoop {
         factory: impl FnOnce() -> Rc<P>,
         pipe: impl Into<OwnedFd>,
     ) -> Result<(Transport, Rc<P>), Error> {
-        let (pipe, medium) = writing(pipe.into())?;
+        let pipe = pipe.into();
+        let medium = Medium::WritePipe(prepared(&pipe)?);
         self.begin(pipe, medium, factory).await
     }
 
@@ -88,32 +89,20 @@ impl BaseEventLoop {
         is_read: bool,
         protocol: Rc<dyn Protocol>,
     ) -> Result<Transport, Error> {
-        let (pipe, medium) = if is_read { reading(pipe)? } else { writing(pipe)? };
+        let kind = prepared(&pipe)?;
+        let medium = if is_read {
+            Medium::ReadPipe(kind)
+        } else {
+            Medium::WritePipe(kind)
+        };
         Ok(Stream::open(self, pipe, medium, protocol, None)?.into())
     }
 }
 
-fn reading(pipe: OwnedFd) -> io::Result<(OwnedFd, Medium)> {
-    kind(&pipe)?;
-    Ok((pipe, Medium::ReadPipe))
-}
-
-fn writing(pipe: OwnedFd) -> io::Result<(OwnedFd, Medium)> {
-    // A terminal would become readable by what is typed.
-    let hangs_up = kind(&pipe)? != FileType::CharacterDevice;
-    Ok((pipe, Medium::WritePipe { hangs_up }))
-}
-
 /// What a descriptor is, if it can be waited for; it is non-blocking from now on.
-fn kind(pipe: impl AsFd) -> io::Result<FileType> {
-    let kind = FileType::from_raw_mode(rustix::fs::fstat(&pipe)?.st_mode);
-    if !matches!(
-        kind,
-        FileType::Fifo | FileType::Socket | FileType::CharacterDevice
-    ) {
+fn prepared(pipe: &OwnedFd) -> io::Result<PipeKind> {
+    driver::prepare_pipe(pipe.as_raw_fd())?.ok_or_else(|| {
         let refused = "Pipe transport is for pipes, sockets and character devices only";
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, refused));
-    }
-    rustix::io::ioctl_fionbio(&pipe, true)?;
-    Ok(kind)
+        io::Error::new(io::ErrorKind::InvalidInput, refused)
+    })
 }

@@ -14,7 +14,7 @@ use super::host::Hosted;
 use super::protocol::Protocol;
 use super::server::Client;
 use super::transport::Transport;
-use crate::driver::{Direction, SocketAddress};
+use crate::driver::{Direction, PipeKind, SocketAddress};
 use crate::transport::{Close, InvalidLimits};
 use crate::{StreamEvent, StreamKey, driver, sys};
 
@@ -31,12 +31,9 @@ pub(crate) enum Medium {
     /// A connected socket.
     Socket,
     /// What is only read, like a file.
-    ReadPipe,
+    ReadPipe(PipeKind),
     /// What is only written, like a file.
-    WritePipe {
-        /// Whether the kernel makes it readable when nobody reads the other end any more.
-        hangs_up: bool,
-    },
+    WritePipe(PipeKind),
 }
 
 struct State {
@@ -72,16 +69,17 @@ impl Stream {
         let fd = socket.as_raw_fd();
         let (key, peer) = event_loop.with_engine(|engine| {
             let peer = engine.driver().peer_address(fd).ok();
-            let key = if medium == Medium::Socket {
-                // Only TCP has it.
-                let is_tcp = driver::set_nodelay(fd).is_ok();
-                let key = engine.open_stream(fd);
-                if is_tcp {
-                    engine.note_tcp(key);
+            let key = match medium {
+                Medium::Socket => {
+                    // Only TCP has it.
+                    let is_tcp = driver::set_nodelay(fd).is_ok();
+                    let key = engine.open_stream(fd);
+                    if is_tcp {
+                        engine.note_tcp(key);
+                    }
+                    key
                 }
-                key
-            } else {
-                engine.open_pipe(fd)
+                Medium::ReadPipe(kind) | Medium::WritePipe(kind) => engine.open_pipe(fd, kind),
             };
             (key, peer)
         })?;
@@ -114,7 +112,7 @@ impl Stream {
     }
 
     pub(crate) fn write(&self, data: &[u8]) -> Result<(), Error> {
-        if self.0.medium == Medium::ReadPipe {
+        if matches!(self.0.medium, Medium::ReadPipe(_)) {
             return Err(Error::Io(io::ErrorKind::Unsupported.into()));
         }
         if self.0.sending_file.get() {
@@ -185,7 +183,7 @@ impl Stream {
     }
 
     pub(crate) fn pause_reading(&self) {
-        if matches!(self.0.medium, Medium::WritePipe { .. }) {
+        if matches!(self.0.medium, Medium::WritePipe(_)) {
             return;
         }
         self.0.paused.set(true);
@@ -518,12 +516,13 @@ impl WeakStream {
 impl Medium {
     /// Whether bytes come in.
     fn is_read(self) -> bool {
-        matches!(self, Self::Socket | Self::ReadPipe)
+        matches!(self, Self::Socket | Self::ReadPipe(_))
     }
 
     /// Whether the kernel is asked what comes in, be it the news that nobody reads any more.
     fn receives(self) -> bool {
-        self != Self::WritePipe { hangs_up: false }
+        // A terminal would become readable by what is typed; of the others it is the news.
+        self != Self::WritePipe(PipeKind::CharacterDevice)
     }
 }
 

@@ -75,6 +75,9 @@ compile_error!(
 );
 #[cfg(io_uring)]
 mod io_uring;
+pub use crate::sys::PipeKind;
+#[cfg(epoll)]
+pub use crate::sys::reap;
 #[cfg(io_uring)]
 pub use crate::sys::{OpenedFile, kind_of, open_cached, read_cached};
 #[cfg(io_uring)]
@@ -286,6 +289,15 @@ pub fn local_address(fd: RawFd) -> io::Result<SocketAddress> {
 /// The kernel's, if there is none.
 pub fn peer_address(fd: RawFd) -> io::Result<SocketAddress> {
     crate::sys::peer_address(fd)
+}
+
+/// Makes a descriptor non-blocking that is read or written like a file, and answers what it is. `None` for what cannot be
+/// waited for, as a regular file, which stays as it is.
+///
+/// # Errors
+/// The kernel's.
+pub fn prepare_pipe(fd: RawFd) -> io::Result<Option<PipeKind>> {
+    crate::sys::prepare_pipe(fd)
 }
 
 /// Has a TCP connection send small packets at once.

@@ -242,11 +242,50 @@ pub(crate) fn set_nodelay(fd: RawFd) -> io::Result<()> {
     Ok(rustix::net::sockopt::set_tcp_nodelay(borrow(fd)?, true)?)
 }
 
-/// Whether a descriptor is a pipe.
-pub(crate) fn is_pipe(fd: RawFd) -> bool {
-    borrow(fd).is_ok_and(|fd| {
-        rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
-    })
+/// Waits for the end of a child by its descriptor (pidfd) and takes its exit status: the code, or the number of the signal
+/// that has ended it, negated.
+///
+/// # Errors
+/// The kernel's: ECHILD if somebody else has taken it, EINVAL before Linux 5.4, EINTR.
+#[cfg(epoll)]
+pub fn reap(pidfd: RawFd) -> io::Result<i32> {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+    let ended = waitid(WaitId::PidFd(borrow(pidfd)?), WaitIdOptions::EXITED)?;
+    // Without NOHANG there always is one, and of what has ended it is one of the two.
+    let status = ended.and_then(|ended| {
+        ended
+            .exit_status()
+            .or(ended.terminating_signal().map(|signal| -signal))
+    });
+    status.ok_or_else(|| Errno::CHILD.into())
+}
+
+/// What a descriptor is that is read or written like a file, and can be waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PipeKind {
+    /// A pipe, named or not.
+    Pipe,
+    /// A socket.
+    Socket,
+    /// A terminal or another character device.
+    CharacterDevice,
+}
+
+/// Makes a descriptor non-blocking, and answers what it is; `None` and no change if it cannot be waited for.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn prepare_pipe(fd: RawFd) -> io::Result<Option<PipeKind>> {
+    let fd = borrow(fd)?;
+    let kind = match FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode) {
+        FileType::Fifo => PipeKind::Pipe,
+        FileType::Socket => PipeKind::Socket,
+        FileType::CharacterDevice => PipeKind::CharacterDevice,
+        _ => return Ok(None),
+    };
+    rustix::io::ioctl_fionbio(fd, true)?;
+    Ok(Some(kind))
 }
 
 /// The only direction that an end of a pipe has; `None` if a descriptor may have both, as a FIFO that was opened for both

@@ -3,7 +3,7 @@
 use std::io;
 
 use hotloop::StreamKey;
-use hotloop::driver::Direction;
+use hotloop::driver::{Direction, PipeKind};
 use hotloop::transport::Close;
 
 use crate::program::{Program, Seen};
@@ -12,7 +12,7 @@ use crate::sends::{PLENTY, text};
 impl Program {
     /// A second stream on a descriptor that is open already, under a label of its own.
     fn another_pipe(&mut self, fd: i32, label: u32) -> StreamKey {
-        let key = self.event_loop.open_pipe(fd);
+        let key = self.event_loop.open_pipe(fd, PipeKind::Pipe);
         self.labels.insert(key, label);
         key
     }

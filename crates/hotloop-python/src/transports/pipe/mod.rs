@@ -8,9 +8,10 @@ use std::os::fd::RawFd;
 use std::sync::OnceLock;
 
 use hotloop::StreamKey;
-use pyo3::exceptions::PyRuntimeError;
+use hotloop::driver::{self, PipeKind};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyType;
+use pyo3::types::{PyDict, PyType};
 
 pub(super) use self::read::ReadPipeTransport;
 pub(crate) use self::read::open_read_pipe;
@@ -18,6 +19,7 @@ pub(super) use self::write::WritePipeTransport;
 pub(crate) use self::write::open_write_pipe;
 use super::link::{Link, Linked};
 use crate::answers::{argument, object_or_none};
+use crate::errors::os_error;
 use crate::event_loop::Loop;
 use crate::ffi::{Call, Instance, Object, This};
 use crate::modules::REPORTS;
@@ -37,19 +39,27 @@ pub(crate) trait Piped: Linked<Key = StreamKey> {
     fn pipe(&self) -> &RefCell<Option<Object>>;
 }
 
-/// A transport of `class` over the first argument, a non-blocking pipe, for the protocol, the waiter and the dictionary
-/// that follow. `connection_made` and then `_begin_reading`, if `reading`, run on the next turn.
+/// A transport of `class` over the first argument, which becomes non-blocking, for the protocol, the waiter and the
+/// dictionary that follow. `connection_made` and then `_begin_reading`, if `is_reading` of what the pipe is, run on the
+/// next turn.
+///
+/// # Errors
+/// The kernel's; a `ValueError` with `refusal` for what cannot be waited for.
 fn open<'py, T: Piped>(
     event_loop: This<'_, 'py, Loop>,
     call: &Call<'_, 'py>,
     class: &OnceLock<Object>,
     value: impl FnOnce(Link, RefCell<Option<Object>>) -> T,
-    reading: bool,
+    refusal: &'static str,
+    is_reading: impl FnOnce(PipeKind) -> bool,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = event_loop.py();
     let [pipe, protocol, waiter, extra] = [0, 1, 2, 3].map(|index| argument(call, index, "_open_pipe"));
     let (pipe, protocol, waiter, extra) = (pipe?, protocol?, waiter?, extra?);
     let fd: RawFd = pipe.call_method0(pyo3::intern!(py, "fileno"))?.extract()?;
+    let kind = driver::prepare_pipe(fd)
+        .map_err(os_error)?
+        .ok_or_else(|| PyValueError::new_err(refusal))?;
     let class = class
         .get()
         .ok_or_else(|| PyRuntimeError::new_err("the module is not imported"))?;
@@ -57,11 +67,16 @@ fn open<'py, T: Piped>(
     let value = value(link, RefCell::new(Some((&*pipe).into())));
     let transport = Instance::new(&class.bind(py).cast::<PyType>()?.to_owned(), value)?;
     let object = transport.object().clone().into_bound(py);
-    object.setattr(pyo3::intern!(py, "_extra"), &*extra)?;
+    let extra = match extra.is_none() {
+        true => PyDict::new(py).into_any(),
+        false => extra.to_owned(),
+    };
+    extra.set_item(pyo3::intern!(py, "pipe"), &*pipe)?;
+    object.setattr(pyo3::intern!(py, "_extra"), extra)?;
     transport.with(py, |transport| {
         transport.set_protocol(&protocol)?;
-        let key = event_loop.engine()?.open_pipe(fd);
-        transport.start(event_loop, key, reading)?;
+        let key = event_loop.engine()?.open_pipe(fd, kind);
+        transport.start(event_loop, key, is_reading(kind))?;
         transport.wake(event_loop, &waiter)
     })?;
     Ok(object)

@@ -179,7 +179,7 @@ pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())
 }
 
-/// `Loop._open_read_pipe(pipe, protocol, waiter, extra)`: a transport over what a non-blocking pipe gives.
+/// `Loop._open_read_pipe(pipe, protocol, waiter, extra)`: a transport over what a pipe gives.
 pub(crate) fn open_read_pipe<'py>(
     this: This<'_, 'py, Loop>,
     call: Call<'_, 'py>,
@@ -189,7 +189,8 @@ pub(crate) fn open_read_pipe<'py>(
         pipe,
         paused: Cell::new(false),
     };
-    open(this, &call, &CLASS, value, true)
+    let refusal = "Pipe transport is for pipes/sockets only.";
+    open(this, &call, &CLASS, value, refusal, |_| true)
 }
 
 impl<'py> It<'_, 'py> {

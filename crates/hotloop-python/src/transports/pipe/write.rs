@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::sync::OnceLock;
 
+use hotloop::driver::PipeKind;
 use hotloop::{StreamEvent, StreamKey};
 use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError};
 use pyo3::prelude::*;
@@ -202,8 +203,7 @@ pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())
 }
 
-/// `Loop._open_write_pipe(pipe, protocol, waiter, extra, hangs_up)`: a transport over what a non-blocking pipe takes.
-/// `hangs_up`: the kernel says when nobody reads it any more.
+/// `Loop._open_write_pipe(pipe, protocol, waiter, extra)`: a transport over what a pipe takes.
 pub(crate) fn open_write_pipe<'py>(
     this: This<'_, 'py, Loop>,
     call: Call<'_, 'py>,
@@ -213,8 +213,11 @@ pub(crate) fn open_write_pipe<'py>(
         pipe,
         refused: Cell::new(0),
     };
-    let hangs_up = argument(&call, 4, "_open_write_pipe")?.is_truthy()?;
-    open(this, &call, &CLASS, value, hangs_up)
+    let refusal = "Pipe transport is only for pipes, sockets and character devices";
+    // The kernel says of the others when nobody reads them any more; a terminal is readable whenever somebody types.
+    open(this, &call, &CLASS, value, refusal, |kind| {
+        kind != PipeKind::CharacterDevice
+    })
 }
 
 impl<'py> It<'_, 'py> {
