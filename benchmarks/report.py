@@ -254,12 +254,14 @@ def readme_block(run: Run) -> str:
     """What README.md has between its marks."""
     lines = []
     found = {each.name: each for each in comparisons(run)}
+    both = any(loops.PROACTOR in each.row.figures for each in found.values())
     for each in (found[name] for name in HEADLINE if name in found):
         ratios = [each.against(other) for other in ("uvloop", loops.CONTROL)]
         lines.append(
             [
                 each.row.about,
                 f"{significant(each.row.median(loops.OURS))} {each.row.unit}",
+                *([proactor(run, each)] if both else []),
                 f"{each.against_best.median:.2f} {each.best}{tables.mark(run.conduct, each.best, each.name)}",
                 *([kept(each)] if run.conduct else []),
                 *[f"{ratio.median:.2f}" if ratio else "" for ratio in ratios],
@@ -269,8 +271,10 @@ def readme_block(run: Run) -> str:
     keeping = [each.against_keeping for each in found.values() if each.against_keeping]
     python = run.python.partition(" (")[0]
     begun = run.begun.partition(" ")[0]
+    ours = "hotloop's `SelectorEventLoop`" if both else "hotloop"
+    others = "its `ProactorEventLoop`, which is on io_uring, and on other loops" if both else "other loops"
     first = (
-        "What an operation costs on hotloop, and how many times that on other loops, medians of interleaved rounds. "
+        f"What an operation costs on {ours}, and how many times that on {others}, medians of interleaved rounds. "
         f"The best other loop costs {means} times as much (geometric mean of {len(found)} rows)."
     )
     if keeping:
@@ -279,13 +283,14 @@ def readme_block(run: Run) -> str:
             "([what](docs/benchmarks.md#conduct)); the best other loop that keeps all that does, on each row, costs "
             f"{mean(iter(keeping))} times as much."
         )
+        if any(tables.INTENDED in line[2] for line in lines):
+            first += f" What {tables.INTENDED} marks is [by intention](docs/differences.md)."
     last = (
         f"{begun}, {run.machine}, {run.kernel}, {python}. All rows, the versions of all loops and the spread of the "
         "rounds are in [docs/benchmarks.md](docs/benchmarks.md)."
     )
-    header = ["", "hotloop", "best other", "uvloop", "asyncio"]
-    if run.conduct:
-        header.insert(3, "best that keeps semantics")
+    header = ["", "hotloop", *(["its proactor"] if both else []), "best other"]
+    header += [*(["best that keeps semantics"] if run.conduct else []), "uvloop", "asyncio"]
     parts = [
         BEGIN,
         paragraph(first),
@@ -295,6 +300,12 @@ def readme_block(run: Run) -> str:
         END,
     ]
     return "\n\n".join(parts)
+
+
+def proactor(run: Run, each: Comparison) -> str:
+    """How many times hotloop's cost its other loop has."""
+    ratio = each.against(loops.PROACTOR)
+    return f"{ratio.median:.2f}{tables.mark(run.conduct, loops.PROACTOR, each.name)}" if ratio else ""
 
 
 def kept(each: Comparison) -> str:

@@ -227,6 +227,15 @@ def test_the_readme_has_both_ratios() -> None:
     assert all(text in " ".join(block.split()) for text in both)
 
 
+def test_the_readme_has_both_loops_of_hotloop() -> None:
+    block = report.readme_block(some_run())
+    assert " 0.50 ‡ |" in block
+    assert "What ‡ marks is [by intention](docs/differences.md)." in " ".join(block.split())
+    run = some_run()
+    del run.rows["uvicorn"].figures["hotloop-proactor"]
+    assert not any(word in report.readme_block(run) for word in ("roactor", "‡"))
+
+
 def test_a_run_without_conduct_says_nothing_of_it() -> None:
     run = replace(some_run(), conduct={})
     assert "†" not in report.page(run) + report.readme_block(run)
