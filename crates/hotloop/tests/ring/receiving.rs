@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use hotloop::driver::{Driver, Op, OpKey, Proactor};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::surroundings::{Connection, FORKING, cancelled, eager, pattern, poll, ready, receive};
 
@@ -210,6 +211,48 @@ fn full_queues_and_buffers_lose_nothing() -> io::Result<()> {
     for (index, bytes) in received.iter().enumerate() {
         assert!(*bytes == pattern(index, SIZE));
     }
+    Ok(())
+}
+
+/// Streams that have a byte each, and how many of them the waits tell of until each has told of its own.
+fn told_of(driver: &mut Proactor, streams: u32) -> io::Result<Vec<usize>> {
+    let connections = (0..streams)
+        .map(|_| Connection::new())
+        .collect::<io::Result<Vec<_>>>()?;
+    for (key, connection) in (0..).zip(&connections) {
+        connection.feed(b"x")?;
+        driver.submit(OpKey(key), connection.fd(), Op::Receive)?;
+    }
+    let mut waits = Vec::new();
+    while waits.iter().sum::<usize>() < connections.len() {
+        let told = poll(driver)?;
+        assert!(!told.is_empty(), "stuck behind {waits:?}");
+        for completion in &told {
+            let connection = &connections[completion.key.0 as usize];
+            assert_eq!(receive(driver, connection.fd(), 10)?, b"x");
+        }
+        waits.push(told.len());
+    }
+    Ok(waits)
+}
+
+#[test]
+fn buffers_are_twice_as_many_each_time_that_they_run_out() -> io::Result<()> {
+    assert_eq!(told_of(&mut eager()?, 400)?, [64, 128, 208]);
+    Ok(())
+}
+
+#[test]
+fn the_ring_receives_for_no_more_streams_than_there_are_buffers() -> io::Result<()> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit)?;
+    let waits = told_of(&mut eager()?, 2048 + 300)?;
+    assert_eq!(
+        waits[..4],
+        [64 + 300, 128, 256, 512],
+        "those 300 are told of at once"
+    );
     Ok(())
 }
 

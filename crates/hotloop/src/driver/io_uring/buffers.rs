@@ -15,7 +15,7 @@ const SIZE: usize = 4096;
 const FIRST: u16 = 64;
 
 /// How many buffers there are at most: 8 MiB.
-const MOST: u16 = 2048;
+pub(super) const MOST: u16 = 2048;
 
 /// What operations call this set of buffers by: there is one a ring.
 pub(super) const GROUP: u16 = 0;
@@ -67,8 +67,8 @@ impl Buffers {
         Ok(buffers)
     }
 
-    /// Gives the kernel as many more as it has, unless most of those are there to be used again. Answers whether it has
-    /// any now.
+    /// Gives the kernel, which has run out, as many more as it had, unless most of those are there to be used again: to be called
+    /// when it says so, before any is given back. Answers whether it has any now.
     pub(super) fn grow(&mut self) -> bool {
         let more = self.provided.min(MOST - self.provided);
         if more > 0 && self.out > self.provided / 2 {

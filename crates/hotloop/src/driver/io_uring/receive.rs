@@ -12,7 +12,7 @@ use std::os::fd::RawFd;
 use io_uring::{cqueue, opcode, squeue, types};
 use slab::Slab;
 
-use super::buffers::{Buffers, GROUP};
+use super::buffers::{Buffers, GROUP, MOST};
 use super::receiver::{End, Kernel, LARGE, Receiver};
 use super::ring::Ring;
 use super::token;
@@ -104,6 +104,7 @@ impl Receivers {
         }
         if op == Op::Receive
             && self.after == 0
+            && !self.is_full()
             && inner.waiting(fd, Direction::Read).is_none()
             && let Some(identity) = sys::socket_identity(fd)?
         {
@@ -282,7 +283,8 @@ impl Receivers {
         match -result {
             0 => receiver.end = Some(End::Peer),
             ..0 | libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
-            libc::ENOBUFS => receiver.starved = true,
+            // By the next wait the loop may have given all of them back, and they would seem enough.
+            libc::ENOBUFS => receiver.leaving |= !self.buffers.as_mut().is_some_and(Buffers::grow),
             // Nothing that a ring can receive from: the inner driver knows what to say.
             libc::EINVAL | libc::EOPNOTSUPP | libc::ENOTSOCK | libc::EBADF => receiver.leaving = true,
             error => receiver.end = Some(End::Error(error)),
@@ -368,9 +370,15 @@ impl Receivers {
         }
     }
 
-    /// Has the ring receive in the place of the inner driver.
+    /// Whether the ring receives for as many streams as it has buffers. Of more that are busy at once, all but so many would be
+    /// tried and refused in every turn.
+    fn is_full(&self) -> bool {
+        self.receivers.len() >= usize::from(MOST)
+    }
+
+    /// Has the ring receive in the place of the inner driver, if it has room.
     fn take_over(&mut self, inner: &mut ReadinessDriver<Epoll>, key: OpKey, fd: RawFd) {
-        if inner.waiting(fd, Direction::Read) != Some(key) {
+        if self.is_full() || inner.waiting(fd, Direction::Read) != Some(key) {
             return;
         }
         if let Ok(Some(identity)) = sys::socket_identity(fd) {
@@ -445,21 +453,13 @@ impl Receivers {
         Ok(())
     }
 
-    /// Has the kernel receive. A receiver that it has no buffers for is left to the inner driver.
+    /// Has the kernel receive. Where it can be given no buffers, the receiver is left to the inner driver.
     fn start(&mut self, index: usize, ring: &mut Ring) -> io::Result<()> {
-        let there = match &mut self.buffers {
-            Some(buffers) => !self.receivers[index].starved || buffers.grow(),
-            none => match Buffers::new(ring.kernel()) {
-                Ok(buffers) => {
-                    *none = Some(buffers);
-                    true
-                }
-                Err(_) => false,
-            },
-        };
+        if self.buffers.is_none() {
+            self.buffers = Buffers::new(ring.kernel()).ok();
+        }
         let receiver = &mut self.receivers[index];
-        receiver.starved = false;
-        if !there {
+        if self.buffers.is_none() {
             receiver.leaving = true;
             return Ok(());
         }

@@ -33,8 +33,6 @@ pub(super) struct Receiver {
     pub(super) large: u8,
     /// Whether the inner driver shall receive, when the kernel has stopped and everything was taken.
     pub(super) leaving: bool,
-    /// Whether the kernel has stopped for lack of buffers.
-    pub(super) starved: bool,
     /// Whether the descriptor was let go of: nobody takes anything any more.
     pub(super) released: bool,
     /// Whether it is among the attended.
@@ -71,7 +69,6 @@ impl Receiver {
             end: None,
             large: 0,
             leaving: false,
-            starved: false,
             released: false,
             attended: false,
             told: false,
