@@ -521,8 +521,10 @@ impl Medium {
 
     /// Whether the kernel is asked what comes in, be it the news that nobody reads any more.
     fn receives(self) -> bool {
-        // A terminal would become readable by what is typed; of the others it is the news.
-        self != Self::WritePipe(PipeKind::CharacterDevice)
+        match self {
+            Self::Socket | Self::ReadPipe(_) => true,
+            Self::WritePipe(kind) => kind.hangs_up(),
+        }
     }
 }
 

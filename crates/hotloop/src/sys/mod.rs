@@ -272,6 +272,15 @@ pub enum PipeKind {
     CharacterDevice,
 }
 
+impl PipeKind {
+    /// Whether the kernel makes one that is only written to readable when nobody reads it any more. A terminal is readable
+    /// whenever somebody types.
+    #[must_use]
+    pub fn hangs_up(self) -> bool {
+        self != Self::CharacterDevice
+    }
+}
+
 /// Makes a descriptor non-blocking, and answers what it is; `None` and no change if it cannot be waited for.
 ///
 /// # Errors

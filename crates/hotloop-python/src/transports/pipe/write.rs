@@ -214,10 +214,7 @@ pub(crate) fn open_write_pipe<'py>(
         refused: Cell::new(0),
     };
     let refusal = "Pipe transport is only for pipes, sockets and character devices";
-    // The kernel says of the others when nobody reads them any more; a terminal is readable whenever somebody types.
-    open(this, &call, &CLASS, value, refusal, |kind| {
-        kind != PipeKind::CharacterDevice
-    })
+    open(this, &call, &CLASS, value, refusal, PipeKind::hangs_up)
 }
 
 impl<'py> It<'_, 'py> {
