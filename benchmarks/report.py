@@ -283,7 +283,7 @@ def readme_block(run: Run) -> str:
             "([what](docs/benchmarks.md#conduct)); the best other loop that keeps all that does, on each row, costs "
             f"{mean(iter(keeping))} times as much."
         )
-        if any(tables.INTENDED in line[2] for line in lines):
+        if any(tables.INTENDED in cell for line in lines for cell in line):
             first += f" What {tables.INTENDED} marks is [by intention](docs/differences.md)."
     last = (
         f"{begun}, {run.machine}, {run.kernel}, {python}. All rows, the versions of all loops and the spread of the "
