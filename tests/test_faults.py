@@ -89,7 +89,9 @@ def cases() -> Iterator[Case]:
                 defect = UNWRITTEN if scenario in ("protocol", "buffered") else ""
                 yield Case(scenario, call, error, fatal=True, once=True, stock_defect=defect)
         yield Case(scenario, "wait", "EINTR")
-        # What the kernel says when it is short of memory, and when completions are to be taken first.
+    # What the kernel says when it is short of memory, and when completions are to be taken first. Nothing of `sock_*` is
+    # a ring's.
+    for scenario in ["protocol", "buffered", "streams"]:
         for error in ["EAGAIN", "EBUSY"]:
             yield Case(scenario, "enter", error, unused_by=("asyncio", "selector"))
     for scenario in ["protocol", "sock"]:

@@ -212,6 +212,16 @@ mod proactor {
 }
 
 #[cfg(io_uring)]
+mod entering_proactor {
+    hold_everywhere!(crate::world::Kernel<crate::world::Entering>);
+    hold_with_batches!(crate::world::Kernel<crate::world::Entering>);
+    hold_in_a_kernel!(crate::world::Kernel<crate::world::Entering>);
+    hold_but_for_select!(crate::world::Kernel<crate::world::Entering>);
+    hold_with_registrations!(crate::world::Kernel<crate::world::Entering>);
+    hold_with_stale_numbers!(crate::world::Kernel<crate::world::Entering>);
+}
+
+#[cfg(io_uring)]
 mod polling_proactor {
     hold_everywhere!(crate::world::Kernel<crate::world::Polling>);
     hold_with_batches!(crate::world::Kernel<crate::world::Polling>);

@@ -11,5 +11,7 @@ mod receiving;
 mod refusals;
 #[path = "ring/sending.rs"]
 mod sending;
+#[path = "ring/sparing.rs"]
+mod sparing;
 #[path = "ring/surroundings.rs"]
 mod surroundings;

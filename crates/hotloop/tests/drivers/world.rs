@@ -108,7 +108,23 @@ impl Maker for Completing {
     }
 }
 
-/// Makes a completion driver that the kernel only tells that epoll has something to report, as before Linux 6.15.
+/// Makes a completion driver that enters its ring for all that there is.
+#[cfg(io_uring)]
+pub(crate) struct Entering;
+
+#[cfg(io_uring)]
+impl Maker for Entering {
+    type Driver = Proactor;
+
+    fn make() -> io::Result<Proactor> {
+        Proactor::with(Settings {
+            spares_ring: false,
+            ..Settings::default()
+        })
+    }
+}
+
+/// Makes one that the kernel only tells that epoll has something to report, as before Linux 6.15.
 #[cfg(io_uring)]
 pub(crate) struct Polling;
 
@@ -119,6 +135,7 @@ impl Maker for Polling {
     fn make() -> io::Result<Proactor> {
         Proactor::with(Settings {
             takes_events: false,
+            spares_ring: false,
             ..Settings::default()
         })
     }

@@ -56,6 +56,10 @@ pub struct Uring {
     inner: ReadinessDriver<Epoll>,
     /// What nobody has taken yet: what the last wait found, then the last completions of operations cancelled since.
     completed: VecDeque<Completion>,
+    /// Whether the inner driver is waited for in the place of a ring that has nothing to do.
+    spares_ring: bool,
+    /// How many waits without time in a row were the inner driver's and found nothing.
+    fruitless: u8,
     /// How often rings of before were entered.
     entered: u64,
     /// The process that made the driver.
@@ -69,6 +73,8 @@ pub struct Settings {
     pub takes_events: bool,
     /// After how many small receives in a row the ring receives for a stream; 0 is from its beginning.
     pub receive_after: u8,
+    /// Whether a ring that has nothing to do is spared, and its epoll set waited for as if there were no ring.
+    pub spares_ring: bool,
 }
 
 impl Default for Settings {
@@ -77,6 +83,7 @@ impl Default for Settings {
             takes_events: true,
             // A connection of one request gains nothing by a change of hands.
             receive_after: 2,
+            spares_ring: true,
         }
     }
 }
@@ -137,12 +144,14 @@ impl Uring {
             posts: Posts::default(),
             inner: ReadinessDriver::new(Epoll::new()?),
             completed: VecDeque::new(),
+            spares_ring: settings.spares_ring,
+            fruitless: 0,
             entered: 0,
             born: Generation::current(),
         })
     }
 
-    /// How often this driver has entered its ring: one a turn.
+    /// How often this driver has entered its ring: at most once a turn, but for what is over before a socket closes.
     #[must_use]
     pub fn entered(&self) -> u64 {
         self.entered + self.ring.as_ref().map_or(0, Ring::entered)
@@ -236,11 +245,45 @@ impl Uring {
         }
     }
 
+    /// Whether the ring has nothing under way and is to begin nothing.
+    fn is_ring_idle(&self) -> bool {
+        !self.polled.is_under_way() && self.receivers.is_empty() && !self.posts.is_any_left()
+    }
+
+    /// Whether the next wait can do without the ring. Where callbacks follow each other and nothing comes in, it shall
+    /// not: once it was asked, a ring says without a call that there is nothing yet.
+    fn can_spare_ring(&self) -> bool {
+        self.spares_ring && self.is_ring_idle() && self.fruitless < FRUITLESS
+    }
+
+    /// Waits as if there were no ring.
+    fn wait_in_inner(&mut self, timeout: Option<Duration>) -> io::Result<Woken> {
+        self.drop_untaken();
+        let timeout = if self.completed.is_empty() {
+            timeout
+        } else {
+            Some(Duration::ZERO)
+        };
+        let woken = self.inner.wait(timeout)?;
+        self.take_inner();
+        self.fruitless = if timeout == Some(Duration::ZERO) && self.completed.is_empty() {
+            self.fruitless + 1
+        } else {
+            0
+        };
+        Ok(woken)
+    }
+
+    /// Drops what nobody has taken of the last wait; an operation's last completion stays.
+    fn drop_untaken(&mut self) {
+        self.completed
+            .retain(|completion| completion.outcome == Outcome::Cancelled);
+    }
+
     /// Hands in what is due, and waits.
     fn wait_in_ring(&mut self, timeout: Option<Duration>) -> io::Result<Woken> {
         for _ in 0..2 {
-            self.completed
-                .retain(|completion| completion.outcome == Outcome::Cancelled);
+            self.drop_untaken();
             self.claim()?;
             let Some(ring) = &mut self.ring else { break };
             let epoll = self.inner.poller().as_fd().as_raw_fd();
@@ -315,6 +358,9 @@ impl Uring {
         }
     }
 }
+
+/// After how many waits without time that find nothing, a call each, the ring is asked.
+const FRUITLESS: u8 = 8;
 
 /// How often the kernel is entered at most to have it send.
 const SENDING: usize = 1000;
@@ -417,8 +463,16 @@ impl Driver for Uring {
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Woken> {
         self.refuse_child()?;
-        let overlooked = self.polled.overlook();
-        let woken = self.wait_in_ring(if overlooked { Some(Duration::ZERO) } else { timeout })?;
+        let timeout = if self.polled.overlook() {
+            Some(Duration::ZERO)
+        } else {
+            timeout
+        };
+        if self.can_spare_ring() {
+            return self.wait_in_inner(timeout);
+        }
+        self.fruitless = 0;
+        let woken = self.wait_in_ring(timeout)?;
         self.reap(true);
         self.finish_posts()?;
         self.complete_polled()?;

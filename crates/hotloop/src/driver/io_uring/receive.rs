@@ -223,6 +223,11 @@ impl Receivers {
             .is_some_and(|receiver| receiver.kernel != Kernel::Idle)
     }
 
+    /// Whether the ring receives for no stream, and has none to stop for.
+    pub(super) fn is_empty(&self) -> bool {
+        self.receivers.is_empty()
+    }
+
     /// Whether the kernel works for any receiver.
     pub(super) fn is_any_busy(&self) -> bool {
         self.receivers
