@@ -292,6 +292,20 @@ def stopping(server: ServerProcess) -> Iterator[ServerProcess]:
         server.kill()
 
 
+def wait_until_listening(server: ServerProcess, port: int) -> None:
+    """Wait for workers that print nothing when they begin to listen on a TCP port of 127.0.0.1.
+
+    Raises:
+        AssertionError: `DEADLINE` passed before; what the server did print is shown.
+    """
+    deadline = time.monotonic() + DEADLINE
+    while time.monotonic() < deadline:
+        with contextlib.suppress(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), DEADLINE).close()
+            return
+    raise AssertionError(f"nobody listens; printed:\n{server.output}")
+
+
 def on_free_port(start: Callable[[int], T]) -> T:
     """Call `start` with a port that was free a moment ago, again with another where it is not free any more.
 

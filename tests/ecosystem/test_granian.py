@@ -7,7 +7,7 @@ import json
 import sys
 from contextlib import closing
 
-from .harness import DEADLINE, SERVERS, LoopUnderTest, ServerProcess, on_free_port, stopping
+from .harness import DEADLINE, SERVERS, LoopUnderTest, ServerProcess, on_free_port, stopping, wait_until_listening
 from .servers.payload import payload
 
 
@@ -26,6 +26,8 @@ def test_runs_applications_on_a_registered_loop(loop_under_test: LoopUnderTest) 
 
     server, port = on_free_port(start)
     with stopping(server):
+        # A worker begins to listen behind its application's start.
+        wait_until_listening(server, port)
         for _ in range(10):
             with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE)) as connection:
                 connection.request("GET", "/which")

@@ -6,21 +6,19 @@ The clients here are blocking ones, with no loop: what is tested is the server.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import http.client
 import json
 import signal
 import socket
 import ssl
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
 
 from .conftest import Certificates
-from .harness import DEADLINE, LoopUnderTest, Uvicorn, UvicornServers, stopping
+from .harness import DEADLINE, LoopUnderTest, Uvicorn, UvicornServers, stopping, wait_until_listening
 from .servers.payload import payload
 
 PLAIN = ("--no-date-header", "--no-server-header")
@@ -48,16 +46,6 @@ def connect(server: Uvicorn) -> socket.socket:
     sock = socket.create_connection(("127.0.0.1", server.port), DEADLINE)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
-
-
-def wait_until_listening(server: Uvicorn) -> None:
-    """Wait for workers, which print nothing when they listen: the socket was bound before, by their parent."""
-    deadline = time.monotonic() + DEADLINE
-    while time.monotonic() < deadline:
-        with contextlib.suppress(ConnectionRefusedError):
-            connect(server).close()
-            return
-    raise AssertionError(f"nobody listens; printed:\n{server.output}")
 
 
 def client(server: Uvicorn) -> closing[http.client.HTTPConnection]:
@@ -325,7 +313,7 @@ def test_workers_share_a_socket(loop_under_test: LoopUnderTest, http_parser: str
     """``--workers``: the loop is made in spawned processes, on a socket that the parent bound."""
     with stopping(Uvicorn(loop_under_test, "asgi_app:app", "--http", http_parser, "--workers", "2")) as server:
         server.wait_for_times("Application startup complete", 2)
-        wait_until_listening(server)
+        wait_until_listening(server, server.port)
         for _ in range(10):
             with client(server) as connection:
                 assert json.loads(get(connection, "/which"))["loop"].partition(".")[0] == loop_under_test.package
