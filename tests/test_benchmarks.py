@@ -210,6 +210,14 @@ def test_the_crate_stands_beside_the_floors_in_the_row_of_fifty_connections() ->
     assert not any("crate" in floors or "crate-proactor" in floors for floors in others)
 
 
+@pytest.mark.parametrize(("row", "seconds"), [("tls_100mb", 2), ("writelines_100mb", 2), ("echo_tls_protocol_1m", 0.5)])
+def test_loads_of_downloads_last_longer(row: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(process, "load", lambda arguments, *, pid, duration: asked.append(duration))
+    network.measure(network.ROWS[row], "asyncio", 0.5)
+    assert asked == [seconds]
+
+
 def test_a_table_lines_up() -> None:
     assert table(["a", "b", "figure"], [["long", "b", "1"]]).splitlines() == [
         "| a    | b | figure |",
