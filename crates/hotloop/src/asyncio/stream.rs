@@ -10,13 +10,13 @@ use super::buffered::{BufferedProtocol, lend};
 use super::error::Error;
 use super::event_loop::BaseEventLoop;
 use super::future::Future;
-use super::host::Hosted;
+use super::host::{Engine, Hosted};
 use super::protocol::Protocol;
 use super::server::Client;
 use super::transport::Transport;
 use crate::driver::{Direction, PipeKind, SocketAddress};
 use crate::transport::{Close, InvalidLimits};
-use crate::{StreamEvent, StreamKey, driver, sys};
+use crate::{StreamEvent, StreamKey, Written, driver, sys};
 
 /// A socket or one end of a pipe with its protocol, which knows it as a [`Transport`]. Clones are the same one.
 #[derive(Clone)]
@@ -112,7 +112,25 @@ impl Stream {
     }
 
     pub(crate) fn write(&self, data: &[u8]) -> Result<(), Error> {
-        if matches!(self.0.medium, Medium::ReadPipe(_)) {
+        self.write_by(data.is_empty(), |engine, key, host| {
+            engine.write(key, data, || data.to_vec(), host)
+        })
+    }
+
+    /// Writes buffers, of which none is empty.
+    pub(crate) fn writelines(&self, lines: Vec<Vec<u8>>) -> Result<(), Error> {
+        self.write_by(lines.is_empty(), |engine, key, host| {
+            engine.write_lines(key, lines, host)
+        })
+    }
+
+    /// Writes, where a write is not refused or in vain.
+    fn write_by(
+        &self,
+        nothing: bool,
+        write: impl FnOnce(&mut Engine, StreamKey, &Hosted) -> io::Result<Written>,
+    ) -> Result<(), Error> {
+        if !self.can_write_eof() {
             return Err(Error::Io(io::ErrorKind::Unsupported.into()));
         }
         if self.0.sending_file.get() {
@@ -128,15 +146,10 @@ impl Stream {
             if stream.is_eof_written() {
                 return Some(Err(Error::EndWritten));
             }
-            if stream.is_lost() || data.is_empty() || (is_pipe && stream.is_closing()) {
+            if stream.is_lost() || nothing || (is_pipe && stream.is_closing()) {
                 return None;
             }
-            Some(Ok(engine.write(
-                key,
-                data,
-                || data.to_vec(),
-                &Hosted::Stream(self.clone()),
-            )))
+            Some(Ok(write(engine, key, &Hosted::Stream(self.clone()))))
         });
         match written {
             Ok(None) | Err(_) => {}
@@ -151,6 +164,10 @@ impl Stream {
             Ok(Some(Ok(Err(error)))) => self.fail(error),
         }
         Ok(())
+    }
+
+    pub(crate) fn can_write_eof(&self) -> bool {
+        !matches!(self.0.medium, Medium::ReadPipe(_))
     }
 
     pub(crate) fn write_eof(&self) {

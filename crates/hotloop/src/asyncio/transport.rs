@@ -81,6 +81,42 @@ impl Transport {
         on_any!(self, transport => transport.write(data))
     }
 
+    /// Sends several buffers as one. They are taken over, not copied: where they are long, that costs less than to put
+    /// them into one.
+    ///
+    /// # Errors
+    /// As of [`write`](Self::write); nothing is sent then.
+    ///
+    /// ```
+    /// use hotloop::asyncio::{Error, Transport};
+    /// fn answer(transport: &Transport, body: Vec<u8>) -> Result<(), Error> {
+    ///     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+    ///     transport.writelines([head.into_bytes(), body])
+    /// }
+    /// ```
+    pub fn writelines(&self, lines: impl IntoIterator<Item = Vec<u8>>) -> Result<(), Error> {
+        let lines: Vec<_> = lines.into_iter().filter(|line| !line.is_empty()).collect();
+        on_any!(self, transport => transport.writelines(lines))
+    }
+
+    /// Whether [`write_eof`](Self::write_eof) ends what is sent and leaves the other half open, or, of a pipe, closes it.
+    /// Nothing but the reading end of a pipe says no.
+    ///
+    /// ```
+    /// use hotloop::asyncio::{Error, Transport};
+    /// fn say(transport: &Transport, all: &[u8]) -> Result<(), Error> {
+    ///     transport.write(all)?;
+    ///     if transport.can_write_eof() {
+    ///         transport.write_eof();
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    #[must_use]
+    pub fn can_write_eof(&self) -> bool {
+        on_any!(self, transport => transport.can_write_eof())
+    }
+
     /// Ends the sending half behind what was written. The peer's half stays open; a pipe has none and is closed.
     ///
     /// ```

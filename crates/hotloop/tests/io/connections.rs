@@ -1,5 +1,6 @@
 //! Connections and servers beyond TCP by name.
 
+use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
@@ -89,6 +90,51 @@ fn sockets_of_the_program_are_served_and_connected() -> Outcome {
         server.close();
         server.wait_closed().await?;
         assert!(client.is_lost());
+        Ok(())
+    })
+}
+
+#[test]
+fn lines_are_sent_as_one_in_the_order_of_the_writes() -> Outcome {
+    on_each(|event_loop| async move {
+        let path = fresh_path();
+        let server = event_loop.create_unix_server(|| Rc::new(Echo), &path).await?;
+        let (transport, client) = event_loop.create_unix_connection(noting, &path).await?;
+        // More lines than a call of the kernel takes, and more bytes than a connection holds.
+        let sent = pattern(4 << 20);
+        let (before, lines) = sent.split_at(10);
+        transport.write(before)?;
+        transport.writelines(lines.chunks(30_000).map(<[u8]>::to_vec))?;
+        assert!(client.paused.get());
+        transport.write(b"behind")?;
+        transport.writelines([b"".to_vec(), b"the ".to_vec(), b"".to_vec(), b"end".to_vec()])?;
+        until(&event_loop, || client.received.borrow().ends_with(b"the end")).await?;
+        assert!(*client.received.borrow() == [&sent[..], b"behindthe end"].concat());
+        assert!(!client.paused.get());
+        server.close();
+        transport.close();
+        server.wait_closed().await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn lines_behind_the_end_are_refused_and_to_a_lost_connection_dropped() -> Outcome {
+    on_each(|event_loop| async move {
+        let (near, mut far) = UnixStream::pair()?;
+        let (transport, told) = event_loop.create_connection_with_sock(noting, near).await?;
+        transport.writelines([])?;
+        transport.writelines([b"all".to_vec()])?;
+        assert!(transport.can_write_eof());
+        transport.write_eof();
+        let refused = transport.writelines([b"more".to_vec(), b"lines".to_vec()]);
+        assert!(matches!(refused, Err(Error::EndWritten)));
+        transport.abort();
+        until(&event_loop, || told.is_lost()).await?;
+        transport.writelines([b"dropped".to_vec()])?;
+        let mut received = Vec::new();
+        far.read_to_end(&mut received)?;
+        assert_eq!(received, b"all");
         Ok(())
     })
 }

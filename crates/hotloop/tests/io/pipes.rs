@@ -20,6 +20,9 @@ fn a_pipe_is_read_to_its_end() -> Outcome {
         assert!(
             matches!(transport.write(b"x"), Err(Error::Io(error)) if error.kind() == ErrorKind::Unsupported)
         );
+        let refused = transport.writelines([b"x".to_vec()]);
+        assert!(matches!(refused, Err(Error::Io(error)) if error.kind() == ErrorKind::Unsupported));
+        assert!(!transport.can_write_eof());
         transport.pause_reading();
         writer.write_all(b"more")?;
         turn(&event_loop).await?;
@@ -49,10 +52,12 @@ fn a_pipe_is_written_to_beyond_what_fits() -> Outcome {
         })?;
         until(&event_loop, || !told.paused.get()).await?;
         assert_eq!(transport.get_write_buffer_size(), 0);
-        transport.write(b"!")?;
+        transport.writelines([b"".to_vec(), b"!".to_vec()])?;
+        assert!(transport.can_write_eof());
         transport.write_eof();
         assert!(transport.is_closing());
         transport.write(b"dropped")?;
+        transport.writelines([b"dropped".to_vec(), b"too".to_vec()])?;
         let mut expected = pattern(SIZE);
         expected.push(b'!');
         assert!(read.await?? == expected);

@@ -60,8 +60,10 @@ fn a_client_and_a_server_exchange_more_than_fits() -> Outcome {
             let agreed = transport.with_tls(|tls| (tls.is_handshaking(), tls.peer_certificates().is_some()));
             assert_eq!(agreed, Some((false, true)));
             transport.write(&pattern(SIZE))?;
-            until(&event_loop, || client.received.borrow().len() == SIZE).await?;
-            assert!(*client.received.borrow() == pattern(SIZE));
+            transport.writelines([b"two ".to_vec(), b"lines".to_vec()])?;
+            until(&event_loop, || client.received.borrow().ends_with(b"two lines")).await?;
+            assert!(*client.received.borrow() == [&pattern(SIZE)[..], b"two lines"].concat());
+            assert!(transport.can_write_eof());
             transport.close();
             transport.write(b"dropped")?;
             assert!(transport.is_closing());

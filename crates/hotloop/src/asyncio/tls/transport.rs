@@ -4,6 +4,8 @@ use std::io::{self, Write};
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
+use rustls::Writer;
+
 use super::{SHUTDOWN, Stage, Tls};
 use crate::asyncio::error::Error;
 use crate::asyncio::event_loop::BaseEventLoop;
@@ -15,15 +17,28 @@ use crate::transport::InvalidLimits;
 
 impl Tls {
     pub(crate) fn write(&self, data: &[u8]) -> Result<(), Error> {
+        self.write_by(|writer| writer.write_all(data))
+    }
+
+    pub(crate) fn writelines(&self, lines: Vec<Vec<u8>>) -> Result<(), Error> {
+        self.write_by(|writer| lines.iter().try_for_each(|line| writer.write_all(line)))
+    }
+
+    /// Writes, where a write is not refused or in vain.
+    fn write_by(&self, write: impl FnOnce(&mut Writer<'_>) -> io::Result<()>) -> Result<(), Error> {
         match self.stage.get() {
             Stage::Open if self.end_written.get() => Err(Error::EndWritten),
             Stage::Open => {
-                let written = self.connection.borrow_mut().writer().write_all(data);
+                let written = write(&mut self.connection.borrow_mut().writer());
                 self.send();
                 Ok(written?)
             }
             _ => Ok(()),
         }
+    }
+
+    pub(crate) fn can_write_eof(&self) -> bool {
+        true
     }
 
     /// Says goodbye, and goes on reading: TLS has a half-close too, unlike asyncio's.
