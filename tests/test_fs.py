@@ -608,14 +608,15 @@ def test_a_cancelled_read_loses_nothing(loop, tmp_path):
 def test_a_file_is_closed_behind_a_cancelled_read(loop):
     near, far = os.pipe()
 
-    async def use() -> None:
+    async def use(reading: asyncio.Event) -> None:
         async with fs.open(near, "rb") as file:
+            reading.set()
             await file.read(1)
 
     async def main() -> None:
-        task = asyncio.ensure_future(use())
-        for _ in range(10):
-            await asyncio.sleep(0)
+        reading = asyncio.Event()
+        task = asyncio.ensure_future(use(reading))
+        await reading.wait()  # however long a thread takes to open it
         task.cancel()  # in the reading
         await asyncio.sleep(0)
         task.cancel()  # in the closing, which waits for the reading
