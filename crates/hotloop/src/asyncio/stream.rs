@@ -130,7 +130,7 @@ impl Stream {
         nothing: bool,
         write: impl FnOnce(&mut Engine, StreamKey, &Hosted) -> io::Result<Written>,
     ) -> Result<(), Error> {
-        if !self.can_write_eof() {
+        if !self.0.medium.sends() {
             return Err(Error::Io(io::ErrorKind::Unsupported.into()));
         }
         if self.0.sending_file.get() {
@@ -167,7 +167,7 @@ impl Stream {
     }
 
     pub(crate) fn can_write_eof(&self) -> bool {
-        !matches!(self.0.medium, Medium::ReadPipe(_))
+        self.0.medium.sends()
     }
 
     pub(crate) fn write_eof(&self) {
@@ -534,6 +534,11 @@ impl Medium {
     /// Whether bytes come in.
     fn is_read(self) -> bool {
         matches!(self, Self::Socket | Self::ReadPipe(_))
+    }
+
+    /// Whether it can be written to.
+    fn sends(self) -> bool {
+        !matches!(self, Self::ReadPipe(_))
     }
 
     /// Whether the kernel is asked what comes in, be it the news that nobody reads any more.
