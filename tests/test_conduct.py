@@ -58,6 +58,15 @@ class DeferredPipes(asyncio.SelectorEventLoop):
         return putting_off(self, super()._make_write_pipe_transport(*arguments, **named))  # type: ignore[misc]
 
 
+class ShortReads(asyncio.SelectorEventLoop):
+    """Transports that ask for less at once than is there."""
+
+    def _make_socket_transport(self, *arguments: Any, **named: Any) -> Any:
+        transport = super()._make_socket_transport(*arguments, **named)  # type: ignore[misc]
+        transport.max_size = 1 << 16
+        return transport
+
+
 class Reaping(asyncio.SelectorEventLoop):
     """A loop that reaps whatever child there is."""
 
@@ -126,6 +135,7 @@ class Hanging(asyncio.SelectorEventLoop):
         (DeferredWrites, "an_answer_leaves_at_once", "is not in the kernel when write() has returned"),
         (DeferredWrites, "flow_control_is_told_at_once", "told within write(): ['made'], not ['made', 'pause']"),
         (DeferredPipes, "a_pipe_has_bytes_at_once", "what is in the pipe: None, not b'bytes'"),
+        (ShortReads, "what_waits_is_one_piece", "the pieces: [65536, 65536], not [131072]"),
         (Reaping, "children_of_others_are_left", "the status of another's child: 0, not 5"),
         (NoContexts, "each_has_its_own_context", "what callbacks of call_soon saw"),
         (KeptArguments, "cancelling_lets_go", "are kept by call_later, call_at"),

@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.conduct.callbacks import VARIABLE
 from benchmarks.conduct.check import (
     DATAGRAMS,
+    LONG,
     PROGRAMS,
     RECEIVING,
     TRANSPORTS,
@@ -249,6 +250,30 @@ def a_turn_for_each_read(loop: Loop) -> object:
     return order
 
 
+@check(*LONG)
+def what_waits_is_one_piece(loop: Loop) -> None:
+    """What waits in the socket is received in one piece of up to 256 KiB: a `StreamReader` may be full by it."""
+    pieces: list[int] = []
+
+    async def main() -> None:
+        near, far = socket.socketpair()
+        with far:
+            far.setblocking(False)
+            expect(far.send(bytes(1 << 17)), 1 << 17, "the bytes that wait")
+
+            class Protocol(Recorder):
+                def data_received(self, data: bytes) -> None:
+                    pieces.append(len(data))
+
+            transport, _ = await loop.create_connection(Protocol, sock=near)
+            await settle()
+            transport.abort()
+            await pass_turns(3)
+
+    run(loop, main())
+    expect(pieces, [1 << 17], "the pieces")
+
+
 @check(*RECEIVING)
 def protocols_keep_their_context(loop: Loop) -> None:
     """A protocol is called in a copy of the context in which its connection, or its server, was made."""
@@ -412,6 +437,7 @@ CHECKS = [
     a_paused_transport_is_silent,
     callbacks_run_behind_what_is_ready,
     a_turn_for_each_read,
+    what_waits_is_one_piece,
     protocols_keep_their_context,
     an_error_of_a_protocol_is_fatal_once,
     the_end_comes_once_and_later,
