@@ -67,6 +67,15 @@ class ShortReads(asyncio.SelectorEventLoop):
         return transport
 
 
+class Nameless(asyncio.SelectorEventLoop):
+    """Transports that do not know their peer."""
+
+    def _make_socket_transport(self, *arguments: Any, **named: Any) -> Any:
+        transport = super()._make_socket_transport(*arguments, **named)  # type: ignore[misc]
+        transport._extra["peername"] = None
+        return transport
+
+
 class Reaping(asyncio.SelectorEventLoop):
     """A loop that reaps whatever child there is."""
 
@@ -85,6 +94,15 @@ class NoContexts(asyncio.SelectorEventLoop):
 
     def call_soon(self, callback: Any, *arguments: Any, context: Any = None) -> Any:
         return super().call_soon(callback, *arguments, context=self.everybodys)
+
+
+class Forgetful(asyncio.SelectorEventLoop):
+    """Protocols that are told of their connection in a context of nobody's."""
+
+    def call_soon(self, callback: Any, *arguments: Any, context: Any = None) -> Any:
+        if getattr(callback, "__name__", "") == "connection_made":
+            context = contextvars.Context()
+        return super().call_soon(callback, *arguments, context=context)
 
 
 class KeptArguments(asyncio.SelectorEventLoop):
@@ -136,6 +154,9 @@ class Hanging(asyncio.SelectorEventLoop):
         (DeferredWrites, "flow_control_is_told_at_once", "told within write(): ['made'], not ['made', 'pause']"),
         (DeferredPipes, "a_pipe_has_bytes_at_once", "what is in the pipe: None, not b'bytes'"),
         (ShortReads, "what_waits_is_one_piece", "the pieces: [65536, 65536], not [131072]"),
+        (Nameless, "the_path_of_a_connection_is_known", "the peer's name when it is open: None"),
+        (Forgetful, "connecting_has_asyncios_order", "place 1 of 10: ('told', 'unset', False)"),
+        (Forgetful, "connecting_to_a_path_has_asyncios_order", "place 1 of 10: ('told', 'unset', False)"),
         (Reaping, "children_of_others_are_left", "the status of another's child: 0, not 5"),
         (NoContexts, "each_has_its_own_context", "what callbacks of call_soon saw"),
         (KeptArguments, "cancelling_lets_go", "are kept by call_later, call_at"),

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import socket
 import sys
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from benchmarks.conduct.callbacks import VARIABLE
@@ -35,6 +37,26 @@ def both_ends_are_known(loop: Loop) -> None:
             for transport, own, peer in ((made, *names), (accepted, *reversed(names))):
                 expect(transport.get_extra_info("sockname"), own, "its own name when it is closed")
                 expect(transport.get_extra_info("peername"), peer, "the peer's name when it is closed")
+
+    run(loop, main())
+
+
+@check("connect_rate_unix", "unix_stream")
+def the_path_of_a_connection_is_known(loop: Loop) -> None:
+    """A transport over a Unix socket tells its socket, and the path that it is connected to, also when it is closed."""
+
+    async def main() -> None:
+        with listener_at_a_path() as far:
+            path = far.getsockname()
+            transport, _ = await loop.create_unix_connection(asyncio.Protocol, path)
+            sock = transport.get_extra_info("socket")
+            demand(sock is not None, "there is no socket")
+            expect((sock.family, sock.type), (socket.AF_UNIX, socket.SOCK_STREAM), "the socket's kind")
+            for state in ("open", "closed"):
+                expect(transport.get_extra_info("peername"), path, f"the peer's name when it is {state}")
+                expect(transport.get_extra_info("sockname"), "", f"its own name when it is {state}")
+                transport.abort()
+                await settle()
 
     run(loop, main())
 
@@ -132,6 +154,22 @@ def connections_come_from_where_asked(loop: Loop) -> None:
 @check("connect_rate", same=True)
 def connecting_has_asyncios_order(loop: Loop) -> object:
     """The protocol is made and told of its connection before `create_connection` answers, in the caller's context."""
+    with listener() as far:
+        return order_of_connecting(loop, far, lambda made: loop.create_connection(made, *far.getsockname()))
+
+
+@check("connect_rate_unix", same=True)
+def connecting_to_a_path_has_asyncios_order(loop: Loop) -> object:
+    """The same of `create_unix_connection`."""
+    with listener_at_a_path() as far:
+        return order_of_connecting(loop, far, lambda made: loop.create_unix_connection(made, far.getsockname()))
+
+
+Connect = Callable[[type[asyncio.Protocol]], Awaitable[tuple[asyncio.Transport, asyncio.Protocol]]]
+
+
+def order_of_connecting(loop: Loop, far: socket.socket, connect: Connect) -> object:
+    """What happens when a connection is made and ended, twice, and in which context."""
     order: list[object] = []
 
     class Protocol(asyncio.Protocol):
@@ -146,15 +184,14 @@ def connecting_has_asyncios_order(loop: Loop) -> object:
 
     async def main() -> None:
         VARIABLE.set("the caller's")
-        with listener() as far:
-            for end in ("abort", "close"):
-                transport, _ = await loop.create_connection(Protocol, *far.getsockname())
-                VARIABLE.set("later")
-                order.append("answered")
-                getattr(transport, end)()
-                order.append((end, transport.is_closing()))
-                await settle()
-                far.accept()[0].close()
+        for end in ("abort", "close"):
+            transport, _ = await connect(Protocol)
+            VARIABLE.set("later")
+            order.append("answered")
+            getattr(transport, end)()
+            order.append((end, transport.is_closing()))
+            await settle()
+            far.accept()[0].close()
 
     run(loop, main())
     return order
@@ -237,12 +274,24 @@ def listener() -> socket.socket:
     return sock
 
 
+@contextlib.contextmanager
+def listener_at_a_path() -> Iterator[socket.socket]:
+    """A blocking Unix socket that listens, at a path that is gone afterwards."""
+    with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(Path(directory, "socket")))
+        sock.listen()
+        sock.settimeout(PATIENCE)
+        yield sock
+
+
 CHECKS = [
     both_ends_are_known,
+    the_path_of_a_connection_is_known,
     connections_do_not_wait_for_more,
     failures_are_asyncios,
     connections_come_from_where_asked,
     connecting_has_asyncios_order,
+    connecting_to_a_path_has_asyncios_order,
     an_abort_ends_it_for_good,
     servers_know_their_sockets,
     addresses_are_the_resolvers,
