@@ -79,6 +79,8 @@ def main() -> int:
             return 2
         rows = [row for row in rows if row.name not in run.rows]
     run.conduct.update(of_loops([name for name in names if name not in run.conduct]))
+    if options.json:
+        run.save(options.json)
     run = measure(run, rows, names, options.rounds, options.json)
     print(report.page(run))
     if options.plots:

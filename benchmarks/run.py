@@ -91,7 +91,7 @@ class Run:
         new.replace(path)
 
     def with_rows_of(self, other: Run) -> Run:
-        """This run with the rows, and the conduct, that only `other` has.
+        """This run with the rows, and the conduct, that only `other` has; it began when the first of the two did.
 
         Raises Incomparable when that is of another interpreter, of another machine or of other loops.
         """
@@ -99,7 +99,12 @@ class Run:
             here, there = getattr(self, what), getattr(other, what)
             if here != there:
                 raise Incomparable(f"these are not of the same {what}: {here} and {there}")
-        return replace(self, rows={**other.rows, **self.rows}, conduct={**other.conduct, **self.conduct})
+        return replace(
+            self,
+            begun=min(self.begun, other.begun),
+            rows={**other.rows, **self.rows},
+            conduct={**other.conduct, **self.conduct},
+        )
 
     def shortened(self, distributions: tuple[str, ...]) -> Run:
         """This run as it is kept: with one load of each loop, the median one, and percentiles for these rows only."""

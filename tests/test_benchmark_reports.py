@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import __main__ as command
 from benchmarks import process, report
 from benchmarks.rows import ROWS
 from benchmarks.run import Incomparable, Measured, Run
@@ -52,10 +53,26 @@ def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_runs_of_different_interpreters_or_machines_are_not_put_together(what: str) -> None:
     run = some_run()
     other = replace(run, begun="later", rows={"call_soon": row("call_soon", asyncio=[1.0]), "timers": row("timers")})
+    assert run.with_rows_of(other).begun == other.with_rows_of(run).begun == run.begun
     assert list(run.with_rows_of(other).rows) == ["call_soon", "timers", *list(run.rows)[1:]]
     assert run.with_rows_of(other).rows["call_soon"] == run.rows["call_soon"]
     with pytest.raises(Incomparable, match=f"not of the same {what}"):
         run.with_rows_of(replace(other, **{what: {"uvloop": "uvloop 2"} if what == "versions" else "another"}))
+
+
+def test_a_run_that_has_all_its_rows_is_given_the_conduct_that_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run.json"
+    begun = replace(Run.begin(["asyncio", "hotloop"], {}, 1.0), rows={"gather": some_run().rows["gather"]})
+    begun.save(path)
+    conduct = {"asyncio": {"never_early": ""}, "hotloop": {"never_early": ""}}
+    monkeypatch.setattr(command, "of_loops", lambda names: {name: conduct[name] for name in names})
+    monkeypatch.setattr(process, "binary", lambda name: tmp_path)
+    options = ["--json", str(path), "--resume", "--loops", "asyncio,hotloop", "--rows", "gather"]
+    monkeypatch.setattr("sys.argv", ["benchmarks", *options])
+    assert command.main() == 0
+    assert Run.load(path) == replace(begun, conduct=conduct)
 
 
 def test_hotloop_is_compared_with_the_best_other_loop_of_each_round() -> None:

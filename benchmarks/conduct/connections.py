@@ -160,7 +160,7 @@ def connecting_has_asyncios_order(loop: Loop) -> object:
 
 @check("connect_rate_unix", same=True)
 def connecting_to_a_path_has_asyncios_order(loop: Loop) -> object:
-    """The same of `create_unix_connection`."""
+    """Of a Unix connection, too, the protocol is made and told in the caller's context before it is answered."""
     with listener_at_a_path() as far:
         return order_of_connecting(loop, far, lambda made: loop.create_unix_connection(made, far.getsockname()))
 
