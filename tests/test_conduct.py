@@ -67,6 +67,16 @@ class ShortReads(asyncio.SelectorEventLoop):
         return transport
 
 
+class Greedy(asyncio.SelectorEventLoop):
+    """Transports that read twice in a turn."""
+
+    def _make_socket_transport(self, *arguments: Any, **named: Any) -> Any:
+        transport = super()._make_socket_transport(*arguments, **named)  # type: ignore[misc]
+        read = transport._read_ready_cb
+        transport._read_ready_cb = lambda: (read(), read())
+        return transport
+
+
 class Nameless(asyncio.SelectorEventLoop):
     """Transports that do not know their peer."""
 
@@ -152,8 +162,10 @@ class Hanging(asyncio.SelectorEventLoop):
         (DeferredWrites, "a_write_leaves_at_once", "is not in the kernel when write() has returned"),
         (DeferredWrites, "an_answer_leaves_at_once", "is not in the kernel when write() has returned"),
         (DeferredWrites, "flow_control_is_told_at_once", "told within write(): ['made'], not ['made', 'pause']"),
+        (DeferredWrites, "a_write_to_tls_leaves_at_once", "is not in the kernel when write() has returned"),
         (DeferredPipes, "a_pipe_has_bytes_at_once", "what is in the pipe: None, not b'bytes'"),
         (ShortReads, "what_waits_is_one_piece", "the pieces: [65536, 65536], not [131072]"),
+        (Greedy, "a_turn_for_each_buffer", "place 1 of 6: \"received b'4567'\", not \"scheduled by b'0123'\""),
         (Nameless, "the_path_of_a_connection_is_known", "the peer's name when it is open: None"),
         (Forgetful, "connecting_has_asyncios_order", "place 1 of 10: ('told', 'unset', False)"),
         (Forgetful, "connecting_to_a_path_has_asyncios_order", "place 1 of 10: ('told', 'unset', False)"),

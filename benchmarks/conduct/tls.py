@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import select
 import socket
 import ssl
 import tempfile
 from collections.abc import AsyncIterator
 from typing import Any
 
-from benchmarks.conduct.check import Loop, check, demand, expect, run, settle
-from benchmarks.conduct.ends import LONG, Recorder, within
+from benchmarks.conduct.check import Loop, check, demand, expect, from_callback, run, settle
+from benchmarks.conduct.ends import LONG, PATIENCE, Recorder, within
 
 TLS = ("echo_tls_*", "connect_tls_*", "tls_*")
 NAME = "localhost"
@@ -113,6 +114,28 @@ def contexts_keep_their_callbacks(loop: Loop) -> None:
                 await within(accepted.receives())
             demand(keys.read(), "it logs no keys")
         expect(asked, [(True, NAME)], "whether it is asked with an SSLObject, and for which name")
+
+    run(loop, main())
+
+
+@check(*TLS)
+def a_write_to_tls_leaves_at_once(loop: Loop) -> None:
+    """With nothing queued, what `write` is given is encrypted and in the kernel when it returns."""
+
+    async def main() -> None:
+        async with connected() as (accepted, made):
+            arriving = accepted.transport.get_extra_info("socket")
+
+            def write(length: int) -> None:
+                made.transport.write(bytes(length))
+                # The loop is here, and receives nothing meanwhile.
+                ready, _, _ = select.select([arriving], [], [], PATIENCE)
+                demand(ready, f"what was written, {length} bytes, is not in the kernel when write() has returned")
+
+            for length in (1_000, 60_000) * 5:
+                await settle()
+                await from_callback(functools.partial(write, length))
+                await within(accepted.receives())
 
     run(loop, main())
 
@@ -245,6 +268,7 @@ CHECKS = [
     both_ends_of_tls_are_known,
     handshakes_fail_as_asyncios,
     contexts_keep_their_callbacks,
+    a_write_to_tls_leaves_at_once,
     the_end_of_tls_is_told,
     a_full_tls_connection_pauses_its_writer,
     plain_connections_can_change_to_tls,

@@ -250,6 +250,36 @@ def a_turn_for_each_read(loop: Loop) -> object:
     return order
 
 
+@check("echo_buffered_100k", same=True)
+def a_turn_for_each_buffer(loop: Loop) -> object:
+    """What `buffer_updated` schedules runs before the buffer is filled again, though more waits already."""
+    order: list[str] = []
+
+    class Protocol(asyncio.BufferedProtocol):
+        def __init__(self) -> None:
+            self.buffer = bytearray(4)
+
+        def get_buffer(self, sizehint: int) -> bytearray:
+            return self.buffer
+
+        def buffer_updated(self, nbytes: int) -> None:
+            data = bytes(self.buffer[:nbytes])
+            order.append(f"received {data!r}")
+            loop.call_soon(order.append, f"scheduled by {data!r}")
+
+    async def main() -> None:
+        near, far = socket.socketpair()
+        with far:
+            far.send(b"0123456789")
+            transport, _ = await loop.create_connection(Protocol, sock=near)
+            await settle()
+            transport.abort()
+            await pass_turns(3)
+
+    run(loop, main())
+    return order
+
+
 @check(*LONG)
 def what_waits_is_one_piece(loop: Loop) -> None:
     """What waits in the socket is received in one piece of up to 256 KiB: a `StreamReader` may be full by it."""
@@ -437,6 +467,7 @@ CHECKS = [
     a_paused_transport_is_silent,
     callbacks_run_behind_what_is_ready,
     a_turn_for_each_read,
+    a_turn_for_each_buffer,
     what_waits_is_one_piece,
     protocols_keep_their_context,
     an_error_of_a_protocol_is_fatal_once,
