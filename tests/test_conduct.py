@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import fnmatch
+import itertools
 import os
 import sys
 from collections.abc import Callable
@@ -149,6 +150,17 @@ class Reversed(asyncio.SelectorEventLoop):
         super()._run_once()  # type: ignore[misc]
 
 
+class Seldom(asyncio.SelectorEventLoop):
+    """A loop that has something to run, and asks the kernel in each eighth turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        turns = itertools.count()
+        selector = self._selector  # type: ignore[attr-defined]
+        select = selector.select
+        selector.select = lambda wait=None: [] if wait == 0 and next(turns) % 8 else select(wait)
+
+
 class Crashing(asyncio.SelectorEventLoop):
     """A loop that takes its process with it."""
 
@@ -183,6 +195,8 @@ class Hanging(asyncio.SelectorEventLoop):
         (EarlyTimers, "never_early", "of 200 were early"),
         (Reversed, "callbacks_of_a_turn_are_first", "the order"),
         (Reversed, "steps_have_asyncios_order", "place "),
+        (Seldom, "every_turn_asks_the_kernel", "turns late"),
+        (Seldom, "thread_safe_calls_leave_room", "turns late"),
         (Crashing, "the_running_loop_is_known", "it is killed by SIGABRT"),
         (Hanging, "exits_leave_the_run", "it hangs: no end within 0.5 s"),
     ],

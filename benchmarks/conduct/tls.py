@@ -118,7 +118,8 @@ def contexts_keep_their_callbacks(loop: Loop) -> None:
     run(loop, main())
 
 
-@check(*TLS)
+# Not where a handshake is nearly all of a row.
+@check("echo_tls_*", "tls_*")
 def a_write_to_tls_leaves_at_once(loop: Loop) -> None:
     """With nothing queued, what `write` is given is encrypted and in the kernel when it returns."""
 
