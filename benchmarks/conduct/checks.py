@@ -14,13 +14,13 @@ from benchmarks.conduct import (
     threads,
     timers,
     tls,
-    writes,
+    transports,
 )
 from benchmarks.conduct.check import Check
 
 CHECKS: dict[str, Check] = {
     check.name: check
-    for module in (callbacks, timers, threads, tasks, writes, readers, connections, tls, sockets, children, runs)
+    for module in (callbacks, timers, threads, tasks, transports, readers, connections, tls, sockets, children, runs)
     for check in module.CHECKS
 }
 
