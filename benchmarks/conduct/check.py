@@ -27,7 +27,7 @@ TRANSPORTS = (
 # Of these the ones whose protocol is not a `BufferedProtocol`, which is told of bytes differently.
 RECEIVING = tuple(pattern for pattern in TRANSPORTS if "buffered" not in pattern)
 # The rows that receive more at once than some loops ask for.
-LONG = ("stream_lines", "echo_streams_100k", "echo_protocol_100k", "echo_protocol_256k", "echo_protocol_1m")
+BULK = ("stream_lines", "echo_streams_100k", "echo_protocol_100k", "echo_protocol_256k", "echo_protocol_1m")
 # The rows that make connections by the thousand.
 CONNECTIONS = ("connect_rate", "connect_rate_unix", "accept_rate")
 DATAGRAMS = ("udp_*",)

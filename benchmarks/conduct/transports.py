@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmarks.conduct.callbacks import VARIABLE
 from benchmarks.conduct.check import (
+    BULK,
     DATAGRAMS,
-    LONG,
     PROGRAMS,
     RECEIVING,
     TRANSPORTS,
@@ -280,7 +280,7 @@ def a_turn_for_each_buffer(loop: Loop) -> object:
     return order
 
 
-@check(*LONG)
+@check(*BULK)
 def what_waits_is_one_piece(loop: Loop) -> None:
     """What waits in the socket is received in one piece of up to 256 KiB: a `StreamReader` may be full by it."""
     pieces: list[int] = []
