@@ -245,18 +245,18 @@ CHAIN = 10_000
 def turns_until_served(loop: Loop, call: Callable[..., object]) -> int:
     """How many turns of a chain pass, behind the one in which bytes come, until their reader hears of them."""
     near, far = socket.socketpair()
-    late = 0
     heard = False
+    reached = 0
 
-    def step(index: int) -> None:
-        nonlocal late
-        if index == 4:
+    def step(late: int) -> None:
+        nonlocal reached
+        reached = late
+        if late == 0:
             far.send(b"x")
-        late = max(index - 5, 0)
         if heard or late == CHAIN:
             loop.stop()
         else:
-            call(step, index + 1)
+            call(step, late + 1)
 
     def hear() -> None:
         nonlocal heard
@@ -264,10 +264,10 @@ def turns_until_served(loop: Loop, call: Callable[..., object]) -> int:
 
     with near, far:
         loop.add_reader(near.fileno(), hear)
-        call(step, 0)
+        call(step, -4)
         loop.run_forever()
         loop.remove_reader(near.fileno())
-    return late
+    return reached
 
 
 # The methods that schedule a callback, and what they are given in front of it.
