@@ -45,11 +45,23 @@ def putting_off(loop: asyncio.AbstractEventLoop, transport: Any) -> Any:
     return transport
 
 
-class DeferredWrites(asyncio.SelectorEventLoop):
-    """Transports whose writes leave in the next turn."""
+class Changed(asyncio.SelectorEventLoop):
+    """A loop that has its transports of sockets changed."""
+
+    def change(self, transport: Any) -> None:
+        raise NotImplementedError
 
     def _make_socket_transport(self, *arguments: Any, **named: Any) -> Any:
-        return putting_off(self, super()._make_socket_transport(*arguments, **named))  # type: ignore[misc]
+        transport = super()._make_socket_transport(*arguments, **named)  # type: ignore[misc]
+        self.change(transport)
+        return transport
+
+
+class DeferredWrites(Changed):
+    """Transports whose writes leave in the next turn."""
+
+    def change(self, transport: Any) -> None:
+        putting_off(self, transport)
 
 
 class DeferredTls(asyncio.SelectorEventLoop):
@@ -66,32 +78,26 @@ class DeferredPipes(asyncio.SelectorEventLoop):
         return putting_off(self, super()._make_write_pipe_transport(*arguments, **named))  # type: ignore[misc]
 
 
-class ShortReads(asyncio.SelectorEventLoop):
+class ShortReads(Changed):
     """Transports that ask for less at once than is there."""
 
-    def _make_socket_transport(self, *arguments: Any, **named: Any) -> Any:
-        transport = super()._make_socket_transport(*arguments, **named)  # type: ignore[misc]
+    def change(self, transport: Any) -> None:
         transport.max_size = 1 << 16
-        return transport
 
 
-class Greedy(asyncio.SelectorEventLoop):
+class Greedy(Changed):
     """Transports that read twice in a turn."""
 
-    def _make_socket_transport(self, *arguments: Any, **named: Any) -> Any:
-        transport = super()._make_socket_transport(*arguments, **named)  # type: ignore[misc]
+    def change(self, transport: Any) -> None:
         read = transport._read_ready_cb
         transport._read_ready_cb = lambda: (read(), read())
-        return transport
 
 
-class Nameless(asyncio.SelectorEventLoop):
+class Nameless(Changed):
     """Transports that do not know their peer."""
 
-    def _make_socket_transport(self, *arguments: Any, **named: Any) -> Any:
-        transport = super()._make_socket_transport(*arguments, **named)  # type: ignore[misc]
+    def change(self, transport: Any) -> None:
         transport._extra["peername"] = None
-        return transport
 
 
 class Reaping(asyncio.SelectorEventLoop):

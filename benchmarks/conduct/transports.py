@@ -267,16 +267,7 @@ def a_turn_for_each_buffer(loop: Loop) -> object:
             order.append(f"received {data!r}")
             loop.call_soon(order.append, f"scheduled by {data!r}")
 
-    async def main() -> None:
-        near, far = socket.socketpair()
-        with far:
-            far.send(b"0123456789")
-            transport, _ = await loop.create_connection(Protocol, sock=near)
-            await settle()
-            transport.abort()
-            await pass_turns(3)
-
-    run(loop, main())
+    receive_what_waits(loop, b"0123456789", Protocol)
     return order
 
 
@@ -285,23 +276,28 @@ def what_waits_is_one_piece(loop: Loop) -> None:
     """What waits in the socket is received in one piece of up to 256 KiB: a `StreamReader` may be full by it."""
     pieces: list[int] = []
 
+    class Protocol(asyncio.Protocol):
+        def data_received(self, data: bytes) -> None:
+            pieces.append(len(data))
+
+    receive_what_waits(loop, bytes(1 << 17), Protocol)
+    expect(pieces, [1 << 17], "the pieces")
+
+
+def receive_what_waits(loop: Loop, waiting: bytes, protocol: type[asyncio.BaseProtocol]) -> None:
+    """Makes a connection of a socket in which all of these bytes wait already, and ends it when they are received."""
+
     async def main() -> None:
         near, far = socket.socketpair()
         with far:
             far.setblocking(False)
-            expect(far.send(bytes(1 << 17)), 1 << 17, "the bytes that wait")
-
-            class Protocol(Recorder):
-                def data_received(self, data: bytes) -> None:
-                    pieces.append(len(data))
-
-            transport, _ = await loop.create_connection(Protocol, sock=near)
+            expect(far.send(waiting), len(waiting), "the bytes that wait")
+            transport, _ = await loop.create_connection(protocol, sock=near)
             await settle()
             transport.abort()
             await pass_turns(3)
 
     run(loop, main())
-    expect(pieces, [1 << 17], "the pieces")
 
 
 @check(*RECEIVING)
