@@ -225,9 +225,17 @@ def free_port() -> int:
 
 
 def load(arguments: list[str], *, pid: int, duration: float) -> Load:
-    """Runs the load generator on the load's core. Raises WrongAnswer when an answer was wrong, or it does not end."""
+    """Runs the load generator on the load's core. Raises WrongAnswer when an answer was wrong, or it does not end.
+
+    Where that core is its own it never sleeps. Else the server pays for waking it, which on a virtual machine is an
+    interrupt from core to core through the hypervisor: several times an echo, and unlike from loop to loop, since those
+    pay often whose load is often idle.
+    """
+    servers_core, core = cores()
     command = [str(binary("hotloop-load")), *arguments, "--pid", str(pid), "--duration", str(duration)]
-    with pinned(cores()[1]):
+    if core != servers_core:
+        command.append("--busy-poll")
+    with pinned(core):
         try:
             done = subprocess.run(
                 command,

@@ -65,6 +65,7 @@ struct Load<E> {
     /// Where every read lands. As large as a socket buffer gets, so that most answers come in one read.
     buffer: Vec<u8>,
     errors: Vec<String>,
+    busy_poll: bool,
 }
 
 impl<E: Exchange> Load<E> {
@@ -83,6 +84,7 @@ impl<E: Exchange> Load<E> {
             clients,
             buffer: vec![0; 256 * 1024],
             errors: Vec::new(),
+            busy_poll: options.busy_poll,
         })
     }
 
@@ -128,7 +130,8 @@ impl<E: Exchange> Load<E> {
             if left == Duration::ZERO {
                 break;
             }
-            match self.poll.poll(&mut events, Some(left)) {
+            let patience = if self.busy_poll { Duration::ZERO } else { left };
+            match self.poll.poll(&mut events, Some(patience)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,
             }

@@ -24,6 +24,7 @@ A download asks for so many megabytes again and again, and counts each megabyte 
   --tls                over TLS; the server's certificate is not checked
   --reconnect          a connection for each exchange, and over TLS a full handshake
   --connections N      connections, all on one thread (default 50)
+  --busy-poll          never sleep: the server does not pay for waking this end; wants a core of its own
   --duration SECONDS   measured time (default 5)
   --warm-up SECONDS    time before it that does not count (default 0.5)
   --pid PID            the server, to have its CPU time measured";
@@ -39,6 +40,8 @@ pub(crate) struct Options {
     /// Whether each exchange has a connection of its own.
     pub(crate) reconnect: bool,
     pub(crate) connections: usize,
+    /// Whether answers are looked for without sleeping.
+    pub(crate) busy_poll: bool,
     pub(crate) duration: Duration,
     pub(crate) warm_up: Duration,
     /// The server's process, whose CPU time is read.
@@ -80,7 +83,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
     let mut megabytes: usize = 100;
     let mut path = String::from("/");
     let mut expect = None;
-    let (mut tls, mut reconnect) = (false, false);
+    let (mut tls, mut reconnect, mut busy_poll) = (false, false, false);
     let mut connections = 50;
     let mut duration = Duration::from_secs(5);
     let mut warm_up = Duration::from_millis(500);
@@ -98,6 +101,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
             }
             Long("tls") => tls = true,
             Long("reconnect") => reconnect = true,
+            Long("busy-poll") => busy_poll = true,
             Long("connections") => connections = parser.value()?.parse()?,
             Long("duration") => duration = parser.value()?.parse_with(seconds)?,
             Long("warm-up") => warm_up = parser.value()?.parse_with(seconds)?,
@@ -141,6 +145,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Option<Options>, lexopt::Error> {
         tls,
         reconnect,
         connections,
+        busy_poll,
         duration,
         warm_up,
         pid,
@@ -169,7 +174,7 @@ mod tests {
             .expect("no help");
         assert!(matches!(options.mode, Mode::Echo { size: 1024 }));
         assert_eq!(options.connections, 50);
-        assert!(!options.tls && !options.reconnect);
+        assert!(!options.tls && !options.reconnect && !options.busy_poll);
         assert_eq!(options.duration, Duration::from_secs(5));
         assert_eq!(options.warm_up, Duration::from_millis(500));
         assert_eq!(options.pid, None);
@@ -177,7 +182,7 @@ mod tests {
 
     #[test]
     fn options_are_read() {
-        let arguments = "http unix:/tmp/s --path /p --expect hi --duration 0.25 --connections 3 --pid 7 --tls --reconnect";
+        let arguments = "http unix:/tmp/s --path /p --expect hi --duration 0.25 --connections 3 --pid 7 --tls --reconnect --busy-poll";
         let arguments: Vec<&str> = arguments.split(' ').collect();
         let options = parsed(&arguments).expect("valid").expect("no help");
         let Mode::Http { path, expect } = options.mode else {
@@ -185,7 +190,7 @@ mod tests {
         };
         assert_eq!((path.as_str(), expect.as_deref()), ("/p", Some(&b"hi"[..])));
         assert_eq!((options.connections, options.pid), (3, Some(7)));
-        assert!(options.tls && options.reconnect);
+        assert!(options.tls && options.reconnect && options.busy_poll);
         assert_eq!(options.duration, Duration::from_millis(250));
     }
 

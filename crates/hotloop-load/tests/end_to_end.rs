@@ -40,6 +40,36 @@ fn each_exchange_may_have_a_connection_of_its_own() {
 }
 
 #[test]
+fn it_does_not_sleep_while_it_waits_if_told_so() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    let arguments = [
+        "echo",
+        &address,
+        "--connections",
+        "1",
+        "--warm-up",
+        "3600",
+        "--busy-poll",
+    ];
+    let load = Command::new(env!("CARGO_BIN_EXE_hotloop-load"))
+        .args(arguments)
+        .spawn()
+        .map(Killed)
+        .expect("it was built");
+    let (mut stream, _) = listener.accept().expect("it connects");
+    stream
+        .read_exact(&mut [0; 1024])
+        .expect("it has sent its message, and waits for the answer");
+    let stat = format!("/proc/{}/stat", load.0.id());
+    let asleep = (0..2000)
+        .map(|_| std::fs::read_to_string(&stat).expect("it runs"))
+        .filter(|stat| stat.contains(") S "))
+        .count();
+    assert_eq!(asleep, 0);
+}
+
+#[test]
 fn messages_larger_than_the_buffers_of_a_unix_socket_come_back() {
     let path = std::env::temp_dir().join(format!("hotloop-load-{}", std::process::id()));
     let listener = UnixListener::bind(&path).expect("a free path");
