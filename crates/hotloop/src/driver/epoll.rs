@@ -3,11 +3,12 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
 use rustix::io::Errno;
 
+use super::busy_poll::{BusyPoll, LOOK};
 use super::eventfd::Eventfd;
 use super::readiness::Poller;
 use super::{Interest, Readiness, Woken};
@@ -30,6 +31,8 @@ pub struct Epoll {
     waker: Arc<Eventfd>,
     /// Room for what the kernel reports; written by each wait.
     events: Vec<libc::epoll_event>,
+    /// Whether a wait that may sleep looks around first.
+    busy_poll: BusyPoll,
 }
 
 impl Epoll {
@@ -47,7 +50,40 @@ impl Epoll {
             epoll,
             waker,
             events: Vec::with_capacity(EVENTS),
+            busy_poll: BusyPoll::new(),
         })
+    }
+
+    /// Asks the kernel once. What it has is in `events`.
+    fn ask(&mut self, timeout: Option<Duration>) -> io::Result<Woken> {
+        self.events.clear();
+        match sys::epoll_wait(self.epoll.as_fd(), &mut self.events, timeout) {
+            Ok(()) => Ok(Woken::Normally),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Woken::BySignal),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits, awake for the first microseconds where that is likely to be enough; see [`BusyPoll`].
+    fn wait_awake(&mut self, timeout: Option<Duration>) -> io::Result<Woken> {
+        let begun = Instant::now();
+        let mut looked = Duration::ZERO;
+        if self.busy_poll.is_due(self.events.len(), timeout) {
+            while looked < LOOK {
+                let woken = self.ask(Some(Duration::ZERO))?;
+                if !self.events.is_empty() || woken == Woken::BySignal {
+                    self.busy_poll.found();
+                    return Ok(woken);
+                }
+                looked = begun.elapsed();
+            }
+            self.busy_poll.missed();
+        }
+        let woken = self.ask(timeout.map(|timeout| timeout.saturating_sub(looked)))?;
+        if !self.events.is_empty() {
+            self.busy_poll.slept(begun.elapsed());
+        }
+        Ok(woken)
     }
 }
 
@@ -95,15 +131,13 @@ impl Poller for Epoll {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, found: &mut Vec<Readiness>) -> io::Result<Woken> {
-        self.events.clear();
-        if let Err(error) = sys::epoll_wait(self.epoll.as_fd(), &mut self.events, timeout) {
-            return match error.kind() {
-                io::ErrorKind::Interrupted => Ok(Woken::BySignal),
-                _ => Err(error),
-            };
-        }
+        let woken = if timeout == Some(Duration::ZERO) {
+            self.ask(timeout)?
+        } else {
+            self.wait_awake(timeout)?
+        };
         found.extend(readinesses(&self.events));
-        Ok(Woken::Normally)
+        Ok(woken)
     }
 
     fn has_told_all(&self) -> bool {
@@ -158,5 +192,72 @@ fn readiness(data: u64, bits: u32) -> Readiness {
             write: bits & !read != 0,
             exclusive: false,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Waker;
+    use super::*;
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    const READ: Interest = Interest {
+        read: true,
+        write: false,
+        exclusive: false,
+    };
+
+    /// One that looks before it sleeps, and watches one of two ends.
+    fn looking() -> io::Result<(Epoll, UnixStream, UnixStream)> {
+        let mut epoll = Epoll::new()?;
+        let (near, far) = UnixStream::pair()?;
+        epoll.add(near.as_raw_fd(), 7, READ)?;
+        epoll.busy_poll = BusyPoll::due();
+        Ok((epoll, near, far))
+    }
+
+    #[test]
+    fn what_is_there_is_found_by_looking() -> io::Result<()> {
+        let (mut epoll, near, mut far) = looking()?;
+        far.write_all(b"x")?;
+        let mut found = Vec::new();
+        assert_eq!(epoll.wait(None, &mut found)?, Woken::Normally);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].fd, found[0].generation), (near.as_raw_fd(), 7));
+        assert!(found[0].ready.read);
+        assert!(epoll.busy_poll.is_due(1, None));
+        Ok(())
+    }
+
+    #[test]
+    fn a_wait_that_looked_is_no_shorter_for_it() -> io::Result<()> {
+        let (mut epoll, _near, _far) = looking()?;
+        let (mut found, begun) = (Vec::new(), Instant::now());
+        epoll.wait(Some(Duration::from_millis(2)), &mut found)?;
+        assert!(begun.elapsed() >= Duration::from_millis(2));
+        assert!(found.is_empty());
+        assert!(!epoll.busy_poll.is_due(0, None));
+        Ok(())
+    }
+
+    #[test]
+    fn a_wait_that_looked_in_vain_sleeps_until_it_is_woken() -> io::Result<()> {
+        let (mut epoll, _near, mut far) = looking()?;
+        let waker = epoll.waker();
+        let mut found = Vec::new();
+        std::thread::scope(|scope| {
+            scope.spawn(|| waker.wake());
+            epoll.wait(None, &mut found)
+        })?;
+        assert!(found.is_empty());
+        std::thread::scope(|scope| {
+            let sent = scope.spawn(|| far.write_all(b"x"));
+            epoll.wait(None, &mut found)?;
+            sent.join().expect("it does not panic")
+        })?;
+        assert_eq!(found.len(), 1);
+        Ok(())
     }
 }

@@ -54,6 +54,8 @@ pub use select::{OutOfRange, Select};
 
 // The one place where the operating system is chosen.
 #[cfg(epoll)]
+mod busy_poll;
+#[cfg(epoll)]
 mod epoll;
 #[cfg(epoll)]
 mod eventfd;
