@@ -3,7 +3,7 @@
 //! To fall asleep and to be woken takes a processor some microseconds, and whoever waits for it several times that where
 //! another processor has to be interrupted, as on a virtual machine. A peer that answers sooner is better waited for
 //! awake. Whether one does can only be found out by looking, so that is tried now and then, and goes on for as long as
-//! something comes; where nothing does, attempts grow rare. The trade is that of Karlin, Li, Manasse and Owicki,
+//! something comes; where that is less often than not, attempts grow rare. The trade is that of Karlin, Li, Manasse and Owicki,
 //! "Empirical Studies of Competitive Spinning for a Shared-Memory Multiprocessor" (1991). A loop that has little to do
 //! sleeps for longer than [`SHORT`] and is not tempted.
 
@@ -55,7 +55,7 @@ impl BusyPoll {
 
     /// Something came while it was looked for.
     pub(super) fn found(&mut self) {
-        self.next_rest = FIRST_REST;
+        self.next_rest = (self.next_rest / 2).max(FIRST_REST);
     }
 
     /// Nothing came while it was looked for.
@@ -97,20 +97,27 @@ mod tests {
     }
 
     #[test]
-    fn attempts_that_fail_grow_rare_and_begin_anew_with_one_that_does_not() {
+    fn attempts_grow_rare_where_more_fail_than_succeed() {
         let mut busy_poll = BusyPoll::new();
-        let rests: Vec<u16> = (0..12)
-            .map(|_| {
-                let sleeps = rest(&mut busy_poll);
-                busy_poll.missed();
+        let rests = |busy_poll: &mut BusyPoll, outcomes: &str| -> Vec<u16> {
+            let attempt = |outcome| {
+                let sleeps = rest(busy_poll);
+                match outcome {
+                    '+' => busy_poll.found(),
+                    _ => busy_poll.missed(),
+                }
                 sleeps
-            })
-            .collect();
-        assert_eq!(rests, [2, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1024]);
-        rest(&mut busy_poll);
-        busy_poll.found();
-        busy_poll.missed();
-        assert_eq!(rest(&mut busy_poll), FIRST_REST);
+            };
+            outcomes.chars().map(attempt).collect()
+        };
+        let failed = rests(&mut busy_poll, "------------");
+        assert_eq!(failed, [2, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1024]);
+        assert_eq!(rests(&mut busy_poll, "+-+-+-"), [1024, 0, 512, 0, 512, 0]);
+        assert_eq!(
+            rests(&mut busy_poll, "++++++++++-"),
+            [512, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+        );
+        assert_eq!(rests(&mut busy_poll, "-+"), [2, 4]);
     }
 
     #[test]
