@@ -228,8 +228,8 @@ def load(arguments: list[str], *, pid: int, duration: float) -> Load:
     """Runs the load generator on the load's core. Raises WrongAnswer when an answer was wrong, or it does not end.
 
     Where that core is its own it never sleeps. Else the server pays for waking it, which on a virtual machine is an
-    interrupt from core to core through the hypervisor: several times an echo, and unlike from loop to loop, since those
-    pay often whose load is often idle.
+    interrupt from core to core through the hypervisor: several times what an echo costs, and not alike for all loops,
+    since those pay often whose load is often idle.
     """
     servers_core, core = cores()
     command = [str(binary("hotloop-load")), *arguments, "--pid", str(pid), "--duration", str(duration)]

@@ -3,15 +3,15 @@
 //! To fall asleep and to be woken takes a processor some microseconds, and whoever waits for it several times that where
 //! another processor has to be interrupted, as on a virtual machine. A peer that answers sooner is better waited for
 //! awake. Whether one does can only be found out by looking, so that is tried now and then, and goes on for as long as
-//! something comes; where that is less often than not, attempts grow rare. The trade is that of Karlin, Li, Manasse and Owicki,
-//! "Empirical Studies of Competitive Spinning for a Shared-Memory Multiprocessor" (1991). A loop that has little to do
-//! sleeps for longer than [`SHORT`] and is not tempted.
+//! something comes; where that is less often than not, attempts grow rare. The trade is that of Karlin, Li, Manasse and
+//! Owicki, "Empirical Studies of Competitive Spinning for a Shared-Memory Multiprocessor" (1991). A loop that has little
+//! to do sleeps for longer than [`SHORT`] and is not tempted.
 
 use std::time::Duration;
 
 /// How long to look: about what falling asleep and being woken costs the processor, 6 µs on the virtual machines of the
-/// benchmarks. Whoever looks for as long as that, and then sleeps, has spent at most twice what was needed. Of 3, 6, 8 and
-/// 20 µs, answers over the loopback interface are in time for 8.
+/// benchmarks. Whoever looks for as long as that, and then sleeps, has spent about twice what was needed. Many an answer over
+/// the loopback interface takes longer than 3 µs there.
 pub(super) const LOOK: Duration = Duration::from_micros(8);
 
 /// A sleep no longer than that may have been one in which something came within [`LOOK`]: the rest is the waking.
