@@ -3,6 +3,8 @@
 
 #[path = "ring/forks.rs"]
 mod forks;
+#[path = "ring/looking.rs"]
+mod looking;
 #[path = "ring/loops.rs"]
 mod loops;
 #[path = "ring/receiving.rs"]

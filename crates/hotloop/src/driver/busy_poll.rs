@@ -7,12 +7,13 @@
 //! Owicki, "Empirical Studies of Competitive Spinning for a Shared-Memory Multiprocessor" (1991). A loop that has little
 //! to do sleeps for longer than [`SHORT`] and is not tempted.
 
-use std::time::Duration;
+use std::io;
+use std::time::{Duration, Instant};
 
 /// How long to look: about what falling asleep and being woken costs the processor, 6 µs on the virtual machines of the
 /// benchmarks. Whoever looks for as long as that, and then sleeps, has spent about twice what was needed. Many an answer over
 /// the loopback interface takes longer than 3 µs there.
-pub(super) const LOOK: Duration = Duration::from_micros(8);
+const LOOK: Duration = Duration::from_micros(8);
 
 /// A sleep no longer than that may have been one in which something came within [`LOOK`]: the rest is the waking.
 const SHORT: Duration = Duration::from_micros(100);
@@ -53,15 +54,27 @@ impl BusyPoll {
         self.rest == 0 && events <= 1 && timeout.is_none_or(|timeout| timeout > LOOK)
     }
 
-    /// Something came while it was looked for.
-    pub(super) fn found(&mut self) {
-        self.next_rest = (self.next_rest / 2).max(FIRST_REST);
-    }
-
-    /// Nothing came while it was looked for.
-    pub(super) fn missed(&mut self) {
-        self.rest = self.next_rest;
-        self.next_rest = (self.next_rest * 2).min(LONGEST_REST);
+    /// Asks again and again, until there is an answer or it is [`LOOK`] since looking has `begun`.
+    ///
+    /// # Errors
+    /// Those of `ask`.
+    pub(super) fn look<T>(
+        &mut self,
+        begun: Instant,
+        mut ask: impl FnMut() -> io::Result<Option<T>>,
+    ) -> io::Result<Option<T>> {
+        loop {
+            let answer = ask()?;
+            if answer.is_some() {
+                self.next_rest = (self.next_rest / 2).max(FIRST_REST);
+                return Ok(answer);
+            }
+            if begun.elapsed() >= LOOK {
+                self.rest = self.next_rest;
+                self.next_rest = (self.next_rest * 2).min(LONGEST_REST);
+                return Ok(None);
+            }
+        }
     }
 
     /// A wait slept for so long until something came.
@@ -86,12 +99,33 @@ mod tests {
         sleeps
     }
 
+    /// Looks once, at the end of the time for that.
+    fn attempt(busy_poll: &mut BusyPoll, succeeds: bool) {
+        let mut asked = 0;
+        let answer = busy_poll.look(Instant::now() - LOOK, || {
+            asked += 1;
+            Ok(succeeds.then_some("an answer"))
+        });
+        assert_eq!(answer.expect("nothing fails"), succeeds.then_some("an answer"));
+        assert_eq!(asked, 1);
+    }
+
+    #[test]
+    fn it_asks_until_there_is_an_answer() {
+        // An hour from now the time is not over.
+        let begun = Instant::now() + Duration::from_secs(3600);
+        let mut answers = [None, None, Some("an answer"), None].into_iter();
+        let answer = BusyPoll::due().look(begun, || Ok(answers.next().flatten()));
+        assert_eq!(answer.expect("nothing fails"), Some("an answer"));
+        assert_eq!(answers.len(), 1);
+    }
+
     #[test]
     fn it_looks_on_for_as_long_as_something_comes() {
         let mut busy_poll = BusyPoll::new();
         assert_eq!(rest(&mut busy_poll), FIRST_REST);
         for _ in 0..1000 {
-            busy_poll.found();
+            attempt(&mut busy_poll, true);
             assert!(busy_poll.is_due(1, None));
         }
     }
@@ -100,15 +134,12 @@ mod tests {
     fn attempts_grow_rare_where_more_fail_than_succeed() {
         let mut busy_poll = BusyPoll::new();
         let rests = |busy_poll: &mut BusyPoll, outcomes: &str| -> Vec<u16> {
-            let attempt = |outcome| {
+            let sleeps = |outcome| {
                 let sleeps = rest(busy_poll);
-                match outcome {
-                    '+' => busy_poll.found(),
-                    _ => busy_poll.missed(),
-                }
+                attempt(busy_poll, outcome == '+');
                 sleeps
             };
-            outcomes.chars().map(attempt).collect()
+            outcomes.chars().map(sleeps).collect()
         };
         let failed = rests(&mut busy_poll, "------------");
         assert_eq!(failed, [2, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1024]);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll;
 use rustix::io::Errno;
 
-use super::busy_poll::{BusyPoll, LOOK};
+use super::busy_poll::BusyPoll;
 use super::eventfd::Eventfd;
 use super::readiness::Poller;
 use super::{Interest, Readiness, Woken};
@@ -56,30 +56,25 @@ impl Epoll {
 
     /// Asks the kernel once. What it has is in `events`.
     fn ask(&mut self, timeout: Option<Duration>) -> io::Result<Woken> {
-        self.events.clear();
-        match sys::epoll_wait(self.epoll.as_fd(), &mut self.events, timeout) {
-            Ok(()) => Ok(Woken::Normally),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Woken::BySignal),
-            Err(error) => Err(error),
-        }
+        ask(&self.epoll, &mut self.events, timeout)
     }
 
     /// Waits, awake for the first microseconds where that is likely to be enough; see [`BusyPoll`].
     fn wait_awake(&mut self, timeout: Option<Duration>) -> io::Result<Woken> {
         let begun = Instant::now();
-        let mut looked = Duration::ZERO;
+        let mut left = timeout;
         if self.busy_poll.is_due(self.events.len(), timeout) {
-            while looked < LOOK {
-                let woken = self.ask(Some(Duration::ZERO))?;
-                if !self.events.is_empty() || woken == Woken::BySignal {
-                    self.busy_poll.found();
-                    return Ok(woken);
-                }
-                looked = begun.elapsed();
+            let Self { epoll, events, .. } = self;
+            let looked = self.busy_poll.look(begun, || {
+                let woken = ask(epoll, events, Some(Duration::ZERO))?;
+                Ok((!events.is_empty() || woken == Woken::BySignal).then_some(woken))
+            })?;
+            if let Some(woken) = looked {
+                return Ok(woken);
             }
-            self.busy_poll.missed();
+            left = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
         }
-        let woken = self.ask(timeout.map(|timeout| timeout.saturating_sub(looked)))?;
+        let woken = self.ask(left)?;
         if !self.events.is_empty() {
             self.busy_poll.slept(begun.elapsed());
         }
@@ -147,6 +142,16 @@ impl Poller for Epoll {
     fn reset(&mut self) -> io::Result<()> {
         self.epoll = create(&self.waker)?;
         Ok(())
+    }
+}
+
+/// Asks the kernel once. What it has is in `events` then, and nothing else.
+fn ask(epoll: &OwnedFd, events: &mut Vec<libc::epoll_event>, timeout: Option<Duration>) -> io::Result<Woken> {
+    events.clear();
+    match sys::epoll_wait(epoll.as_fd(), events, timeout) {
+        Ok(()) => Ok(Woken::Normally),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Woken::BySignal),
+        Err(error) => Err(error),
     }
 }
 

@@ -58,6 +58,8 @@ pub struct Uring {
     completed: VecDeque<Completion>,
     /// Whether the inner driver is waited for in the place of a ring that has nothing to do.
     spares_ring: bool,
+    /// How many completions the last wait has led to.
+    found: usize,
     /// How many waits without time in a row were the inner driver's and found nothing.
     fruitless: u8,
     /// How often rings of before were entered.
@@ -145,13 +147,15 @@ impl Uring {
             inner: ReadinessDriver::new(Epoll::new()?),
             completed: VecDeque::new(),
             spares_ring: settings.spares_ring,
+            found: 0,
             fruitless: 0,
             entered: 0,
             born: Generation::current(),
         })
     }
 
-    /// How often this driver has entered its ring: at most once a turn, but for what is over before a socket closes.
+    /// How often this driver has entered its ring: at most once a turn, but for waits that look before they sleep, and for
+    /// what is over before a socket closes.
     #[must_use]
     pub fn entered(&self) -> u64 {
         self.entered + self.ring.as_ref().map_or(0, Ring::entered)
@@ -306,7 +310,7 @@ impl Uring {
             } else {
                 Some(Duration::ZERO)
             };
-            if let Entered::Woken(woken) = ring.wait(timeout)? {
+            if let Entered::Woken(woken) = ring.wait(timeout, self.found)? {
                 return Ok(woken);
             }
             self.give_up_ring();
@@ -476,6 +480,7 @@ impl Driver for Uring {
         self.reap(true);
         self.finish_posts()?;
         self.complete_polled()?;
+        self.found = self.completed.len();
         Ok(woken)
     }
 

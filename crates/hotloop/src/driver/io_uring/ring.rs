@@ -1,6 +1,7 @@
 //! One ring: made, entered, pushed to and taken from, by one thread.
 
 use std::cell::Cell;
+use std::hint;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::AsRawFd;
@@ -12,6 +13,7 @@ use io_uring::{EnterFlags, IoUring, Probe, cqueue, opcode, squeue, types};
 use super::Refused;
 use super::fork::{self, Birthmark};
 use crate::driver::Woken;
+use crate::driver::busy_poll::BusyPoll;
 
 /// How many operations can be handed in at a time. More are no harm: they go in before their turn.
 const SUBMISSIONS: u32 = 256;
@@ -32,6 +34,8 @@ pub(super) struct Ring {
     owner: Option<Thread>,
     /// How often the kernel was entered, for tests.
     entered: u64,
+    /// Whether a wait that may sleep looks around first.
+    busy_poll: BusyPoll,
     /// Whether the kernel knows [`opcode::EpollWait`] (Linux 6.15).
     pub(super) waits_for_epoll: bool,
 }
@@ -44,6 +48,9 @@ pub(super) enum Entered {
     /// The ring is another thread's.
     Stranger,
 }
+
+/// No signal came, and nobody else has the ring.
+const NORMALLY: Entered = Entered::Woken(Woken::Normally);
 
 impl Ring {
     /// A ring that belongs to no thread yet.
@@ -96,6 +103,7 @@ impl Ring {
             ring: ManuallyDrop::new(ring),
             owner: None,
             entered: 0,
+            busy_poll: BusyPoll::new(),
             waits_for_epoll: probe.is_supported(opcode::EpollWait::CODE),
         })
     }
@@ -168,27 +176,55 @@ impl Ring {
         self.enter(count, None, EnterFlags::GETEVENTS)
     }
 
-    /// Has the kernel begin what was handed in, and waits until something completes. Without anything to hand in or to
-    /// wait for there is no system call.
+    /// Has the kernel begin what was handed in, and waits until something completes, awake for the first microseconds
+    /// where that is likely to be enough; see [`BusyPoll`]. The last wait has led to `found` events. Without anything to
+    /// hand in or to wait for there is no system call.
     ///
     /// # Errors
     /// The kernel's.
-    pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Entered> {
-        let queue = self.ring.submission();
-        let (count, pending) = (queue.len(), queue.taskrun() || queue.cq_overflow());
-        drop(queue);
+    pub(super) fn wait(&mut self, timeout: Option<Duration>, found: usize) -> io::Result<Entered> {
         if timeout == Some(Duration::ZERO) || !self.ring.completion().is_empty() {
-            if count == 0 && !pending {
-                return Ok(Entered::Woken(Woken::Normally));
-            }
-            return self.enter(count, None, EnterFlags::GETEVENTS);
+            return if self.is_due() {
+                self.submit()
+            } else {
+                Ok(NORMALLY)
+            };
         }
+        let begun = Instant::now();
+        let mut left = timeout;
+        if self.busy_poll.is_due(found, timeout) {
+            if self.is_due() {
+                let submitted = self.submit()?;
+                if submitted != NORMALLY {
+                    return Ok(submitted);
+                }
+            }
+            let Self { ring, busy_poll, .. } = self;
+            let looked = busy_poll.look(Instant::now(), || {
+                hint::spin_loop();
+                Ok(has_news(ring).then_some(()))
+            })?;
+            left = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
+            if looked.is_some() && !self.ring.completion().is_empty() {
+                return Ok(NORMALLY);
+            }
+        }
+        let entered = self.sleep(left)?;
+        if !self.ring.completion().is_empty() {
+            self.busy_poll.slept(begun.elapsed());
+        }
+        Ok(entered)
+    }
+
+    /// Has the kernel begin what was handed in, and sleeps until something completes.
+    fn sleep(&mut self, timeout: Option<Duration>) -> io::Result<Entered> {
+        let count = self.ring.submission().len();
         let mut flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
         // Waiting for a peer is not what a machine's load is measured by.
         flags.set(EnterFlags::NO_IOWAIT, self.ring.params().is_feature_no_iowait());
         let start = timeout.filter(|_| count > 0).map(|_| Instant::now());
         let entered = self.enter(count, Some(timeout), flags)?;
-        if count > 0 && entered == Entered::Woken(Woken::Normally) && self.ring.completion().is_empty() {
+        if count > 0 && entered == NORMALLY && self.ring.completion().is_empty() {
             // What was handed in hides how the wait ended: by its time, or else by a signal.
             let over = match (timeout, start) {
                 (Some(timeout), Some(start)) => start.elapsed() >= timeout,
@@ -235,16 +271,24 @@ impl Ring {
             }
         };
         let Err(error) = entered else {
-            return Ok(Entered::Woken(Woken::Normally));
+            return Ok(NORMALLY);
         };
         match error.raw_os_error() {
             Some(libc::EINTR) => Ok(Entered::Woken(Woken::BySignal)),
             // The time is over; or the kernel wants completions to be taken first, or memory, and is tried again.
-            Some(libc::ETIME | libc::EBUSY | libc::EAGAIN) => Ok(Entered::Woken(Woken::Normally)),
+            Some(libc::ETIME | libc::EBUSY | libc::EAGAIN) => Ok(NORMALLY),
             Some(libc::EEXIST) => Ok(Entered::Stranger),
             _ => Err(error),
         }
     }
+}
+
+/// Whether something has completed, or would if the kernel were entered.
+fn has_news(ring: &mut IoUring) -> bool {
+    let queue = ring.submission();
+    let is_due = queue.taskrun() || queue.cq_overflow();
+    drop(queue);
+    is_due || !ring.completion().is_empty()
 }
 
 impl Drop for Ring {
