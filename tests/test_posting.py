@@ -183,7 +183,7 @@ SERVER = """
 """
 
 
-def test_a_turn_of_an_echo_server_is_one_system_call(no_leaks):
+def test_a_turn_of_an_echo_server_hands_in_once(no_leaks):
     refused = tracing_is_refused()
     if refused:
         pytest.skip(refused)

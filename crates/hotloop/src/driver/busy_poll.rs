@@ -3,10 +3,10 @@
 //! To fall asleep and to be woken takes a processor some microseconds, and whoever waits for it several times that where
 //! another processor has to be interrupted, as on a virtual machine. A peer that answers sooner is better waited for
 //! awake. Whether one does can only be found out by looking, so that is tried now and then, and goes on for as long as
-//! something comes; where that is less often than not, attempts grow rare. What is there at the first look does not count: it
-//! would have ended a sleep at once. The trade is that of Karlin, Li, Manasse and
-//! Owicki, "Empirical Studies of Competitive Spinning for a Shared-Memory Multiprocessor" (1991). A loop that has little
-//! to do sleeps for longer than [`SHORT`] and is not tempted.
+//! something comes; where that is less often than not, attempts grow rare. What is there at the first look does not
+//! count: it would have ended a sleep at once. The trade is that of Karlin, Li, Manasse and Owicki, "Empirical Studies of
+//! Competitive Spinning for a Shared-Memory Multiprocessor" (1991). A loop that has little to do sleeps for longer than
+//! [`SHORT`] and is not tempted.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -64,13 +64,13 @@ impl BusyPoll {
         begun: Instant,
         mut ask: impl FnMut() -> io::Result<Option<T>>,
     ) -> io::Result<Option<T>> {
-        let mut answer = ask()?;
-        if answer.is_some() {
+        let first = ask()?;
+        if first.is_some() {
             // That was there already: neither for nor against looking.
-            return Ok(answer);
+            return Ok(first);
         }
         loop {
-            answer = ask()?;
+            let answer = ask()?;
             if answer.is_some() {
                 self.next_rest = (self.next_rest / 2).max(FIRST_REST);
                 return Ok(answer);

@@ -54,11 +54,6 @@ impl Epoll {
         })
     }
 
-    /// Asks the kernel once. What it has is in `events`.
-    fn ask(&mut self, timeout: Option<Duration>) -> io::Result<Woken> {
-        ask(&self.epoll, &mut self.events, timeout)
-    }
-
     /// Waits, awake for the first microseconds where that is likely to be enough; see [`BusyPoll`].
     fn wait_awake(&mut self, timeout: Option<Duration>) -> io::Result<Woken> {
         let begun = Instant::now();
@@ -74,7 +69,7 @@ impl Epoll {
             }
             left = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
         }
-        let woken = self.ask(left)?;
+        let woken = ask(&self.epoll, &mut self.events, left)?;
         if !self.events.is_empty() {
             self.busy_poll.slept(begun.elapsed());
         }
@@ -127,7 +122,7 @@ impl Poller for Epoll {
 
     fn wait(&mut self, timeout: Option<Duration>, found: &mut Vec<Readiness>) -> io::Result<Woken> {
         let woken = if timeout == Some(Duration::ZERO) {
-            self.ask(timeout)?
+            ask(&self.epoll, &mut self.events, timeout)?
         } else {
             self.wait_awake(timeout)?
         };
