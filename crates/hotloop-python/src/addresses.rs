@@ -23,30 +23,37 @@ pub(crate) fn literal_addresses<'py>(
     let py = this.py();
     let at = |index| argument(&call, index, "_literal_addresses");
     let (host, port) = (at(0)?, at(1)?);
-    let numbers = [at(2)?, at(3)?, at(4)?, at(5)?];
+    let numbers = [at(2)?, at(3)?, at(4)?, at(5)?].map(|number| number.extract::<i32>().ok());
     // Whatever is not plainly text or a number is for the socket module to judge.
-    let Ok(numbers) = numbers
-        .iter()
-        .map(|number| number.extract::<i32>())
-        .collect::<PyResult<Vec<_>>>()
-    else {
-        return none(py);
-    };
-    let [family, socktype, proto, flags] = numbers[..] else {
+    let [Some(family), Some(socktype), Some(proto), Some(flags)] = numbers else {
         return none(py);
     };
     let Some(resolved) = resolve(&host, &port, [family, socktype, proto, flags]) else {
         return none(py);
     };
     let numbers = Numbers::get(py)?;
-    let empty = PyString::intern(py, "");
+    let empty = pyo3::intern!(py, "");
+    // All entries are of one address, and a tuple of it may be in each of them.
+    let address = match resolved.first() {
+        Some(entry) => resolved_address(&host, entry.address)?,
+        None => return none(py),
+    };
     let entries = resolved.iter().map(|entry| {
-        let address = internet(py, entry.address)?;
         let family = numbers.family(entry.address).bind(py);
         let socktype = numbers.socktype(entry.socktype).bind(py);
-        (family, socktype, entry.proto, &empty, address).into_pyobject(py)
+        (family, socktype, entry.proto, empty, &address)
     });
-    Ok(PyList::new(py, entries.collect::<PyResult<Vec<_>>>()?)?.into_any())
+    Ok(PyList::new(py, entries)?.into_any())
+}
+
+/// The address that a host was found to be, with its port.
+fn resolved_address<'py>(host: &Bound<'py, PyAny>, address: SocketAddr) -> PyResult<Bound<'py, PyAny>> {
+    let py = host.py();
+    match (host.cast_exact::<PyString>(), address) {
+        // Only one text is read as an address of IPv4: the one that it has.
+        (Ok(host), SocketAddr::V4(address)) => Ok((host, address.port()).into_pyobject(py)?.into_any()),
+        _ => internet(py, address),
+    }
 }
 
 /// The one address of a stream that a host and a port name, if the host is an address.
@@ -68,14 +75,13 @@ fn resolve(
     } else {
         Some(text_of(host)?)
     };
-    let port_text = text_of(port);
-    let port = match &port_text {
+    let port = match text_of(port) {
         Some(text) => Port::Text(text),
         None if port.is_none() => Port::Unset,
         None => Port::Number(port.cast_exact::<PyInt>().ok()?.extract().ok()?),
     };
     literal(&Query {
-        host: host.as_deref(),
+        host,
         port,
         family,
         socktype,
@@ -157,13 +163,10 @@ impl Numbers {
 }
 
 /// The text of a `str` or of ASCII `bytes`; nothing of anything else.
-fn text_of(value: &Bound<'_, PyAny>) -> Option<String> {
+fn text_of<'a>(value: &'a Bound<'_, PyAny>) -> Option<&'a str> {
     if let Ok(text) = value.cast_exact::<PyString>() {
-        return text.to_str().ok().map(str::to_owned);
+        return text.to_str().ok();
     }
     let bytes = value.cast_exact::<PyBytes>().ok()?.as_bytes();
-    std::str::from_utf8(bytes)
-        .ok()
-        .filter(|text| text.is_ascii())
-        .map(str::to_owned)
+    std::str::from_utf8(bytes).ok().filter(|text| text.is_ascii())
 }

@@ -53,7 +53,8 @@ pub struct Resolved {
     pub address: SocketAddr,
 }
 
-/// Answers for a literal address what `getaddrinfo` would; `None` if that is for the resolver to say, errors too.
+/// Answers for a literal address what `getaddrinfo` would: entries of one address, at least one; `None` if that is for the
+/// resolver to say, errors too.
 #[must_use]
 pub fn literal(query: &Query<'_>) -> Option<Vec<Resolved>> {
     if !cfg!(glibc) || query.flags & !(libc::AI_PASSIVE | libc::AI_NUMERICHOST | libc::AI_NUMERICSERV) != 0 {
