@@ -13,6 +13,7 @@ mod call;
 mod class;
 mod context;
 mod object;
+mod option_cell;
 mod registry;
 mod slots;
 mod spare;
@@ -34,6 +35,7 @@ pub(crate) use context::{
     copy_context, copy_of, enter, exit, gil_is_held, has_current_variables, same_variables,
 };
 pub(crate) use object::Object;
+pub(crate) use option_cell::OptionCell;
 pub(crate) use registry::{Entry, Registry};
 pub(crate) use slots::{Slot, same_type};
 pub(crate) use spare::Spare;

@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 
 use super::link::Linked;
 use crate::answers::{bool_object, none, object_or_none};
-use crate::ffi::{Call, Instance, This};
+use crate::ffi::{Call, This};
 
 type Answer<'py> = PyResult<Bound<'py, PyAny>>;
 
@@ -49,8 +49,8 @@ pub(super) fn set_write_buffer_limits<'py, T: Linked>(
 
 /// `_loop`.
 pub(super) fn event_loop<'py, T: Linked>(this: This<'_, 'py, T>) -> Answer<'py> {
-    let event_loop = this.link().event_loop.borrow();
-    let object = event_loop.as_ref().map(Instance::object).cloned();
+    let event_loop = this.link().event_loop.get();
+    let object = event_loop.map(|event_loop| event_loop.object().clone());
     Ok(object_or_none(this.py(), object))
 }
 

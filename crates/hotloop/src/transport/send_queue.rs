@@ -9,20 +9,34 @@ pub const MAX_SLICES: usize = 64;
 /// A queue of owned buffers, of whose first some bytes may be gone already.
 #[derive(Debug)]
 pub struct SendQueue<B> {
+    /// How many bytes are still to be sent.
+    len: usize,
+    /// They, from the first time on that some have to wait: most streams never have any, and there are thousands of them.
+    waiting: Option<Box<Waiting<B>>>,
+}
+
+#[derive(Debug)]
+struct Waiting<B> {
     /// Oldest first; none is empty.
     buffers: VecDeque<B>,
     /// How many bytes of the first buffer were sent.
     offset: usize,
-    /// How many bytes are still to be sent.
-    len: usize,
 }
 
 impl<B> Default for SendQueue<B> {
     fn default() -> Self {
         Self {
+            len: 0,
+            waiting: None,
+        }
+    }
+}
+
+impl<B> Default for Waiting<B> {
+    fn default() -> Self {
+        Self {
             buffers: VecDeque::new(),
             offset: 0,
-            len: 0,
         }
     }
 }
@@ -34,14 +48,15 @@ impl<B: AsRef<[u8]>> SendQueue<B> {
         if len == 0 {
             return;
         }
+        let waiting = self.waiting.get_or_insert_default();
         debug_assert!(
-            sent == 0 || self.buffers.is_empty(),
+            sent == 0 || waiting.buffers.is_empty(),
             "only the first buffer may have been sent in part"
         );
-        if self.buffers.is_empty() {
-            self.offset = sent;
+        if waiting.buffers.is_empty() {
+            waiting.offset = sent;
         }
-        self.buffers.push_back(buffer);
+        waiting.buffers.push_back(buffer);
         self.len += len;
     }
 
@@ -61,9 +76,12 @@ impl<B: AsRef<[u8]>> SendQueue<B> {
 
     /// Fills `slices` with the first buffers and says how many there are.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; MAX_SLICES]) -> usize {
-        let mut offset = self.offset;
+        let Some(waiting) = &self.waiting else {
+            return 0;
+        };
+        let mut offset = waiting.offset;
         let mut count = 0;
-        for (slice, buffer) in slices.iter_mut().zip(&self.buffers) {
+        for (slice, buffer) in slices.iter_mut().zip(&waiting.buffers) {
             *slice = IoSlice::new(&buffer.as_ref()[offset..]);
             offset = 0;
             count += 1;
@@ -73,17 +91,20 @@ impl<B: AsRef<[u8]>> SendQueue<B> {
 
     /// Takes away `sent` bytes from the front; more than there are count as all.
     pub fn advance(&mut self, sent: usize) {
+        let Some(waiting) = &mut self.waiting else {
+            return;
+        };
         let mut sent = sent.min(self.len);
         self.len -= sent;
-        while let Some(first) = self.buffers.front() {
-            let left = first.as_ref().len() - self.offset;
+        while let Some(first) = waiting.buffers.front() {
+            let left = first.as_ref().len() - waiting.offset;
             if sent < left {
-                self.offset += sent;
+                waiting.offset += sent;
                 return;
             }
             sent -= left;
-            self.offset = 0;
-            self.buffers.pop_front();
+            waiting.offset = 0;
+            waiting.buffers.pop_front();
         }
     }
 

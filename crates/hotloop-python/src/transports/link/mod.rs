@@ -18,14 +18,14 @@ use super::Transport;
 use super::protocol::Protocol;
 use crate::dispatch::{in_context, is_fatal};
 use crate::event_loop::Loop;
-use crate::ffi::{self, Class, Entry, Instance, Object, This, Visit};
+use crate::ffi::{self, Class, Entry, Instance, Object, OptionCell, This, Visit};
 use crate::host::Engine;
 use crate::modules::{FUTURES, REPORTS};
 
 /// The ties of a transport: upwards to its protocol, downwards to the engine and to the kernel.
 pub(crate) struct Link<K = StreamKey> {
     /// The loop; `None` after `connection_lost`.
-    pub(super) event_loop: RefCell<Option<Instance<Loop>>>,
+    pub(super) event_loop: OptionCell<Instance<Loop>>,
     /// The engine's name for the stream or the endpoint; `None` once it is released.
     pub(super) key: Cell<Option<K>>,
     /// The number of the descriptor.
@@ -35,12 +35,12 @@ pub(crate) struct Link<K = StreamKey> {
     /// What is told; `None` before it is known, and after `connection_lost`.
     pub(super) protocol: RefCell<Option<Protocol>>,
     /// What reading runs in: the context in which reading was last begun.
-    pub(super) read_context: RefCell<Option<Object>>,
+    pub(super) read_context: OptionCell,
     /// Whether others share that context, so that it is copied before it is entered for the first time: connections that
     /// only wait need none of their own.
     pub(super) shares_context: Cell<bool>,
     /// What the news of sending run in: the context of the write that found no room.
-    pub(super) write_context: RefCell<Option<Object>>,
+    pub(super) write_context: OptionCell,
     /// How often the connection was lost or written to thereafter (asyncio's `_conn_lost` of sockets).
     pub(super) lost: Cell<u32>,
     /// Whether the end has begun: set by whatever ends the stream.
@@ -56,14 +56,14 @@ impl<K: Key> Link<K> {
     /// The ties of a transport whose protocol is still to be set, and whose stream is still to be opened.
     pub(super) fn new(event_loop: This<'_, '_, Loop>, fd: RawFd, context: Option<Object>) -> Self {
         Self {
-            event_loop: RefCell::new(Some(Instance::of(event_loop))),
+            event_loop: OptionCell::new(Some(Instance::of(event_loop))),
             key: Cell::new(None),
             fd,
             entry: Cell::default(),
             protocol: RefCell::default(),
-            read_context: RefCell::default(),
+            read_context: OptionCell::default(),
             shares_context: Cell::new(false),
-            write_context: RefCell::default(),
+            write_context: OptionCell::default(),
             lost: Cell::new(0),
             closing: Cell::new(false),
             received_long: Cell::new(false),
@@ -73,11 +73,12 @@ impl<K: Key> Link<K> {
 
     /// Shows every object that it holds to the collector.
     pub(super) fn traverse(&self, visit: &mut Visit) {
-        visit.objects(self.event_loop.borrow().iter().map(Instance::object));
+        self.event_loop
+            .look(|held| visit.objects(held.map(Instance::object)));
         visit.objects(self.protocol.borrow().iter().map(|protocol| &protocol.object));
         visit.objects(self.context.get());
         for held in [&self.read_context, &self.write_context] {
-            visit.objects(held.borrow().iter());
+            held.look(|held| visit.objects(held));
         }
     }
 
@@ -137,7 +138,7 @@ pub(super) fn on_event<T: Linked>(
     } else {
         &link.write_context
     };
-    let mut context = context.borrow().clone();
+    let mut context = context.get();
     if receiving
         && link.shares_context.get()
         && let Some(shared) = &mut context
@@ -176,7 +177,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
         self,
         act: impl FnOnce(This<'_, 'py, Loop>) -> PyResult<R>,
     ) -> PyResult<Option<R>> {
-        let event_loop = self.link().event_loop.borrow().clone();
+        let event_loop = self.link().event_loop.get();
         event_loop
             .map(|event_loop| event_loop.with(self.py(), act))
             .transpose()
@@ -202,7 +203,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
 
     /// The loop; `None` after `connection_lost`.
     pub(crate) fn event_loop(self) -> Option<Instance<Loop>> {
-        self.link().event_loop.borrow().clone()
+        self.link().event_loop.get()
     }
 
     /// Looks at the engine's state; `None` once it is released or the loop closed.

@@ -76,7 +76,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
 
     /// Notes that this is the context in which the room to send is waited for.
     fn note_write_context(self) -> PyResult<()> {
-        if self.link().write_context.borrow().is_some() {
+        if self.link().write_context.is_some() {
             return Ok(());
         }
         let old = self.link().write_context.replace(Some(self.current_context()?));

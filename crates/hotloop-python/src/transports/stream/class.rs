@@ -1,7 +1,5 @@
 //! What Python sees of a stream transport: its class, methods and attributes.
 
-use std::cell::RefCell;
-
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyType};
@@ -11,7 +9,7 @@ use super::socket::{Owner, get_extra_info};
 use super::{CLASS, It, SocketTransport};
 use crate::answers::{argument, bool_object, none, object_or_none};
 use crate::errors::os_error;
-use crate::ffi::{Bytes, Call, ClassBuilder, Object, ReadBuffer};
+use crate::ffi::{Bytes, Call, ClassBuilder, OptionCell, ReadBuffer};
 use crate::listeners;
 use crate::modules::REPORTS;
 use crate::transports::{MAX_SIZE, methods};
@@ -339,10 +337,10 @@ fn fatal_error<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyResult<Bound<'p
 
 fn make_empty_waiter<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
-    if this.empty_waiter.borrow().is_some() {
+    if this.empty_waiter.is_some() {
         return Err(PyRuntimeError::new_err("Empty waiter is already set"));
     }
-    let event_loop = this.link.event_loop.borrow().clone();
+    let event_loop = this.link.event_loop.get();
     let Some(event_loop) = event_loop else {
         return Err(PyRuntimeError::new_err("the connection is lost"));
     };
@@ -362,7 +360,6 @@ fn reset_empty_waiter<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     none(this.py())
 }
 
-fn optional<'py>(this: It<'_, 'py>, held: &RefCell<Option<Object>>) -> Bound<'py, PyAny> {
-    let held = held.borrow().clone();
-    object_or_none(this.py(), held)
+fn optional<'py>(this: It<'_, 'py>, held: &OptionCell) -> Bound<'py, PyAny> {
+    object_or_none(this.py(), held.get())
 }

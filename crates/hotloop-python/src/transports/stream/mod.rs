@@ -22,7 +22,7 @@ pub(crate) use self::socket::{SocketKind, as_tuple};
 use super::Transport;
 use super::link::{Link, Linked};
 use crate::event_loop::Loop;
-use crate::ffi::{Bytes, Class, Finalize, Instance, Layout, Object, This, Visit};
+use crate::ffi::{Bytes, Class, Finalize, Instance, Layout, Object, OptionCell, This, Visit};
 
 /// A stream transport over a socket.
 pub(crate) struct SocketTransport {
@@ -35,13 +35,13 @@ pub(crate) struct SocketTransport {
     /// What the near and the far end are called, each if the kernel told. Set when the transport is opened.
     ends: RefCell<(Option<SocketAddress>, Option<SocketAddress>)>,
     /// `_extra`: a dictionary, given by the creator or made when somebody asks.
-    extra: RefCell<Option<Object>>,
+    extra: OptionCell,
     /// The server that accepted it, told when it goes.
-    server: RefCell<Option<Object>>,
+    server: OptionCell,
     /// `pause_reading` was called and `resume_reading` was not.
     paused: Cell<bool>,
     /// Resolved when nothing is queued any more: `sendfile` waits for it.
-    empty_waiter: RefCell<Option<Object>>,
+    empty_waiter: OptionCell,
 }
 
 type It<'a, 'py> = This<'a, 'py, SocketTransport>;
@@ -61,7 +61,7 @@ impl Class for SocketTransport {
         self.link.traverse(visit);
         visit.objects(self.owner.borrow().object());
         for held in [&self.extra, &self.server, &self.empty_waiter] {
-            visit.objects(held.borrow().iter());
+            held.look(|held| visit.objects(held));
         }
     }
 

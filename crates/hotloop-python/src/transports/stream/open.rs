@@ -12,7 +12,7 @@ use super::socket::{Owner, SocketKind};
 use super::{CLASS, It, SocketTransport};
 use crate::answers::{argument, none};
 use crate::event_loop::Loop;
-use crate::ffi::{self, Call, Instance, Object, This};
+use crate::ffi::{self, Call, Instance, Object, OptionCell, This};
 use crate::modules::TRANSPORTS;
 use crate::transports::link::Link;
 
@@ -153,10 +153,10 @@ fn new(
             owner: RefCell::new(owner),
             kind,
             ends: RefCell::default(),
-            extra: RefCell::default(),
-            server: RefCell::default(),
+            extra: OptionCell::default(),
+            server: OptionCell::default(),
             paused: Cell::new(false),
-            empty_waiter: RefCell::default(),
+            empty_waiter: OptionCell::default(),
         },
     )
 }

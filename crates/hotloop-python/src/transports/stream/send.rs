@@ -90,7 +90,7 @@ impl<'py> It<'_, 'py> {
                 "Cannot call {function}() after write_eof()"
             )));
         }
-        if self.empty_waiter.borrow().is_some() {
+        if self.empty_waiter.is_some() {
             return Err(PyRuntimeError::new_err(format!(
                 "unable to {function}; sendfile is in progress"
             )));
@@ -100,8 +100,9 @@ impl<'py> It<'_, 'py> {
 
     pub(super) fn resolve_empty_waiter(self, error: Option<&PyErr>) -> PyResult<()> {
         let py = self.py();
-        let waiter = self.empty_waiter.borrow().clone();
-        let Some(waiter) = waiter else { return Ok(()) };
+        let Some(waiter) = self.empty_waiter.get() else {
+            return Ok(());
+        };
         let waiter = waiter.bind(py);
         if waiter.call_method0("done")?.is_truthy()? {
             return Ok(());

@@ -100,8 +100,8 @@ impl<'py> It<'_, 'py> {
     /// Out of memory.
     pub(super) fn extra(self) -> PyResult<Bound<'py, PyAny>> {
         let py = self.py();
-        if let Some(extra) = &*self.extra.borrow() {
-            return Ok(extra.clone().into_bound(py));
+        if let Some(extra) = self.extra.get() {
+            return Ok(extra.into_bound(py));
         }
         let socket = match self.python_socket()? {
             Some(socket) => socket,
@@ -151,7 +151,7 @@ pub(super) fn get_extra_info<'py>(this: It<'_, 'py>, call: Call<'_, 'py>) -> PyR
         None => none(py)?,
     };
     // Most of what programs ask for is of other kinds of transports.
-    if this.extra.borrow().is_none()
+    if this.extra.is_none()
         && let Ok(text) = key.cast_exact::<PyString>()
         && !matches!(text.to_str(), Ok("socket" | "sockname" | "peername"))
     {
