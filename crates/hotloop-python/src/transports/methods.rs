@@ -49,8 +49,7 @@ pub(super) fn set_write_buffer_limits<'py, T: Linked>(
 
 /// `_loop`.
 pub(super) fn event_loop<'py, T: Linked>(this: This<'_, 'py, T>) -> Answer<'py> {
-    let event_loop = this.link().event_loop.get();
-    let object = event_loop.map(|event_loop| event_loop.object().clone());
+    let object = this.event_loop().map(|event_loop| event_loop.object().clone());
     Ok(object_or_none(this.py(), object))
 }
 

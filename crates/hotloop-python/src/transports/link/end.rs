@@ -104,8 +104,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
     pub(crate) fn release(self) {
         let Some(key) = self.link().key.take() else { return };
         self.link().closing.set(true);
-        let event_loop = self.link().event_loop.get();
-        if let Some(event_loop) = event_loop
+        if let Some(event_loop) = self.event_loop()
             && let Ok(mut engine) = event_loop.get(self.py()).engine_now()
         {
             key.release(&mut engine);

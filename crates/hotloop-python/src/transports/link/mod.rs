@@ -177,8 +177,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
         self,
         act: impl FnOnce(This<'_, 'py, Loop>) -> PyResult<R>,
     ) -> PyResult<Option<R>> {
-        let event_loop = self.link().event_loop.get();
-        event_loop
+        self.event_loop()
             .map(|event_loop| event_loop.with(self.py(), act))
             .transpose()
     }
@@ -202,6 +201,7 @@ impl<'py, T: Linked> This<'_, 'py, T> {
     }
 
     /// The loop; `None` after `connection_lost`.
+    #[inline]
     pub(crate) fn event_loop(self) -> Option<Instance<Loop>> {
         self.link().event_loop.get()
     }

@@ -340,8 +340,7 @@ fn make_empty_waiter<'py>(this: It<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     if this.empty_waiter.is_some() {
         return Err(PyRuntimeError::new_err("Empty waiter is already set"));
     }
-    let event_loop = this.link.event_loop.get();
-    let Some(event_loop) = event_loop else {
+    let Some(event_loop) = this.event_loop() else {
         return Err(PyRuntimeError::new_err("the connection is lost"));
     };
     if let Some(key) = this.link.key.get() {
